@@ -1,0 +1,143 @@
+"""Small JSON calls to other programs' control interfaces: bounded in time and size, and every failure has a kind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from proxy.types import Json
+
+# refused: nobody listens there; unreachable: no way there (name, route, TLS); connect_timeout: no answer to the
+# connection attempt; timeout: connected, no complete answer in time; reset: the connection broke; status: an HTTP
+# answer other than 200 (a redirect is one, it is never followed); too_large, malformed: the body.
+ControlErrorKind = Literal[
+    "refused", "unreachable", "connect_timeout", "timeout", "reset", "status", "too_large", "malformed"
+]
+
+
+class ControlError(Exception):
+    """A control call failed. kind as above; status: the HTTP status for kind "status", else None."""
+
+    def __init__(self, kind: ControlErrorKind, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.kind: ControlErrorKind = kind
+        self.status = status
+
+
+class EventHook(Protocol):
+    """Where a loop tells what happened, for counting. Must not raise."""
+
+    def __call__(self, name: str, /, **labels: str) -> None:
+        """One event."""
+
+
+def no_events(name: str, /, **labels: str) -> None:
+    """An event hook that counts nothing."""
+
+
+@dataclass(frozen=True)
+class CallLimits:
+    """Bounds of one call: seconds to connect, seconds in all, bytes of the answer."""
+
+    connect: float
+    total: float
+    max_bytes: int
+
+
+def new_session() -> aiohttp.ClientSession:
+    """A session for control calls; needs a running loop.
+
+    Each call has a connection of its own: the servers in question close an idle one after 5 s, and a call that meets
+    this moment would fail for nothing. Proxy variables are not read: this is traffic inside a cluster. No cookies.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True, limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+def normalise_base_url(url: str) -> str:
+    """A base address as the key under which it is known: lower-case scheme and host, no slash at the end.
+
+    ValueError with one sentence for what cannot be used: another scheme than http and https, credentials, a query.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f'"{url}" is not an address: {error}') from error
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f'"{url}" is not an address: expected http://HOST:PORT or https://HOST:PORT')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"the address of {parts.hostname} holds credentials: expected http://HOST:PORT without them")
+    if not parts.hostname or port == 0:
+        raise ValueError(f'"{url}" is not an address: expected a host and a port from 1 to 65535')
+    if parts.query or parts.fragment or any(char.isspace() or not char.isprintable() for char in parts.netloc):
+        raise ValueError(f'"{url}" is not a base address: expected nothing after the path, and no spaces')
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+
+
+async def call_json(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    limits: CallLimits,
+    *,
+    body: Json = None,
+    params: Mapping[str, str] | None = None,
+) -> Json:
+    """One call; the decoded body of an answer 200. Raises ControlError for everything else."""
+    data = None if body is None else orjson.dumps(body)
+    headers = {} if data is None else {"Content-Type": "application/json"}
+    timeout = aiohttp.ClientTimeout(total=limits.total, sock_connect=limits.connect)
+    try:
+        async with session.request(
+            method, url, data=data, params=params, headers=headers, timeout=timeout, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                raise ControlError(
+                    "status", f"{method} {url} answered {response.status}, expected 200", response.status
+                )
+            content = await _read(response, limits.max_bytes, f"{method} {url}")
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+        raise _classified(error, f"{method} {url}", limits) from error
+    try:
+        decoded: Json = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ControlError("malformed", f"{method} {url} answered what is not JSON: {error}") from error
+    return decoded
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str) -> bytes:
+    content = bytearray()
+    async for part in response.content.iter_any():
+        content += part
+        if len(content) > max_bytes:
+            raise ControlError("too_large", f"{what} answered more than {max_bytes} bytes")
+    return bytes(content)
+
+
+def _classified(error: Exception, what: str, limits: CallLimits) -> ControlError:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ControlError("connect_timeout", f"{what}: no connection in {limits.connect:g} s")
+    if isinstance(error, asyncio.TimeoutError):
+        return ControlError("timeout", f"{what}: no complete answer in {limits.total:g} s")
+    reason = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if error.os_error.errno == errno.ECONNREFUSED:
+            return ControlError("refused", f"{what}: connection refused")
+        return ControlError("unreachable", f"{what}: {reason}")
+    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL, ValueError)):
+        return ControlError("malformed", f"{what}: {reason}")
+    return ControlError("reset", f"{what}: {reason}")

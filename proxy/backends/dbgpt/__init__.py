@@ -1,0 +1,1 @@
+"""DB-GPT: membership in its cluster."""

@@ -1,0 +1,1 @@
+"""FastChat: conversation templates."""

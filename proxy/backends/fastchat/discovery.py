@@ -1,0 +1,128 @@
+"""Finding workers through a FastChat controller.
+
+A controller only introduces addresses; whether a worker is there is asked of the worker itself. So a controller that is
+down, or was restarted and knows nobody yet, takes nothing away.
+
+Two of its calls are harmless: /list_models at any rate, and /get_worker_address seldom, because each call adds one to
+the controller's own idea of that worker's queue until the worker's next heartbeat, up to 45 s later. It names one
+worker a call, the one with the shortest queue; asking on until a known address comes back finds the replicas of an idle
+model at once, those of a busy one over time. /refresh_all_workers is never called: it empties the controller's table.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from proxy.backends.control import ControlError, EventHook, call_json, normalise_base_url
+from proxy.backends.fastchat.source_settings import SourceSettings
+from proxy.types import JsonObject
+
+log = logging.getLogger(__name__)
+
+
+class ControllerWatch:
+    """One controller. `step` is one poll; it never raises for anything that the controller does.
+
+    introduce: called with the normalised address of each worker that the controller names, again with each naming.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        settings: SourceSettings,
+        clock: Callable[[], float],
+        introduce: Callable[[str], None],
+        on_event: EventHook,
+    ) -> None:
+        self.url = url
+        self._session, self._settings, self._clock = session, settings, clock
+        self._introduce, self._on_event = introduce, on_event
+        self._told = ""
+        self._warned: set[str] = set()
+        self._asked_at: dict[str, float] = {}
+        self._addresses: dict[str, set[str]] = {}
+
+    async def step(self) -> None:
+        """Poll once: the list of models, and the addresses that are due."""
+        try:
+            models = await self._models()
+            now = self._clock()
+            for model in models:
+                asked = self._asked_at.get(model)
+                if asked is None or now - asked >= self._settings.resolve_interval:
+                    await self._resolve(model)
+        except ControlError as error:
+            self._tell("failed", str(error))
+            return
+        for gone in self._asked_at.keys() - set(models):
+            del self._asked_at[gone]
+            self._addresses.pop(gone, None)
+        self._tell("ok" if models else "empty", ", ".join(models) or "it lists no models")
+
+    async def _models(self) -> list[str]:
+        names = (await self._call("/list_models", {})).get("models")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ControlError("malformed", f"{self.url}/list_models: models is {str(names)[:80]!r}, expected strings")
+        models = sorted(name for name in names if isinstance(name, str) and 0 < len(name) <= self._settings.max_name)
+        most = self._settings.max_listed_models
+        if len(models) > most:
+            self._warn_once(f"it lists {len(models)} models, only the first {most} are looked for")
+        return models[:most]
+
+    async def _resolve(self, model: str) -> None:
+        known = self._addresses.setdefault(model, set())
+        for _ in range(self._settings.resolve_burst):
+            address = (await self._call("/get_worker_address", {"model": model})).get("address")
+            self._asked_at[model] = self._clock()
+            if not isinstance(address, str):
+                raise ControlError("malformed", f"{self.url}/get_worker_address: address is not a string")
+            if not address:  # it lost its last worker since it listed the model
+                return
+            try:
+                base = normalise_base_url(address)
+            except ValueError as error:
+                self._warn_once(f"worker of model {model!r} ignored: {error}")
+                return
+            if _is_local(base) and not _is_local(self.url):
+                self._warn_once(f"it knows a worker as {base}, which is this machine seen from here; start that worker "
+                                "with the address under which others reach it")  # fmt: skip
+            self._introduce(base)
+            if base in known or len(known) >= self._settings.max_workers:
+                return
+            known.add(base)
+
+    async def _call(self, path: str, body: JsonObject) -> JsonObject:
+        answer = await call_json(self._session, "POST", self.url + path, self._settings.look_limits(), body=body)
+        if not isinstance(answer, dict):
+            raise ControlError("malformed", f"{self.url}{path}: the answer is not an object")
+        return answer
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned and len(self._warned) < 1_000:
+            self._warned.add(text)
+            log.warning("controller %s: %s", self.url, text)
+
+    def _tell(self, result: str, text: str) -> None:
+        """Count every poll, log those that ended differently from the one before."""
+        self._on_event("discovery", controller=self.url, result=result)
+        if result != self._told:
+            log.log(
+                logging.INFO if result == "ok" else logging.WARNING, "controller %s: %s: %s", self.url, result, text
+            )
+            self._told = result
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address means the machine that uses it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified

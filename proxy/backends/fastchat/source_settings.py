@@ -1,0 +1,65 @@
+"""How often FastChat workers and controllers are asked, and how patient we are. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.backends.control import CallLimits
+from proxy.types import JsonObject
+
+
+class PrepareConversation(Protocol):
+    """Makes a worker's raw conversation template ready for rendering; raises when it cannot be rendered exactly."""
+
+    def __call__(self, raw: JsonObject, *, style: str | None = None) -> JsonObject:
+        """The prepared template. style: a style's name that overrides the worker's number."""
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Defaults suit a fleet on one network.
+
+    timeouts_to_down, errors_to_down: misses in a row before a worker that was up counts as down; a refused connection
+    needs no second. facts_ttl: after this a worker's facts are fetched again without a reason. look_retry: the same for
+    a worker of which some model could not be used. forget_after: a worker that a controller introduced is dropped when
+    it was down this long. resolve_burst: most address questions in a row for one model. styles: model name to the name
+    of its template's style. probe_embeddings: False for fleets where no worker may be asked for a vector.
+    """
+
+    probe_interval: float = 2.0
+    connect_timeout: float = 2.0
+    status_timeout: float = 3.0
+    look_timeout: float = 5.0
+    embed_timeout: float = 30.0
+    timeouts_to_down: int = 3
+    errors_to_down: int = 2
+    facts_ttl: float = 300.0
+    look_retry: float = 15.0
+    list_interval: float = 5.0
+    resolve_interval: float = 30.0
+    resolve_burst: int = 16
+    forget_after: float = 600.0
+    probe_embeddings: bool = True
+    styles: Mapping[str, str] = field(default_factory=dict)
+    # More workers than one gateway's share of a cluster, more models than fit on one machine.
+    max_workers: int = 256
+    max_models_per_worker: int = 64
+    max_listed_models: int = 256
+    max_name: int = 256
+    # A template with long few-shot messages is 100 kB; an embedding of 16,384 numbers as text 400 kB.
+    max_body: int = 1_000_000
+    max_embedding_body: int = 4_000_000
+
+    def status_limits(self) -> CallLimits:
+        """For the status call."""
+        return CallLimits(self.connect_timeout, self.status_timeout, self.max_body)
+
+    def look_limits(self) -> CallLimits:
+        """For the small calls of a full look, and for controllers."""
+        return CallLimits(self.connect_timeout, self.look_timeout, self.max_body)
+
+    def embed_limits(self) -> CallLimits:
+        """For the embeddings probe."""
+        return CallLimits(self.connect_timeout, self.embed_timeout, self.max_embedding_body)

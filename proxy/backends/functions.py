@@ -1,0 +1,84 @@
+"""The rule functions that need a product's knowledge: conversation templates turned into prompts and stop conditions."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import cast
+
+from proxy.backends.chat_template import ChatTemplate
+from proxy.backends.fastchat import conversation as templates
+from proxy.expr import STANDARD, ExpressionError, FunctionRegistry, Parameter
+from proxy.types import Json, JsonObject
+
+_CONVERSATION = Parameter("conversation", "any")
+
+
+def rule_functions() -> FunctionRegistry:
+    """The standard functions and those of the backends, for the rule compiler."""
+    registry = STANDARD.copy()
+    registry.register(
+        name="render_prompt",
+        parameters=[Parameter("messages", "array"), _CONVERSATION],
+        returns="string",
+        doc="The prompt of a dialogue, messages of role (system, user, assistant) and content, in a model's own template.",
+        examples=[],
+    )(_render_prompt)
+    registry.register(
+        name="stop_strings",
+        parameters=[_CONVERSATION, Parameter("requested", "any")],
+        returns="array",
+        doc="The stop strings of a request (a string, an array or null) and of a model's template, each once, no empty one.",
+        examples=[('stop_strings(`null`, `["a", "", "a"]`)', ["a"])],
+    )(_stop_strings)
+    registry.register(
+        name="stop_token_ids",
+        parameters=[_CONVERSATION, Parameter("requested", "any")],
+        returns="array",
+        doc="The stop token ids of a request (an array or null) and of a model's template, each once.",
+        examples=[("stop_token_ids(`null`, `[2, 2]`)", [2])],
+    )(_stop_token_ids)
+    return registry
+
+
+def _prepared(conversation: Json) -> JsonObject:
+    """A template in the worker's own form (as rule tests have it) is prepared here; the fleet's are prepared already."""
+    if conversation is None:
+        return {}
+    if not isinstance(conversation, dict):
+        raise ExpressionError("the model's conversation template is not an object")
+    if conversation and "layout" not in conversation and "chat_template" not in conversation:
+        return templates.prepare_conversation(conversation)
+    return conversation
+
+
+@lru_cache(maxsize=64)
+def _template(source: str) -> ChatTemplate:
+    return ChatTemplate(source)
+
+
+def _render_prompt(messages: Json, conversation: Json) -> Json:
+    try:
+        prepared = _prepared(conversation)
+        if not prepared:
+            raise ExpressionError("this model has no conversation template, so it takes a prompt and no messages")
+        source = prepared.get("chat_template")
+        if isinstance(source, str):
+            bos, eos = str(prepared.get("bos_token") or ""), str(prepared.get("eos_token") or "")
+            return _template(source).render(messages, bos_token=bos, eos_token=eos)
+        return templates.render_prompt(prepared, messages)
+    except ValueError as error:
+        raise ExpressionError(str(error)) from None
+
+
+def _stop_strings(conversation: Json, requested: Json) -> Json:
+    try:
+        return cast("list[Json]", templates.stop_strings(_prepared(conversation), requested))
+    except ValueError as error:
+        raise ExpressionError(str(error)) from None
+
+
+def _stop_token_ids(conversation: Json, requested: Json) -> Json:
+    try:
+        return cast("list[Json]", templates.stop_token_ids(_prepared(conversation), requested))
+    except ValueError as error:
+        raise ExpressionError(str(error)) from None

@@ -1,0 +1,52 @@
+"""What an operator sets for one model instead of what its worker says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from proxy.backends.chat_template import ChatTemplate
+from proxy.backends.fastchat.conversation import prepare_conversation
+from proxy.backends.settings import ModelSettings
+from proxy.types import Json, JsonObject
+
+
+class ModelOverrides:
+    """Templates and context lengths of the settings' `models`. ValueError for a template that cannot be read or compiled."""
+
+    def __init__(self, models: Mapping[str, ModelSettings]) -> None:
+        self._models = dict(models)
+        self._templates = {name: template for name, model in models.items() if (template := _source(name, model))}
+        self.context_lengths = {
+            name: model.context_length for name, model in models.items() if model.context_length is not None
+        }
+
+    def prepare(self, model: str, raw: JsonObject) -> JsonObject:
+        """The conversation of a model for `render_prompt`: the operator's chat template, or the worker's own one."""
+        settings = self._models.get(model, ModelSettings())
+        source = self._templates.get(model)
+        if source is None:
+            return prepare_conversation(raw, style=settings.template_style)
+        return {
+            "chat_template": source,
+            "bos_token": settings.bos_token,
+            "eos_token": settings.eos_token,
+            "stop_str": cast("list[Json]", list(settings.stop)),
+            "stop_token_ids": cast("list[Json]", list(settings.stop_token_ids)),
+        }
+
+
+def _source(name: str, settings: ModelSettings) -> str | None:
+    source = settings.chat_template
+    if settings.chat_template_file is not None:
+        try:
+            source = Path(settings.chat_template_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"models.{name}.chat_template_file: {settings.chat_template_file}: {error}") from None
+    if source is not None:
+        try:
+            ChatTemplate(source)
+        except ValueError as error:
+            raise ValueError(f"models.{name}: the chat template cannot be used: {error}") from None
+    return source

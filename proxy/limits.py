@@ -1,0 +1,46 @@
+"""Every bound of the program, each with its reason. Sizes are bytes and times seconds unless the name says otherwise."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# A rule or settings file larger than this is not written by hand.
+YAML_MAX_BYTES: Final = 1_000_000
+# Deeper than any mapping that a person can follow; keeps recursive readers far from the interpreter's limit.
+YAML_MAX_DEPTH: Final = 40
+# Files in one rule pack; a pack is a folder that a person edits.
+PACK_MAX_FILES: Final = 200
+
+# A request body: a 128k-token conversation is under 1 MB of text; images as data URLs need the rest.
+REQUEST_MAX_BYTES: Final = 32 * 1024 * 1024
+# A caller that takes longer than this to send a body of that size is stuck or means harm.
+REQUEST_BODY_SECONDS: Final = 60.0
+# A question to a worker on the way to a request, such as a count of tokens; the request goes on without the answer.
+QUESTION_SECONDS: Final = 10.0
+# One frame of an answer: a cumulative chunk holds the whole text so far; an embeddings body of 64 vectors of 4,096
+# floats is 6 MB.
+FRAME_MAX_BYTES: Final = 16 * 1024 * 1024
+# An answer that is not a stream but is collected in memory before it is rewritten.
+ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
+
+# Bytes that may wait in the socket towards a client before reading from its worker stops; resumes at a quarter of it.
+CLIENT_BUFFER_BYTES: Final = 256 * 1024
+
+# Text of an error that goes to a caller or into a log line; a worker may answer with a whole HTML page.
+ERROR_TEXT_MAX: Final = 2_000
+# A model's name; longer ones come only from mistakes and attacks, and names become labels.
+MODEL_NAME_MAX: Final = 256
+
+# Pending connections: one burst of DB-GPT's API server, which opens a connection for each request.
+LISTEN_BACKLOG: Final = 2_048
+# An idle client connection is kept this long.
+KEEPALIVE_SECONDS: Final = 75.0
+# How long streams may go on after the gateway was asked to stop.
+SHUTDOWN_SECONDS: Final = 20.0
+# Ports that may be opened for one model each.
+MODEL_PORTS_MAX: Final = 256
+# More workers than one gateway's share of a cluster, and more models than fit on one machine.
+FLEET_WORKERS_MAX: Final = 256
+FLEET_MODELS_PER_WORKER_MAX: Final = 64
+# Label values of one kind before the rest is counted as "other".
+LABEL_VALUES_MAX: Final = 500

@@ -1,0 +1,356 @@
+"""What a rule file may say: one class for each kind of mapping in it. The keys are documented in docs/rules.md.
+
+Only shapes are checked here; names of tables, expressions and what they read are the compiler's work.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+from proxy.errors import Kind
+from proxy.translate.mapping import TypeName, Unknown
+from proxy.translate.plan import Selection
+from proxy.translate.text import Mode
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A mapping in which an unknown key is a mistake and no value is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
+
+
+class Clamp(Strict):
+    """`clamp`: bounds into which a number is moved; a number or an expression each."""
+
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+
+
+class SpecDoc(Strict):
+    """Where one value of the output comes from, and what happens to it on the way. A bare string is `from`."""
+
+    from_: Text | None = Field(None, alias="from")
+    value: JsonValue = None
+    fields: dict[str, Spec] | None = None
+    items: list[Spec] | None = None
+    each: Text | None = None
+    where: Text | None = None
+    when: Text | None = None
+    default: JsonValue = None
+    null: Literal["omit", "keep", "refuse"] = "omit"
+    required: bool = False
+    table: Name | dict[str, JsonValue] | None = None
+    unknown: Unknown = "refuse"
+    type: TypeName | None = None
+    min: int | float | None = None
+    max: int | float | None = None
+    one_of: list[JsonValue] | None = None
+    clamp: Clamp | None = None
+    name: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SpecDoc:
+        sources = sorted({"from_", "value", "fields", "items"} & self.model_fields_set)
+        if len(sources) != 1:
+            given = " and ".join(source.rstrip("_") for source in sources) or "none"
+            raise ValueError(f"a mapping needs exactly one of from, value, fields, items; got {given}")
+        if self.where is not None and self.each is None:
+            raise ValueError("where filters the elements of each; there is no each here")
+        if "unknown" in self.model_fields_set and self.table is None:
+            raise ValueError("unknown says what to do with a value that the table lacks; there is no table here")
+        if self.null == "refuse" and self.from_ is None:
+            raise ValueError("null: refuse needs a from that is a plain path such as body.temperature")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+def _expression_is_from(value: object) -> object:
+    return {"from": value} if isinstance(value, str) else value
+
+
+Spec = Annotated[SpecDoc, BeforeValidator(_expression_is_from)]
+
+
+class MatchDoc(Strict):
+    """`match`: which requests the route takes."""
+
+    method: Text | list[Text]
+    path: Text
+    headers: dict[str, str] = {}
+    when: Text | None = None
+
+
+class WorkerDoc(Strict):
+    """`worker`: which worker the request needs. need: lease (one that can answer now), known (what is known of it),
+    none.
+    """
+
+    kind: Name | None = None
+    model: Text | None = None
+    need: Selection = "lease"
+    exclusive: bool = False
+
+
+class AskDoc(Strict):
+    """`ask`: a question to the worker before the request."""
+
+    path: Text
+    body: Spec
+    result: Text
+
+
+class StepDoc(Strict):
+    """One step: `set` names a value (by `value`, a mapping, or `ask`), or `check` refuses what does not hold."""
+
+    set: Name | None = None
+    value: Spec | None = None
+    ask: AskDoc | None = None
+    when: Text | None = None
+    check: Text | None = None
+    error: Kind = "invalid_request"
+    message: Text | None = None
+    field: Text | None = None
+
+    @model_validator(mode="after")
+    def _set_or_check(self) -> StepDoc:
+        if (self.set is None) == (self.check is None):
+            raise ValueError("a step has either set or check")
+        if self.set is not None:
+            if (self.value is None) == (self.ask is None):
+                raise ValueError("a step that sets a name has either value or ask")
+            misplaced = sorted({"error", "message", "field"} & self.model_fields_set)
+            if misplaced:
+                raise ValueError(f"{', '.join(misplaced)} belongs to a check, this step sets a name")
+        elif self.message is None or self.value is not None or self.ask is not None or self.when is not None:
+            raise ValueError("a check has a message, and may have error and field, nothing else")
+        return self
+
+
+class BatchDoc(Strict):
+    """`batch`: ask the worker in parts of `size` elements of the array `of`."""
+
+    of: Text
+    size: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class FailureDoc(Strict):
+    """`failure`: how a whole answer of the worker says that it failed: a code that is neither null nor 0, and a
+    message.
+    """
+
+    code: Text
+    message: Text | None = None
+
+
+class RequestDoc(Strict):
+    """`request`: what goes to the worker."""
+
+    method: Literal["POST", "GET"] = "POST"
+    path: Text
+    headers: dict[str, Text] = {}
+    batch: BatchDoc | None = None
+    failure: FailureDoc | None = None
+    body: Spec
+
+
+class ReadDoc(Strict):
+    """`read`: what a frame of the worker means."""
+
+    text: Text
+    finish: Spec | None = None
+    usage: Spec | None = None
+    error_code: Text | None = None
+    error_message: Text | None = None
+
+
+class FromDoc(Strict):
+    """`stream.from`: the worker's stream."""
+
+    framing: Name
+    text: Mode
+    read: ReadDoc
+    stops: Text | None = None
+    missing_finish: Text | None = None
+
+
+class ToDoc(Strict):
+    """`stream.to`: the client's stream."""
+
+    framing: Name
+    text: Mode
+    hold_back: Annotated[int, Field(ge=0, le=64)] = 0
+    chunk: Spec
+
+
+class StreamDoc(Strict):
+    """`stream`: without `to` it is collected into `answer`."""
+
+    from_: FromDoc | None = Field(None, alias="from")
+    to: ToDoc | None = None
+
+
+class AnswerCheckDoc(Strict):
+    """A condition on what the worker answered; where it does not hold, the answer is not passed on."""
+
+    check: Text
+    message: Text
+
+
+class AnswerDoc(Strict):
+    """`answer`: a whole answer to the client."""
+
+    status: Annotated[int, Field(ge=200, le=599)] = 200
+    headers: dict[str, Text] = {}
+    checks: list[AnswerCheckDoc] = []
+    body: Spec
+
+
+class GivenDoc(Strict):
+    """`given`: what a test puts in. chunks: the worker's stream; answer(s): its whole answers; asked: answers by step
+    name.
+    """
+
+    request: JsonValue = None
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    path: dict[str, str] = {}
+    worker: dict[str, JsonValue] = {}
+    listener: dict[str, JsonValue] = {}
+    models: list[dict[str, JsonValue]] | None = None
+    asked: dict[str, JsonValue] = {}
+    chunks: list[JsonValue] | None = None
+    cut: bool = False
+    answers: list[JsonValue] | None = None
+
+
+class ExpectedErrorDoc(Strict):
+    """`expect.error`: what a refused request is refused for; `says` is a part of the message."""
+
+    kind: Kind
+    field: str | None = None
+    says: str | None = None
+
+
+class ExpectDoc(Strict):
+    """`expect`: what must come out. Objects match when each key named here matches; `without` names keys that must be
+    absent.
+    """
+
+    upstream: JsonValue = None
+    without: list[str] = []
+    chunks: list[JsonValue] | None = None
+    last: JsonValue = None
+    answer: JsonValue = None
+    error: ExpectedErrorDoc | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> ExpectDoc:
+        if not self.model_fields_set:
+            raise ValueError("a test that expects nothing cannot fail")
+        return self
+
+
+class TestDoc(Strict):
+    """One test inside a rule file."""
+
+    __test__ = False
+
+    name: Text
+    given: GivenDoc
+    expect: ExpectDoc
+
+
+class RouteDoc(Strict):
+    """A rule file: one route. errors: whether an error looks as the table's body or its frame; a stream's always is a
+    frame.
+
+    like: another route of the pack, whose worker, steps, request and stream.from this one shares.
+    """
+
+    route: Name
+    description: Text
+    match: MatchDoc
+    like: Name | None = None
+    worker: WorkerDoc | None = None
+    steps: list[StepDoc] = []
+    request: RequestDoc | None = None
+    stream: StreamDoc | None = None
+    answer: AnswerDoc | None = None
+    errors: Literal["body", "frame"] | None = None
+    tests: list[TestDoc] = []
+
+    @model_validator(mode="after")
+    def _shape(self) -> RouteDoc:
+        streams_out = self.stream is not None and self.stream.to is not None
+        if self.stream is not None and (self.request is None or self.stream.from_ is None):
+            raise ValueError("a stream needs a request that starts it, and from, which says how it is read")
+        if streams_out == (self.answer is not None):
+            raise ValueError("a route has either stream.to or answer: how its client gets the result")
+        if self.like is not None:
+            given = sorted({"worker", "steps", "request"} & self.model_fields_set)
+            if given or (self.stream is not None and "from_" in self.stream.model_fields_set):
+                raise ValueError(
+                    "like takes worker, steps, request and stream.from from the other route; leave them out here"
+                )
+            return self
+        asks = self.request is not None or any(step.ask for step in self.steps)
+        if asks and (self.worker is None or self.worker.need != "lease"):
+            raise ValueError("a request needs a worker that can answer now: add worker with kind and model")
+        if streams_out and self.errors == "body":
+            raise ValueError("errors: body cannot be said in a stream; leave errors out")
+        if self.request is not None and self.request.batch is not None and self.stream is not None:
+            raise ValueError("a stream cannot be asked for in batches")
+        return self
+
+
+class ErrorEntryDoc(Strict):
+    """One line of the error table."""
+
+    status: Annotated[int, Field(ge=200, le=599)]
+    code: JsonValue = None
+
+
+class ErrorsDoc(Strict):
+    """`errors.yaml`: how this dialect says that something went wrong."""
+
+    kinds: dict[str, ErrorEntryDoc]
+    body: Spec
+    frame: Spec | None = None
+    stream_status: Annotated[int, Field(ge=200, le=599)] | None = None
+
+
+class PackDoc(Strict):
+    """`pack.yaml`: what the routes of a folder share. trace: the caller's own id of a request, for the log.
+
+    sample: the worker that the routes' tests see unless they give another. examples: shell lines to try the pack with,
+    in which {listen}, {admin} and {model} stand for a running gateway's.
+    """
+
+    pack: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
+    description: Text
+    trace: Text | None = None
+    tables: dict[Name, dict[str, JsonValue]] = {}
+    sample: dict[str, JsonValue] = {}
+    examples: list[Text] = []
+
+
+for _model in (
+    SpecDoc,
+    AskDoc,
+    StepDoc,
+    FailureDoc,
+    RequestDoc,
+    ReadDoc,
+    ToDoc,
+    AnswerDoc,
+    ErrorsDoc,
+    StreamDoc,
+    RouteDoc,
+):
+    _model.model_rebuild()

@@ -1,0 +1,166 @@
+"""Expressions and mappings of a rule file compiled to what `proxy.translate` runs; every mistake becomes a diagnostic
+with its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy.documents import Diagnostic, Document, suggestion
+from proxy.documents.yaml import Path
+from proxy.expr import Expression, ExpressionSyntaxError, FunctionRegistry, compile_expression
+from proxy.ruleset.documents import Clamp, SpecDoc
+from proxy.translate import mapping
+from proxy.translate.mapping import Read, Value
+from proxy.types import Json
+
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass
+class Workshop:
+    """What compiling one file needs, and where its mistakes are collected."""
+
+    document: Document
+    functions: FunctionRegistry
+    tables: dict[str, dict[str, Json]] = field(default_factory=dict)
+    mistakes: list[Diagnostic] = field(default_factory=list)
+
+    def mistake(self, path: Path, message: str, *, key: bool = False) -> None:
+        """Note one mistake and go on."""
+        self.mistakes.append(self.document.at(path, message, key=key))
+
+    def expression(self, source: str, path: Path, roots: frozenset[str]) -> Expression | None:
+        """Compile one expression that may read `roots`; None after noting what is wrong with it."""
+        try:
+            expression = compile_expression(source, self.functions)
+        except ExpressionSyntaxError as error:
+            self.mistake(path, f"expression '{_clip(source)}': {error.message} (at character {error.offset + 1})")
+            return None
+        for name in sorted(expression.roots - roots):
+            self.mistake(
+                path, f"expression '{_clip(source)}' reads '{name}', which does not exist here{suggestion(name, roots)}"
+            )
+        return expression
+
+    def read(self, source: str, path: Path, roots: frozenset[str]) -> Read:
+        """As `expression`, for places that need only to read."""
+        return self.expression(source, path, roots) or _nothing
+
+    def optional(self, source: str | None, path: Path, roots: frozenset[str]) -> Read | None:
+        """As `read`, for an expression that may be left out."""
+        return None if source is None else self.read(source, path, roots)
+
+    def message(self, template: str, path: Path, roots: frozenset[str]) -> Callable[[dict[str, Json]], str]:
+        """A sentence with `{expression}` in it."""
+        parts: list[str | Read] = []
+        position = 0
+        for found in _PLACEHOLDER.finditer(template):
+            parts += [template[position : found.start()], self.read(found[1], path, roots)]
+            position = found.end()
+        parts.append(template[position:])
+        return lambda scope: "".join(part if isinstance(part, str) else _plain(part(scope)) for part in parts)
+
+    def value(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str = "") -> Value:
+        """A mapping as a function; `label` names the value in error messages where the rule gives no better name."""
+        if spec.each is not None:
+            return self._each(spec, path, roots, label)
+        return self._one(spec, path, roots, label)
+
+    def _each(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> Value:
+        source = self.expression(str(spec.each), (*path, "each"), roots)
+        inner = roots | {"item", "index"}
+        body = self._one(spec.model_copy(update={"when": None, "name": None}), path, inner, "")
+        if spec.where is not None:
+            body = mapping.when(self.read(spec.where, (*path, "where"), inner), body)
+        name = spec.name or (_label(source, label) if source else label)
+        value = mapping.each(source or _nothing, name, body)
+        if spec.when is not None:
+            value = mapping.when(self.read(spec.when, (*path, "when"), roots), value)
+        return value if spec.null == "keep" else mapping.omit_null(value)
+
+    def _one(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> Value:
+        value, label = self._source(spec, path, roots, spec.name or label)
+        expected = mapping.expected_text(spec.type, spec.min, spec.max)
+        if spec.table is not None:
+            value = mapping.on_value(value, mapping.table_lookup(label, self._table(spec, path), spec.unknown))
+        if spec.type is not None:
+            value = mapping.on_value(value, mapping.typed(label, spec.type, spec.min, spec.max))
+        elif spec.min is not None or spec.max is not None:
+            value = mapping.on_value(value, mapping.typed(label, "number", spec.min, spec.max))
+        if spec.one_of is not None:
+            value = mapping.on_value(value, mapping.one_of(label, spec.one_of))
+        if "default" in spec.model_fields_set:
+            value = mapping.with_default(value, mapping.constant(spec.default))
+        if spec.clamp is not None:
+            value = mapping.on_value(value, self._clamp(spec.clamp, (*path, "clamp"), roots))
+        if spec.required:
+            value = mapping.required(value, label, expected)
+        if spec.null != "keep" and "value" not in spec.model_fields_set:
+            value = mapping.omit_null(value)
+        if spec.when is not None:
+            value = mapping.when(self.read(spec.when, (*path, "when"), roots), value)
+        return value
+
+    def _source(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> tuple[Value, str]:
+        if spec.from_ is not None:
+            place = (*path, "from") if (*path, "from") in self.document.places else path
+            expression = self.expression(spec.from_, place, roots)
+            if expression is None:
+                return _nothing, label
+            label = spec.name or _label(expression, label)
+            if spec.null == "refuse":
+                if expression.path is None:
+                    self.mistake(place, "null: refuse needs a plain path such as body.temperature")
+                else:
+                    return mapping.refuse_null(expression, expression.path, label), label
+            return expression, label
+        if spec.fields is not None:
+            pairs = [
+                (name, self.value(child, (*path, "fields", name), roots, name)) for name, child in spec.fields.items()
+            ]
+            return mapping.object_of(pairs), label
+        if spec.items is not None:
+            items = [self.value(child, (*path, "items", index), roots, label) for index, child in enumerate(spec.items)]
+            return mapping.list_of(items), label
+        return mapping.constant(spec.value), label
+
+    def _table(self, spec: SpecDoc, path: Path) -> dict[str, Json]:
+        if isinstance(spec.table, dict):
+            return spec.table
+        name = str(spec.table)
+        if name not in self.tables:
+            self.mistake((*path, "table"), f"no table '{name}' in pack.yaml{suggestion(name, self.tables)}")
+        return self.tables.get(name, {})
+
+    def _clamp(
+        self, clamp: Clamp, path: Path, roots: frozenset[str]
+    ) -> Callable[[Json, mapping.Scope], Json | mapping.Omit]:
+        def bound(name: str, given: float | str | None) -> Read | None:
+            if isinstance(given, str):
+                return self.read(given, (*path, name), roots)
+            return None if given is None else lambda scope: given
+
+        return mapping.clamped(bound("min", clamp.min), bound("max", clamp.max))
+
+
+def _label(expression: Expression, fallback: str) -> str:
+    """What the caller calls the value: `body.options.stop` is `options.stop`, inside a list `item.role` is `role`."""
+    path = expression.path
+    if path and path[0] in {"body", "item"}:
+        return ".".join(path[1:])
+    return fallback
+
+
+def _nothing(scope: Json) -> Json:
+    return None
+
+
+def _plain(value: Json) -> str:
+    return value if isinstance(value, str) else mapping.shown(value)
+
+
+def _clip(source: str) -> str:
+    return source if len(source) <= 60 else f"{source[:57]}..."

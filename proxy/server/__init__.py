@@ -1,0 +1,1 @@
+"""The serving side: what listens for clients and for the operator."""

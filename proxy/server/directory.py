@@ -1,0 +1,84 @@
+"""What rule files can read about the gateway and its models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy import __version__
+from proxy.fleet.table import Fleet
+from proxy.types import Json, JsonObject
+
+
+class ModelDirectory:
+    """Names, ports and the known models; kept until the fleet changes, because each request asks.
+
+    public_names: public name to the fleet's own; port_model: the model that a port stands for.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        host: str,
+        port: int,
+        *,
+        default_model: str | None,
+        public_names: Callable[[], dict[str, str]],
+        port_model: Callable[[int], str | None],
+    ) -> None:
+        self._fleet = fleet
+        self._host = host
+        self._port = port
+        self._default_model = default_model
+        self._public_names = public_names
+        self._port_model = port_model
+        self._version = -1
+        self._names: dict[str, str] = {}
+        self._gateway: JsonObject = {}
+        self._models: list[Json] = []
+
+    def gateway(self) -> JsonObject:
+        """host, port (as advertised), version, default_model (the setting, else the first model that can chat)."""
+        self._refresh()
+        return self._gateway
+
+    def listener(self, port: int) -> JsonObject:
+        """port, and model where the port stands for one."""
+        return {"port": port, "model": self._port_model(port)}
+
+    def models(self) -> list[Json]:
+        """model (its public name), kind, up, address and context_length of each model and kind that was ever seen."""
+        self._refresh()
+        return self._models
+
+    def resolve(self, model: str) -> str:
+        """The fleet's own name of a model."""
+        self._refresh()
+        return self._names.get(model, model)
+
+    def _refresh(self) -> None:
+        if self._version == self._fleet.version:
+            return
+        self._version = self._fleet.version
+        self._names = self._public_names()
+        public = {model: name for name, model in self._names.items()}
+        rows = self._fleet.models()
+        self._models = []
+        for row in rows:
+            facts = self._fleet.known(row.model, row.kind)
+            self._models.append(
+                {
+                    "model": public.get(row.model, row.model),
+                    "kind": row.kind,
+                    "up": row.answerable,
+                    "address": facts.document.get("address") if facts else None,
+                    "context_length": facts.context_length if facts else None,
+                }
+            )
+        chats = [public.get(row.model, row.model) for row in rows if row.kind == "llm"]
+        self._gateway = {
+            "host": self._host,
+            "port": self._port,
+            "version": __version__,
+            "default_model": self._default_model or (chats[0] if chats else None),
+            "management": False,
+        }

@@ -1,0 +1,46 @@
+"""What the data path works with; made by the composition root."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.fleet.table import Fleet
+from proxy.telemetry.metrics import Metrics
+from proxy.translate.routes import RouteTable
+from proxy.types import Json, JsonObject
+from proxy.upstream import Timeouts, UpstreamPool
+
+
+class Directory(Protocol):
+    """What rules may know of the gateway and its models beside the chosen worker."""
+
+    def gateway(self) -> JsonObject:
+        """The document that rules see as `gateway`: host and port as advertised, version, default_model, management."""
+
+    def listener(self, port: int) -> JsonObject:
+        """The document that rules see as `listener`: port, and model where that port stands for one model."""
+
+    def models(self) -> list[Json]:
+        """What rules see as `models`: one object for each model and kind, with up."""
+
+    def resolve(self, model: str) -> str:
+        """The fleet's own name of a model that clients may know by another."""
+
+
+@dataclass(frozen=True)
+class Facilities:
+    """table: the routes in force now; timeouts: by model; trouble: told the address of a worker that failed a request."""
+
+    table: Callable[[], RouteTable]
+    fleet: Fleet
+    pool: UpstreamPool
+    metrics: Metrics
+    directory: Directory
+    timeouts: Callable[[str], Timeouts]
+    trouble: Callable[[str], None]
+    rng: random.Random
+    clock: Callable[[], float] = time.monotonic

@@ -1,0 +1,107 @@
+"""The data path: a client's request matched, rewritten, sent to a worker, and the answer rewritten on its way back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import web
+
+from proxy.errors import GatewayError
+from proxy.limits import REQUEST_BODY_SECONDS
+from proxy.server.facilities import Facilities
+from proxy.server.responses import error_response, json_response
+from proxy.server.run import RequestRun
+from proxy.translate.errors import error_answer
+from proxy.translate.routes import Miss, PathMatch, choose
+from proxy.types import Json, JsonObject
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Serves every path of the listening addresses; the routes of the rule set decide."""
+
+    def __init__(self, facilities: Facilities) -> None:
+        self._facilities = facilities
+        self._exclusive: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """One request. Never raises, except when it is cancelled because its client left."""
+        started = self._facilities.clock()
+        found = self._facilities.table().by_path(request.method, request.path)
+        if isinstance(found, Miss):
+            return _miss(request, found)
+        try:
+            scope = await self._scope(request, found)
+            match = choose(found, _strings(scope["headers"]), scope)
+            if match is None:
+                raise GatewayError("not_found", f"no rule for {request.method} {request.path} fits this request")
+        except GatewayError as error:
+            return self._refuse(found[0], error, started)
+        scope["path"] = dict(match.parameters)
+        run = RequestRun(self._facilities, self._exclusive, request, match.route, scope, started)
+        return await run.respond()
+
+    async def _scope(self, request: web.Request, found: list[PathMatch]) -> JsonObject:
+        socket = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        port = socket[1] if isinstance(socket, tuple) else 0
+        body: Json = await _read_body(request) if any(match.route.needs_body for match in found) else {}
+        return {
+            "body": body,
+            "query": dict(request.query),
+            "headers": {name.lower(): value for name, value in request.headers.items()},
+            "path": {},
+            "listener": self._facilities.directory.listener(port),
+            "gateway": self._facilities.directory.gateway(),
+            "models": [],
+            "worker": None,
+        }
+
+    def _refuse(self, match: PathMatch, error: GatewayError, started: float) -> web.Response:
+        route = match.route
+        counted = self._facilities.metrics.request(route.name, "")
+        counted.started()
+        counted.finished("client_error", self._facilities.clock() - started)
+        log.info("request refused", extra={"route": route.name, "outcome": "client_error", "reason": error.message})
+        return error_response(route, error)
+
+
+async def _read_body(request: web.Request) -> Json:
+    try:
+        raw = await asyncio.wait_for(request.read(), REQUEST_BODY_SECONDS)
+    except web.HTTPRequestEntityTooLarge as error:
+        raise GatewayError(
+            "too_large", f"the body is over the limit of {request.client_max_size} bytes ({error.text})"
+        ) from None
+    except asyncio.TimeoutError:
+        raise GatewayError("bad_body", f"the body did not arrive within {REQUEST_BODY_SECONDS:g} s") from None
+    except web.RequestPayloadError as error:
+        raise GatewayError("bad_body", f"the body cannot be read: {error}") from None
+    try:
+        body: Json = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise GatewayError("bad_body", f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise GatewayError("bad_body", "the body is not a JSON object")
+    return body
+
+
+def _miss(request: web.Request, miss: Miss) -> web.Response:
+    if miss.methods:
+        allowed = ", ".join(miss.methods)
+        error = GatewayError("method_not_allowed", f"{request.path} takes {allowed}, not {request.method}")
+        headers = {"Allow": allowed}
+    else:
+        error = GatewayError("not_found", f"no rule has the path {request.path}")
+        headers = {}
+    if miss.errors is None:
+        return json_response(404, {"detail": error.message})
+    answer = error_answer(miss.errors, error)
+    return json_response(answer.status, answer.body, headers)
+
+
+def _strings(headers: Json) -> Mapping[str, str]:
+    return {name: str(value) for name, value in headers.items()} if isinstance(headers, dict) else {}

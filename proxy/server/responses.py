@@ -1,0 +1,28 @@
+"""Whole HTTP responses in a route's dialect."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from proxy.errors import GatewayError
+from proxy.translate.errors import error_answer
+from proxy.translate.plan import Route
+from proxy.types import Json
+
+JSON = "application/json"
+
+
+def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON body of any type, also a bare integer."""
+    return web.Response(status=status, body=orjson.dumps(body), content_type=JSON, headers=headers)
+
+
+def error_response(route: Route, error: GatewayError) -> web.Response:
+    """An error before anything was sent, as this route's client expects it: a frame of its stream, or a body."""
+    answer = error_answer(route.errors, error, as_frame=route.errors_as_frame)
+    if route.target is None or not route.errors_as_frame:
+        return json_response(answer.status, answer.body)
+    framing = route.target.framing
+    body = framing.encode(orjson.dumps(answer.body)) + framing.terminator
+    return web.Response(status=answer.status, body=body, content_type=framing.content_type)

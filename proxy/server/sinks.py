@@ -1,0 +1,279 @@
+"""What becomes of a worker's response: pushed on to the client, collected, or kept as one answer.
+
+These run inside the socket callback of the upstream connection: nothing here waits. A slow client is handled by pausing
+the upstream, see `ClientStream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aiohttp.http import StreamWriter
+
+from proxy.errors import GatewayError, Kind
+from proxy.framing import Decoder, Framing, FramingError
+from proxy.limits import CLIENT_BUFFER_BYTES, ERROR_TEXT_MAX
+from proxy.telemetry.request import RequestMetrics
+from proxy.translate.stream import StreamReader, StreamTranslator
+from proxy.upstream import Exchange, ResponseHead, UpstreamError
+
+_KINDS: dict[str, Kind] = {
+    "refused": "upstream_refused",
+    "connect_timeout": "upstream_timeout",
+    "first_timeout": "upstream_timeout",
+    "idle_timeout": "upstream_timeout",
+    "total_timeout": "upstream_timeout",
+    "reset": "upstream_reset",
+    "protocol": "upstream_protocol",
+    "too_large": "upstream_protocol",
+}
+
+
+def as_gateway_error(error: UpstreamError) -> GatewayError:
+    """An exchange's failure in the words of the gateway's error tables."""
+    return GatewayError(_KINDS[error.kind], f"the worker failed: {error}")
+
+
+class ResponseSink:
+    """One response of a worker, cut into frames. `done` is set when it is over: None, or the error it ended in.
+
+    received_bytes, received_frames: what came; spent: seconds of CPU that rewriting took; last_frames: loop time of the
+    last read that brought frames. Subclasses say what a frame does.
+    """
+
+    def __init__(self, framing: Framing, max_frame: int, address: str, metrics: RequestMetrics, started: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._decoder: Decoder = framing.new_decoder(max_frame)
+        self._address = address
+        self._metrics = metrics
+        self._time = loop.time
+        self._started = started
+        self._last_frames = 0.0
+        self._refused: ResponseHead | None = None
+        self._refusal = b""
+        self.done: asyncio.Future[GatewayError | None] = loop.create_future()
+        self.exchange: Exchange | None = None
+        self.received_bytes = 0
+        self.received_frames = 0
+        self.spent = 0.0
+
+    def frames(self, frames: list[bytes]) -> None:
+        """Take complete frames. GatewayError ends the exchange."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """The body is complete and all its frames were taken. GatewayError where it should not have ended here."""
+
+    def failed(self, error: GatewayError) -> GatewayError | None:
+        """The exchange failed; what the request's result is then."""
+        return error
+
+    def on_head(self, head: ResponseHead) -> None:
+        """Called by the upstream."""
+        if head.status != 200:
+            self._refused = head
+
+    def on_data(self, data: bytes) -> None:
+        """Called by the upstream for each read."""
+        self.received_bytes += len(data)
+        if self._refused is not None:
+            if len(self._refusal) < ERROR_TEXT_MAX:
+                self._refusal += data
+            return
+        if self.done.done():
+            return
+        begun = time.perf_counter()
+        try:
+            frames = self._decoder.feed(data)
+            if frames:
+                self._observe(len(frames))
+                self.frames(frames)
+        except FramingError as error:
+            self._end(GatewayError("upstream_protocol", f"the worker {self._address} sent a broken stream: {error}"))
+        except GatewayError as error:
+            self._end(error)
+        self.spent += time.perf_counter() - begun
+
+    def on_end(self) -> None:
+        """Called by the upstream."""
+        if self.done.done():
+            return
+        if self._refused is not None:
+            text = self._refusal.decode("utf-8", "replace").strip()[:ERROR_TEXT_MAX]
+            message = f"the worker {self._address} answered HTTP {self._refused.status}{': ' if text else ''}{text}"
+            self._end(GatewayError("upstream_status", message))
+            return
+        try:
+            frames = self._decoder.finish()
+            if frames:
+                self._observe(len(frames))
+                self.frames(frames)
+            self.ended()
+        except FramingError as error:
+            self._end(GatewayError("upstream_reset", f"the worker {self._address} ended its answer too early: {error}"))
+        except GatewayError as error:
+            self._end(error)
+        else:
+            self._end(None)
+
+    def on_error(self, error: UpstreamError) -> None:
+        """Called by the upstream."""
+        self._end(as_gateway_error(error))
+
+    def _observe(self, count: int) -> None:
+        self.received_frames += count
+        now = self._time()
+        if self._last_frames:
+            self._metrics.gap(now - self._last_frames)
+        else:
+            self._metrics.first_frame(now - self._started)
+        self._last_frames = now
+
+    def _end(self, error: GatewayError | None) -> None:
+        if self.done.done():
+            return
+        self.done.set_result(self.failed(error) if error is not None else None)
+        if error is not None and self.exchange is not None:
+            self.exchange.close()
+
+
+class AnswerSink(ResponseSink):
+    """A response that is one answer: `answer` has its bytes once `done` is set."""
+
+    answer = b""
+
+    def frames(self, frames: list[bytes]) -> None:
+        """Keep the one frame of the body."""
+        self.answer = frames[0]
+
+
+class CollectSink(ResponseSink):
+    """A worker's stream that is read to its end; `reader` has the result."""
+
+    def __init__(
+        self,
+        reader: StreamReader,
+        framing: Framing,
+        max_frame: int,
+        address: str,
+        metrics: RequestMetrics,
+        started: float,
+    ) -> None:
+        super().__init__(framing, max_frame, address, metrics, started)
+        self.reader = reader
+
+    def frames(self, frames: list[bytes]) -> None:
+        """Read each frame."""
+        for frame in frames:
+            self.reader.read(frame)
+
+    def ended(self) -> None:
+        """Make sure that the answer is complete."""
+        self.reader.end()
+
+    def failed(self, error: GatewayError) -> GatewayError | None:
+        """A failure after the worker said that its answer is complete changes nothing."""
+        return None if self.reader.finish is not None else error
+
+
+class ClientStream(ResponseSink):
+    """A worker's stream rewritten into the client's.
+
+    Until `attach` gives it the client's writer, output is kept; `begun` is set with the first of it. Afterwards each
+    read of the upstream makes one write. When more than `CLIENT_BUFFER_BYTES` wait in the client's socket the upstream
+    is paused until they have gone, so a slow client costs a bounded amount of memory.
+    """
+
+    def __init__(
+        self,
+        translator: StreamTranslator,
+        framing: Framing,
+        max_frame: int,
+        address: str,
+        metrics: RequestMetrics,
+        started: float,
+    ) -> None:
+        super().__init__(framing, max_frame, address, metrics, started)
+        self.translator = translator
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent_bytes = 0
+        self._kept: list[bytes] = []
+        self._writer: StreamWriter | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def frames(self, frames: list[bytes]) -> None:
+        """Rewrite and pass on."""
+        self._out(self.translator.feed(frames))
+        if self.translator.closed:
+            self._end(self.translator.error)
+
+    def ended(self) -> None:
+        """End the client's stream."""
+        self._out(self.translator.end())
+        if self.translator.error is not None:
+            raise self.translator.error
+
+    def failed(self, error: GatewayError) -> GatewayError | None:
+        """Tell the client in its own stream, unless its answer was complete already."""
+        if not self.translator.closed:
+            self._out(self.translator.fail(error))
+        return self.translator.error
+
+    def attach(self, writer: StreamWriter) -> None:
+        """Write what was kept, and from now on at once."""
+        self._writer = writer
+        kept, self._kept = b"".join(self._kept), []
+        if kept:
+            self._write(writer, kept)
+
+    async def drained(self) -> None:
+        """Wait until a paused client has taken what waits."""
+        if self._draining is not None:
+            await self._draining
+
+    def abandon(self) -> None:
+        """The client is gone: stop everything."""
+        if self._draining is not None:
+            self._draining.cancel()
+        if self.exchange is not None:
+            self.exchange.close()
+
+    def _out(self, data: bytes) -> None:
+        if not data:
+            return
+        self.sent_bytes += len(data)
+        if self._writer is not None:
+            self._write(self._writer, data)
+            return
+        self._kept.append(data)
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    def _write(self, writer: StreamWriter, data: bytes) -> None:
+        transport = writer.transport
+        if transport is None or transport.is_closing():
+            return  # the client has left; its handler is being cancelled right now
+        _run_now(writer.write(data, drain=False).send)
+        if self._draining is None and transport.get_write_buffer_size() > CLIENT_BUFFER_BYTES:
+            self._draining = asyncio.ensure_future(self._drain(writer))
+
+    async def _drain(self, writer: StreamWriter) -> None:
+        if self.exchange is not None:
+            self.exchange.pause()
+        try:
+            await writer.drain()
+        finally:
+            self._draining = None
+            if self.exchange is not None:
+                self.exchange.resume()
+
+
+def _run_now(send: Callable[[None], object]) -> None:
+    """Run a coroutine that does not wait. aiohttp's `write` with drain=False only appends to the transport's buffer."""
+    try:
+        send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("the client's writer wanted to wait although it was told not to")

@@ -1,0 +1,1 @@
+"""Metrics and log records: what an operator sees of the gateway from outside."""

@@ -1,0 +1,98 @@
+"""What one pair of route and model counts: the object that a request's code calls, on the hot path too."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final, Literal, get_args
+
+from proxy.telemetry.buckets import FIRST_FRAME, INTER_FRAME, OVERHEAD, REQUEST_DURATION
+from proxy.telemetry.cells import HistogramCell
+
+Outcome = Literal["ok", "client_error", "upstream_error", "gateway_error", "cancelled", "refused"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+
+Phase = Literal["translate", "queue", "connect"]
+PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
+
+
+class Totals:
+    """Sums over all requests. received: from workers; sent: to clients. Bytes are body bytes."""
+
+    __slots__ = ("phases", "received_bytes", "received_frames", "sent_bytes", "sent_frames")
+
+    def __init__(self) -> None:
+        self.received_frames = 0
+        self.received_bytes = 0
+        self.sent_frames = 0
+        self.sent_bytes = 0
+        self.phases: dict[Phase, HistogramCell] = {phase: HistogramCell(OVERHEAD) for phase in PHASES}
+
+
+class RequestMetrics:
+    """Counts of the requests of one route for one model. Methods are for the event loop's thread; times are seconds.
+
+    A request calls `started` once and `finished` once, whatever happens between them.
+    """
+
+    __slots__ = (
+        "_totals",
+        "completion_tokens",
+        "duration",
+        "first",
+        "gaps",
+        "in_flight",
+        "model",
+        "outcomes",
+        "prompt_tokens",
+        "route",
+    )
+
+    def __init__(self, route: str, model: str, totals: Totals) -> None:
+        self.route = route
+        self.model = model
+        self._totals = totals
+        self.in_flight = 0
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self.duration = HistogramCell(REQUEST_DURATION)
+        self.first = HistogramCell(FIRST_FRAME)
+        self.gaps = HistogramCell(INTER_FRAME)
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    def started(self) -> None:
+        self.in_flight += 1
+
+    def first_frame(self, seconds: float) -> None:
+        """Time from the request to the first frame of its stream."""
+        self.first.observe(seconds)
+
+    def gap(self, seconds: float) -> None:
+        """Time since the stream's last read that carried frames; called for each read, so it does the cell's work."""
+        gaps = self.gaps
+        gaps.counts[bisect_left(INTER_FRAME, seconds)] += 1
+        gaps.total += seconds
+
+    def received(self, frames: int, size: int) -> None:
+        """Frames and bytes that came from a worker; once for each stream, at its end."""
+        self._totals.received_frames += frames
+        self._totals.received_bytes += size
+
+    def sent(self, frames: int, size: int) -> None:
+        """Frames and bytes that went to the client; once for each stream, at its end."""
+        self._totals.sent_frames += frames
+        self._totals.sent_bytes += size
+
+    def tokens(self, prompt: int, completion: int) -> None:
+        """The usage that a worker reported. Negative numbers, which only a broken worker sends, count as none."""
+        self.prompt_tokens += max(prompt, 0)
+        self.completion_tokens += max(completion, 0)
+
+    def spent(self, phase: Phase, seconds: float) -> None:
+        """Time that the gateway itself added to a request. KeyError for an unknown phase."""
+        self._totals.phases[phase].observe(seconds)
+
+    def finished(self, outcome: Outcome, seconds: float) -> None:
+        """The end of a request that was `started`. KeyError for an unknown outcome."""
+        self.in_flight -= 1
+        self.outcomes[outcome] += 1
+        self.duration.observe(seconds)

@@ -1,0 +1,56 @@
+"""A worker's whole answer, and what the client gets of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from proxy.errors import GatewayError
+from proxy.expr import ExpressionError
+from proxy.translate.mapping import OMIT, FieldProblem, Scope, truthy
+from proxy.translate.plan import Answer, Route, UpstreamPlan
+from proxy.types import Json
+
+
+class ClientAnswer(NamedTuple):
+    """status, headers and JSON body."""
+
+    status: int
+    headers: dict[str, str]
+    body: Json
+
+
+def refuse_failure(plan: UpstreamPlan, scope: Scope, answer: Json) -> None:
+    """GatewayError where the worker's answer says, in the way that the rule names, that it failed."""
+    if plan.failure_code is None:
+        return
+    seen = {**scope, "upstream": answer}
+    try:
+        code = plan.failure_code(seen)
+        if code is None or code == 0:
+            return
+        message = plan.failure_message(seen) if plan.failure_message is not None else None
+    except ExpressionError as problem:
+        raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
+    number = code if isinstance(code, int) else None
+    raise GatewayError("upstream_error", str(message or f"the worker reported error {code}"), upstream_code=number)
+
+
+def client_answer(route: Route, scope: Scope) -> ClientAnswer:
+    """The route's answer mapping run on everything that is known: `answers` and `upstream`, or what was collected."""
+    if route.answer is None:
+        raise GatewayError("internal", f"the rule at {route.place} gives no answer")
+    try:
+        return _mapped(route.answer, scope)
+    except (FieldProblem, ExpressionError) as problem:
+        if route.upstream is not None:
+            raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
+        raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
+
+
+def _mapped(answer: Answer, scope: Scope) -> ClientAnswer:
+    for check in answer.checks:
+        if not truthy(check.condition(scope)):
+            raise GatewayError(check.kind, check.message(scope))
+    headers = {name: str(read(scope)) for name, read in answer.headers.items()}
+    body = answer.body(scope)
+    return ClientAnswer(answer.status, headers, None if body is OMIT else body)

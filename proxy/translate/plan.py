@@ -1,0 +1,173 @@
+"""What a rule file is after compilation: immutable plans that the run time follows, and nothing that knows YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from proxy.errors import Kind
+from proxy.framing import Framing
+from proxy.translate.mapping import Read, Value
+from proxy.translate.text import Mode
+from proxy.types import Json
+
+Selection = Literal["lease", "known", "none"]
+
+
+@dataclass(frozen=True)
+class ErrorEntry:
+    """One line of a dialect's error table: the HTTP status and the dialect's own code."""
+
+    status: int
+    code: Json
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """How a dialect says that something went wrong.
+
+    body: the error as a whole answer; frame: the error as a frame of a stream, None where the dialect has none;
+    stream_status: the status of a stream whose first frame is the error, None where such a request gets the body
+    instead. Both mappings see `error` (kind, message, field, code, upstream_code) and `text` (what the client has so
+    far).
+    """
+
+    entries: Mapping[str, ErrorEntry]
+    default: ErrorEntry
+    body: Value
+    frame: Value | None
+    stream_status: int | None
+
+    def entry(self, kind: Kind) -> ErrorEntry:
+        """The table's line for this kind, or its default."""
+        return self.entries.get(kind, self.default)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on a request: where it does not hold, the caller gets this error."""
+
+    condition: Read
+    kind: Kind
+    message: Callable[[dict[str, Json]], str]
+    field: str | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A question to the worker before the request itself: POST `path` with `body`, of whose JSON answer `result` is
+    kept.
+    """
+
+    path: str
+    body: Value
+    result: Read
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named value on the way to the request, `steps.<name>` afterwards: computed, or asked from the worker.
+
+    condition: false means null without asking. A question that fails gives null and is logged, never an error of the
+    request.
+    """
+
+    name: str
+    value: Value | None = None
+    call: Call | None = None
+    condition: Read | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ask in parts: `items` is split into slices of `size`; the request mapping sees each as `batch`, the response all
+    as `answers`.
+    """
+
+    items: Read
+    size: int
+
+
+@dataclass(frozen=True)
+class UpstreamPlan:
+    """The request to the worker. failure_code, failure_message: how its whole answer, seen as `upstream`, says that it
+    failed.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, Read]
+    body: Value
+    batch: Batch | None = None
+    failure_code: Read | None = None
+    failure_message: Read | None = None
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """How the worker's stream is read: its framing, and what each frame means."""
+
+    framing: Framing
+    mode: Mode
+    text: Read
+    finish: Value | None
+    usage: Value | None
+    error_code: Read | None
+    error_message: Read | None
+    stops: Read | None
+    missing_finish: str | None
+
+
+@dataclass(frozen=True)
+class StreamTarget:
+    """How the client's stream is written."""
+
+    framing: Framing
+    mode: Mode
+    hold_back: int
+    chunk: Value
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: status, headers and body, once the checks on the worker's answer hold."""
+
+    status: int
+    headers: Mapping[str, Read]
+    body: Value
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """One rule: which requests it takes, and what becomes of them.
+
+    Exactly one of these shapes: `target` (a stream), `source` without `target` (a stream that is collected into
+    `answer`),
+    `upstream` without `source` (one question, one `answer`), neither (answered from what the gateway knows).
+    `place` is `file:line` of the rule. errors_as_frame: an error looks as the table's frame and comes with its
+    `stream_status`.
+    """
+
+    name: str
+    pack: str
+    place: str
+    methods: tuple[str, ...]
+    path: str
+    headers: Mapping[str, Callable[[str], bool]]
+    condition: Read | None
+    selection: Selection
+    kind: str | None
+    model: Read | None
+    steps: tuple[Step | Check, ...]
+    errors: ErrorTable
+    trace: Read | None = None
+    upstream: UpstreamPlan | None = None
+    source: StreamSource | None = None
+    target: StreamTarget | None = None
+    answer: Answer | None = None
+    exclusive: bool = False
+    errors_as_frame: bool = False
+    needs_body: bool = True
+    sample: Mapping[str, Json] = field(default_factory=dict)

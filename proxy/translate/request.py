@@ -1,0 +1,82 @@
+"""From a caller's request to the worker's: steps, checks and the request mapping of a route, run in order.
+
+Written as a generator so that it stays pure: it yields each question that must be put to the worker, is sent the
+answer, and returns the bodies to send. The server answers the questions over the network, the tests inside rule files
+from their own text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+from proxy.errors import GatewayError
+from proxy.expr import ExpressionError
+from proxy.translate.mapping import OMIT, FieldProblem, Scope, Value, truthy
+from proxy.translate.plan import Check, Route, Step
+from proxy.types import Json
+
+
+class Question(NamedTuple):
+    """Something to ask the chosen worker before the request: POST `path` with `body`. The answer is its JSON, or None
+    if it failed.
+    """
+
+    step: str
+    path: str
+    body: Json
+
+
+def build_request(route: Route, scope: Scope) -> Generator[Question, Json, list[Json]]:
+    """Run the route's steps and checks and map the request; returns the bodies to send, several where the route asks in
+    parts.
+
+    scope must hold `body`, `query`, `headers`, `path`, `worker` and `gateway`; `steps` is filled here. GatewayError
+    where the caller's request is refused.
+    """
+    steps: dict[str, Json] = {}
+    scope["steps"] = steps
+    try:
+        for step in route.steps:
+            if isinstance(step, Check):
+                if not truthy(step.condition(scope)):
+                    raise GatewayError(step.kind, step.message(scope), field=step.field)
+            else:
+                steps[step.name] = yield from _run(step, scope)
+        return _bodies(route, scope)
+    except FieldProblem as problem:
+        raise GatewayError("invalid_request", str(problem), field=problem.field) from None
+    except ExpressionError as problem:
+        raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
+
+
+def _run(step: Step, scope: Scope) -> Generator[Question, Json, Json]:
+    if step.condition is not None and not truthy(step.condition(scope)):
+        return None
+    if step.call is None:
+        return _value(step.value, scope)
+    answer = yield Question(step.name, step.call.path, _value(step.call.body, scope))
+    if answer is None:
+        return None
+    try:
+        return step.call.result({**scope, "upstream": answer})
+    except ExpressionError:
+        return None
+
+
+def _value(value: Value | None, scope: Scope) -> Json:
+    found = value(scope) if value is not None else None
+    return None if found is OMIT else found
+
+
+def _bodies(route: Route, scope: Scope) -> list[Json]:
+    plan = route.upstream
+    if plan is None:
+        return []
+    if plan.batch is None:
+        return [_value(plan.body, scope)]
+    items = plan.batch.items(scope)
+    if not isinstance(items, list):
+        raise GatewayError("internal", f"{route.place}: batch.of must give an array")
+    slices = [items[start : start + plan.batch.size] for start in range(0, len(items), plan.batch.size)]
+    return [_value(plan.body, {**scope, "batch": part}) for part in slices]

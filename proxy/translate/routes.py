@@ -1,0 +1,103 @@
+"""Which route takes a request: method, path with parameters, headers, and a condition on the body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from proxy.translate.mapping import Scope, truthy
+from proxy.translate.plan import ErrorTable, Route
+
+_PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+
+
+class PathMatch(NamedTuple):
+    """A route whose method and path fit, with the path's parameters."""
+
+    route: Route
+    parameters: dict[str, str]
+
+
+class Miss(NamedTuple):
+    """No route fits. methods: what the path would take (405), empty where no route has the path (404)."""
+
+    methods: tuple[str, ...]
+    errors: ErrorTable | None
+
+
+def path_pattern(path: str) -> re.Pattern[str]:
+    """`/api/models/{name}` as a pattern; a parameter is one path segment. ValueError for a path that cannot be one."""
+    if not path.startswith("/"):
+        raise ValueError(f"a path starts with '/', got '{path}'")
+    parts: list[str] = []
+    seen: set[str] = set()
+    position = 0
+    for found in _PARAMETER.finditer(path):
+        if found[1] in seen:
+            raise ValueError(f"the parameter '{found[1]}' stands twice in '{path}'")
+        seen.add(found[1])
+        parts.append(re.escape(path[position : found.start()]) + f"(?P<{found[1]}>[^/]+)")
+        position = found.end()
+    parts.append(re.escape(path[position:]))
+    if "{" in _PARAMETER.sub("", path) or "}" in _PARAMETER.sub("", path):
+        raise ValueError(f"a parameter is written {{name}} in lower-case letters, got '{path}'")
+    return re.compile("".join(parts))
+
+
+class RouteTable:
+    """All routes of a rule set, found by path in one dictionary look-up where the path has no parameters."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._fixed: dict[str, list[Route]] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        self.routes = tuple(routes)
+        for route in self.routes:
+            if "{" in route.path:
+                self._patterns.append((path_pattern(route.path), route))
+            else:
+                self._fixed.setdefault(route.path, []).append(route)
+
+    def by_path(self, method: str, path: str) -> list[PathMatch] | Miss:
+        """The routes whose method and path fit, in the order of the rules; or why there is none."""
+        found = [PathMatch(route, {}) for route in self._fixed.get(path, ())]
+        for pattern, route in self._patterns:
+            match = pattern.fullmatch(path)
+            if match:
+                found.append(PathMatch(route, {name: unquote(text) for name, text in match.groupdict().items()}))
+        fitting = [match for match in found if method in match.route.methods]
+        if fitting:
+            return fitting
+        methods = tuple(sorted({name for match in found for name in match.route.methods}))
+        return Miss(methods, found[0].route.errors if found else self._nearest_errors(path))
+
+    def _nearest_errors(self, path: str) -> ErrorTable | None:
+        """An unknown path is answered in the dialect of the route that shares most of it."""
+        best: Route | None = None
+        best_length = 1
+        for route in self.routes:
+            length = _common_prefix(route.path, path)
+            if length > best_length:
+                best, best_length = route, length
+        return best.errors if best else (self.routes[0].errors if self.routes else None)
+
+
+def choose(candidates: Iterable[PathMatch], headers: Mapping[str, str], scope: Scope) -> PathMatch | None:
+    """The first candidate whose headers and condition hold. Header names in `headers` are lower-case."""
+    for candidate in candidates:
+        route = candidate.route
+        if all(test(headers.get(name, "")) for name, test in route.headers.items()) and (
+            route.condition is None or truthy(route.condition(scope))
+        ):
+            return candidate
+    return None
+
+
+def _common_prefix(left: str, right: str) -> int:
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

@@ -1,0 +1,182 @@
+"""A worker's stream rewritten frame by frame, either into the client's stream or into one collected result.
+
+Nothing here waits or writes: bytes of decoded frames in, bytes for the client out. The end of the worker's stream, a
+broken frame and an error frame all come out as a legal end in the client's dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from proxy.errors import GatewayError
+from proxy.expr import ExpressionError
+from proxy.limits import ERROR_TEXT_MAX
+from proxy.translate.errors import error_frame
+from proxy.translate.mapping import OMIT, FieldProblem, Scope, shown
+from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
+from proxy.translate.text import TextFlow
+from proxy.types import Json, JsonObject
+
+
+class StreamReader:
+    """What the frames of one worker's stream mean: text, finish, usage, error.
+
+    After each `read`, `chunk` is the frame and `finish` is set once the worker said why it ended. GatewayError where
+    the frame is broken or says that the worker failed. `notes` names what was repaired, for the metrics.
+    """
+
+    __slots__ = ("_scope", "_source", "chunk", "finish", "flow", "frames", "last_text", "notes", "usage")
+
+    def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0) -> None:
+        self._source = source
+        self._scope = dict(scope)
+        self.flow = TextFlow(source.mode, hold_back)
+        self.notes: list[str] = self.flow.notes
+        self.chunk: JsonObject = {}
+        self.finish: Json = None
+        self.usage: Json = None
+        self.last_text: str | None = None
+        self.frames = 0
+
+    def read(self, frame: bytes) -> bool:
+        """Take one frame. False where it changes nothing for the client: the answer has ended already."""
+        if self.finish is not None:
+            return False
+        try:
+            chunk = orjson.loads(frame)
+        except orjson.JSONDecodeError as error:
+            raise GatewayError("upstream_protocol", f"the worker sent a frame that is not JSON ({error})") from None
+        if not isinstance(chunk, dict):
+            raise GatewayError("upstream_protocol", f"the worker sent a frame that is not an object but {shown(chunk)}")
+        scope, source = self._scope, self._source
+        scope["chunk"] = self.chunk = chunk
+        self.frames += 1
+        try:
+            if source.error_code is not None:
+                self._raise_reported(source.error_code(scope))
+            text = source.text(scope)
+            if text is not None:
+                if not isinstance(text, str):
+                    raise GatewayError("upstream_protocol", f"the worker's text is not a string but {shown(text)}")
+                self.flow.add(text)
+                self.last_text = text
+            if source.usage is not None:
+                usage = source.usage(scope)
+                if usage is not OMIT and usage is not None:
+                    self.usage = usage
+            if source.finish is not None:
+                finish = source.finish(scope)
+                self.finish = None if finish is OMIT else finish
+        except (FieldProblem, ExpressionError) as problem:
+            raise GatewayError(
+                "upstream_protocol", f"the worker sent a frame that the rule cannot read: {problem}"
+            ) from None
+        return True
+
+    def end(self) -> bool:
+        """The worker's stream ended as HTTP says it should. True where its last frame did not say so and a finish was
+        added.
+        """
+        if self.finish is not None:
+            return False
+        if not self.frames:
+            raise GatewayError("upstream_empty", "the worker ended its answer without sending anything")
+        if self._source.missing_finish is None:
+            raise GatewayError("upstream_protocol", "the worker ended its answer without saying that it was complete")
+        self.finish = self._source.missing_finish
+        self.notes.append("finish_synthesized")
+        return True
+
+    def final_text(self) -> str:
+        """The whole text, once `finish` is set."""
+        stops = self._source.stops(self._scope) if self._source.stops is not None else None
+        names = [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
+        return self.flow.finish(self.last_text, names)
+
+    def _raise_reported(self, code: Json) -> None:
+        if code is None or code == 0 or code is False:
+            return
+        message = self._source.error_message(self._scope) if self._source.error_message is not None else None
+        text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
+        number = code if isinstance(code, int) and not isinstance(code, bool) else None
+        raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
+
+
+class StreamTranslator:
+    """A worker's stream in, the client's stream out.
+
+    `feed`, `end` and `fail` give the bytes to write; after `closed` nothing more comes. `error` is set when the stream
+    ended in one.
+    """
+
+    __slots__ = ("_errors", "_scope", "_sent_length", "_target", "closed", "error", "reader", "sent_frames")
+
+    def __init__(self, source: StreamSource, target: StreamTarget, errors: ErrorTable, scope: Scope) -> None:
+        self.reader = StreamReader(source, scope, target.hold_back)
+        self._scope: Scope = dict(scope)
+        self._target = target
+        self._errors = errors
+        self._sent_length = 0
+        self.sent_frames = 0
+        self.closed = False
+        self.error: GatewayError | None = None
+
+    def feed(self, frames: Sequence[bytes]) -> bytes:
+        """The bytes for the client that these frames make."""
+        if self.closed:
+            return b""
+        out: list[bytes] = []
+        reader = self.reader
+        try:
+            out.extend(self._emit(final=reader.finish is not None) for frame in frames if reader.read(frame))
+        except GatewayError as error:
+            out.append(self.fail(error))
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def end(self) -> bytes:
+        """The worker's stream ended cleanly; the bytes that end the client's."""
+        if self.closed:
+            return b""
+        try:
+            tail = self._emit(final=True) if self.reader.end() else b""
+        except GatewayError as error:
+            return self.fail(error)
+        self.closed = True
+        return tail + self._target.framing.terminator
+
+    def fail(self, error: GatewayError) -> bytes:
+        """End the client's stream with this error, unless the answer was complete already."""
+        if self.closed:
+            return b""
+        self.closed = True
+        if self.reader.finish is not None:
+            return self._target.framing.terminator
+        self.error = error
+        self.sent_frames += 1
+        frame = orjson.dumps(error_frame(self._errors, error, self.reader.flow.whole))
+        return self._target.framing.encode(frame) + self._target.framing.terminator
+
+    def _emit(self, *, final: bool) -> bytes:
+        reader, scope, target = self.reader, self._scope, self._target
+        text = reader.final_text() if final else reader.flow.advance()
+        scope["new_text"] = new = text[self._sent_length :]
+        scope["text"] = new if target.mode == "incremental" else text
+        self._sent_length = max(self._sent_length, len(text))
+        scope["chunk"] = reader.chunk
+        scope["finish"] = reader.finish
+        scope["usage"] = reader.usage
+        try:
+            frame = target.chunk(scope)
+        except (FieldProblem, ExpressionError) as problem:
+            raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
+        if frame is OMIT:
+            return b""
+        self.sent_frames += 1
+        return target.framing.encode(orjson.dumps(frame))
+
+
+def collected(reader: StreamReader) -> JsonObject:
+    """What a collected stream gives to the answer mapping: `text`, `finish`, `usage` and the last frame as `chunk`."""
+    return {"text": reader.final_text(), "finish": reader.finish, "usage": reader.usage, "chunk": reader.chunk}

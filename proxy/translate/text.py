@@ -1,0 +1,90 @@
+"""The text of a stream between two conventions: each chunk has the whole text so far (cumulative), or only what is new
+(incremental).
+
+Cumulative text from a model server is not simply growing. A character whose bytes are not all there yet shows as U+FFFD
+at the end and is replaced by the next chunk (FastChat 0.2.36 decodes all tokens again for each chunk); a server may cut
+a stop string off again, or send an empty text last. A client that slices by the length it has seen, as DB-GPT's API
+server does, would lose or double characters. So what is shown grows only: its end is held back while it may still
+change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+Mode = Literal["cumulative", "incremental"]
+
+HALF_CHARACTER = "\ufffd"
+
+
+class TextFlow:
+    """One stream's text.
+
+    source: how the worker sends it; hold_back: characters kept back besides a half character until the end, so that the
+    finishing chunk always carries new text (DB-GPT 0.8.2's API server sends its finish event twice when it does not).
+    `notes` collects what happened to the text that a reader of the answer cannot see: `text_shrunk`, `text_rewritten`.
+    """
+
+    __slots__ = ("_hold_back", "_incremental", "_longest", "_shown", "notes")
+
+    def __init__(self, source: Mode, hold_back: int = 0) -> None:
+        self._incremental = source == "incremental"
+        self._hold_back = hold_back
+        self._longest = ""
+        self._shown = ""
+        self.notes: list[str] = []
+
+    @property
+    def whole(self) -> str:
+        """All the text that the worker has sent, as far as it stands."""
+        return self._longest
+
+    @property
+    def shown(self) -> str:
+        """The text that the client has been given so far."""
+        return self._shown
+
+    def add(self, text: str) -> None:
+        """Take the text of one chunk."""
+        if self._incremental:
+            self._longest += text
+            return
+        longest = self._longest
+        if text.startswith(longest):
+            self._longest = text
+            return
+        stable = longest.rstrip(HALF_CHARACTER)
+        if len(text) < len(stable) and stable.startswith(text.rstrip(HALF_CHARACTER)):
+            self.notes.append("text_shrunk")
+            return
+        if not text.startswith(stable):
+            self.notes.append("text_rewritten")
+        self._longest = text
+
+    def advance(self) -> str:
+        """What the client may see after this chunk: the text less what may still change. Never shorter than before."""
+        text = self._longest
+        if text.endswith(HALF_CHARACTER):
+            text = text.rstrip(HALF_CHARACTER)
+        if self._hold_back:
+            text = text[: -self._hold_back]
+        if len(text) > len(self._shown):
+            self._shown = text
+        return self._shown
+
+    def finish(self, last: str | None = None, stops: Sequence[str] = ()) -> str:
+        """The final text. `last` is the text of the finishing chunk, which may be shorter than an earlier one.
+
+        The shorter text is right where what it lost is a stop string, or the beginning of one; else the loss is the
+        worker's fault (FastChat's cllm worker ends with an empty text, vLLM 0.3 cuts the last token) and the longest
+        text stands.
+        """
+        text = self._longest
+        if last is not None and not self._incremental and len(last) < len(text) and text.startswith(last):
+            lost = text[len(last) :]
+            if any(stop and (stop.startswith(lost) or lost.startswith(stop)) for stop in stops):
+                text = last
+                self._longest = last
+        self._shown = text
+        return text

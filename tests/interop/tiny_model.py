@@ -1,0 +1,112 @@
+"""Makes a random Llama with a byte-level tokenizer, small enough to answer hundreds of tokens a second on one core.
+
+Runs inside the FastChat environment (torch, transformers, tokenizers): ``python tiny_model.py FOLDER [certain]``. The
+seed is fixed, so greedy decoding gives the same text in every run. The text is noise, which is wanted: it holds
+half-finished UTF-8 sequences and spaces at odd places, all the things a proxy may get wrong.
+
+A ``certain`` model gives its greedy answer at any temperature, for clients that cannot be told one. It never ends of
+itself, so that a test knows who ended it, and never says what a terminal would interpret: a control character or a
+square bracket.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+SEED = 20240211
+CONTEXT_LENGTH = 2048
+VOCABULARY = 512
+HIDDEN = 64
+SENTENCES = (
+    "USER: What is a gateway? ASSISTANT: A gateway stands between two networks and speaks both of their languages.",
+    "The quick brown fox jumps over the lazy dog, and the dog does not mind.",
+    "A chat between a curious user and an artificial intelligence assistant.",
+    "数据库和语言模型之间需要一个翻译。",
+    "Größe, Straße, naïve, façade 🙂🚀",
+    "SELECT name, count(*) FROM orders GROUP BY name ORDER BY 2 DESC;",
+)
+
+
+def save_tokenizer(folder: Path) -> int:
+    """Train and save the tokenizer; returns its vocabulary size. Ids 0, 1, 2 are <unk>, <s>, </s>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer=trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=CONTEXT_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def unprintable(folder: Path, vocabulary: int) -> list[int]:
+    """The tokens that decode to a control character or a square bracket."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = [tokenizer.decode([token]) for token in range(vocabulary)]
+    return [token for token, text in enumerate(texts) if any(c in "[]\x7f" or c < " " for c in text)]
+
+
+def save_model(folder: Path, vocabulary: int, *, certain: bool) -> None:
+    """Save a randomly initialised two-layer Llama whose weights depend on ``SEED`` only."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT_LENGTH,
+        # The default of 0.02 gives logits so flat that greedy decoding repeats one token for ever.
+        initializer_range=0.5,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # A fair share of the answers of a few dozen tokens shall end of themselves.
+        model.lm_head.weight[config.eos_token_id].mul_(1.3)
+        if certain:
+            # Logits of millions: the distance between the best two tokens is beyond what any temperature levels.
+            model.lm_head.weight.mul_(1e5)
+            # The best of 512 random logits is above zero, so a token with a logit of zero is never chosen.
+            model.lm_head.weight[[config.eos_token_id, *unprintable(folder, vocabulary)]] = 0.0
+    model.save_pretrained(folder)
+
+
+def make(folder: Path, *, certain: bool) -> None:
+    """Make the model in ``folder`` unless it is there; an interrupted run leaves no half-made folder behind."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    save_model(unfinished, save_tokenizer(unfinished), certain=certain)
+    os.replace(unfinished, folder)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), certain="certain" in sys.argv[2:])
