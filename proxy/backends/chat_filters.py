@@ -90,6 +90,7 @@ def joined(meter: Meter, separator: str, items: Iterable[object]) -> str:
 def _tojson(
     context: Context,
     value: object,
+    *,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,

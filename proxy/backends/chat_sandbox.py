@@ -154,20 +154,19 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             _check_integer(result.bit_length())
         return result
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        # The names are Jinja's: a macro's keyword argument may be called self, context or obj.
-        meter = meter_of(__context)
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        meter = meter_of(context)
         meter.spend(_CALL_PRICE)
-        owner = getattr(__obj, "__self__", None)
+        owner = getattr(obj, "__self__", None)
         pay = meter.shallow if owner is None else meter.deep
         given = {name: value for name, value in kwargs.items() if name not in _HIDDEN_ARGUMENTS}
         for argument in (*args, *given.values()):
             pay(argument)
         if isinstance(owner, str):
-            return _call_text_method(meter, owner, __obj, args, given)
+            return _call_text_method(meter, owner, obj, args, given)
         if isinstance(owner, dict):
             meter.shallow(owner)
-        return super().call(__context, __obj, *args, **kwargs)
+        return super().call(context, obj, *args, **kwargs)
 
 
 def _check_integer(bits: int) -> None:

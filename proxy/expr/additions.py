@@ -230,6 +230,37 @@ def _between(text: str, opening: str, closing: str) -> Json:
 
 
 @_register(
+    name="without_suffix",
+    parameters=[_TEXT, Parameter("suffix", "string")],
+    returns="string",
+    doc="The text without the suffix, or as it is where it does not end with it.",
+    examples=[("without_suffix('cause)', ')')", "cause"), ("without_suffix('cause', ')')", "cause")],
+)
+def _without_suffix(text: str, suffix: str) -> Json:
+    return text.removesuffix(suffix)
+
+
+@_register(
+    name="with_integers",
+    parameters=[_VALUE, Parameter("names", "array")],
+    returns="object | null",
+    doc="The value where it is an object in which each of these names has a whole number; null otherwise.",
+    examples=[
+        ("with_integers(`{\"a\": 1}`, `[\"a\"]`)", {"a": 1}),
+        ("with_integers(`{}`, `[\"a\"]`)", None),
+        ("with_integers(`[1]`, `[\"a\"]`)", None),
+    ],
+)
+def _with_integers(value: Json, names: list[Json]) -> Json:
+    if not isinstance(value, dict):
+        return None
+    for name in names:
+        if type(value.get(name)) is not int:  # type: ignore[arg-type]  a name that is no string is in no object
+            return None
+    return value
+
+
+@_register(
     name="truncate",
     parameters=[_TEXT, Parameter("characters", "integer")],
     returns="string",

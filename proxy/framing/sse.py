@@ -81,7 +81,7 @@ class SseDecoder(BufferedDecoder):
     def _join_reads(self, data: bytes) -> bytes:
         """`data` without what belongs to the read before: the rest of a byte order mark, the LF of a CR LF."""
         if self._at_start:
-            data = self._take(data)
+            data = self._take(data) if self._held else data
             if len(data) < len(_BOM) and _BOM.startswith(data):
                 self._held += data
                 return b""

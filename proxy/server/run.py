@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from proxy.errors import CALLER_KINDS, GatewayError
+from proxy.expr import ExpressionError
 from proxy.fleet.facts import Kind, ModelFacts, NoWorker, Outcome, UnknownModel
 from proxy.fleet.lease import Lease
 from proxy.framing import FRAMINGS
@@ -52,6 +53,7 @@ class RequestRun:
         self._model = ""
         known = self._known_model()
         self._metrics: telemetry.RequestMetrics = facilities.metrics.request(route.name, known)
+        self._sent: web.StreamResponse | None = None
         self._spent = 0.0
         self._frames = 0
 
@@ -66,10 +68,15 @@ class RequestRun:
             except GatewayError as problem:
                 error = problem
                 response = error_response(self._route, problem)
+            except ConnectionResetError:
+                # The client left in the same moment in which its response was begun or ended.
+                raise asyncio.CancelledError from None
             except Exception:
                 log.exception("the gateway failed on a request", extra={"route": self._route.name})
                 error = GatewayError("internal", "the gateway failed on this request; its log has the reason")
-                response = error_response(self._route, error)
+                response = self._sent or error_response(self._route, error)
+                if self._sent is not None and self._request.transport is not None:
+                    self._request.transport.abort()  # a stream that breaks off must not look complete
             cancelled = False
             return response
         finally:
@@ -111,6 +118,7 @@ class RequestRun:
             )
             if self._request.version >= (1, 1):
                 response.enable_chunked_encoding()
+            self._sent = response
             writer = await response.prepare(self._request)
             if not isinstance(writer, StreamWriter):
                 raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")
@@ -151,7 +159,10 @@ class RequestRun:
     def _known_model(self) -> str:
         """The model's name as the fleet has it; only such a name may become a label."""
         read = self._route.model
-        name = read(self._scope) if read is not None else None
+        try:
+            name = read(self._scope) if read is not None else None
+        except ExpressionError:
+            name = None
         if not isinstance(name, str) or not name:
             return ""
         self._model = name
@@ -165,12 +176,8 @@ class RequestRun:
             return
         name = self._model
         if not name:
-            given = route.model(self._scope)
-            raise GatewayError(
-                "model_missing",
-                f"model: expected the name of a model, got {orjson.dumps(given).decode()[:60]}",
-                field="model",
-            )
+            message = "model: is missing or not a string; expected the name of a model"
+            raise GatewayError("model_missing", message, field="model")
         if len(name) > MODEL_NAME_MAX:
             raise GatewayError(
                 "model_unknown",

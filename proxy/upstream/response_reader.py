@@ -40,7 +40,6 @@ class ResponseReader:
         "_head_bytes",
         "_header_count",
         "_headers",
-        "_interim",
         "_is_head",
         "_leftover",
         "_max_head_bytes",
@@ -65,7 +64,6 @@ class ResponseReader:
         self._header_count = 0
         self._head_bytes = 0
         self._barren = 0
-        self._interim = False
         self._leftover = False
         self._persistent = False
         self._pieces: list[bytes] = []
@@ -176,7 +174,6 @@ class ResponseReader:
         if self.failure is not None:
             return
         if status < 200:
-            self._interim = True
             self._headers = {}
             return
         self.head = ResponseHead(status, self._headers)
@@ -185,9 +182,8 @@ class ResponseReader:
             self.complete = True
 
     def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim = False
-        elif self.head is not None and not self.complete:
+        # An interim response ends here too, with no head kept.
+        if self.head is not None and not self.complete:
             self.complete = True
             self._body_pieces = len(self._pieces)
             self._persistent = self._parser.should_keep_alive()

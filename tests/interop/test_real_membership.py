@@ -69,7 +69,6 @@ def fleet(pythons: Pythons, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         programs.wait_worker(worker, worker_plan, fastchat)
         gateway = programs.gateway(folder, gateway_plan)
         stack.callback(gateway.kill)
-        wait_registered(dbgpt, NAMES, gateway_plan.port, 20, gateway)
         yield Fleet(
             pythons=pythons,
             folder=folder,
@@ -82,6 +81,16 @@ def fleet(pythons: Pythons, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             gateway_plan=gateway_plan,
             gateway=gateway,
         )
+
+
+@pytest.fixture(autouse=True)
+def whole(fleet: Fleet) -> None:
+    """Each test begins with everything running and registered, whatever became of the one before."""
+    if fleet.controller.process.poll() is not None:
+        fleet.restart_controller()
+    if fleet.worker.process.poll() is not None:
+        fleet.restart_worker()
+    wait_registered(fleet.dbgpt_controller, NAMES, fleet.gateway_plan.port, BACK_SECONDS, fleet.gateway)
 
 
 def test_a_killed_worker_disappears_and_a_restarted_one_returns(fleet: Fleet) -> None:
@@ -107,8 +116,6 @@ def test_metadata_is_answered_while_the_worker_is_down(fleet: Fleet) -> None:
     later = post_object(url, {"model": MODEL})
     assert at_once == later
     assert (later["model"], later["context_length"]) == (MODEL, 2048)
-    fleet.restart_worker()
-    wait_registered(fleet.dbgpt_controller, NAMES, fleet.gateway_plan.port, BACK_SECONDS, fleet.gateway)
 
 
 def test_a_restarted_controller_gets_its_registrations_back(fleet: Fleet) -> None:

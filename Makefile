@@ -1,0 +1,52 @@
+# What each target does: make help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+$(VENV)/.run: setup.cfg pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the gateway into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing what the tests and checks need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@# FastChat's templates are the oracle of the prompt tests; its dependencies are not needed for them.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps fschat==0.2.36
+	@touch $@
+
+.PHONY: run
+run: $(VENV)/.run ## Start the gateway in front of a demonstration fleet, and say what to try
+	@$(BIN)/dbgpt-gateway serve --demo
+
+.PHONY: test
+test: $(VENV)/.test ## Run all tests that need no other program
+	@$(BIN)/python -m pytest
+	@$(BIN)/dbgpt-gateway test rules
+
+.PHONY: interop
+interop: $(VENV)/.test ## Run the tests on the real FastChat and the real DB-GPT (builds their environments first)
+	@$(BIN)/python -m tests.interop.environments
+	@$(BIN)/python -m pytest tests/interop
+
+.PHONY: lint
+lint: $(VENV)/.test ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.test ## Measure the gateway beside nginx and a plain relay (minutes)
+	@$(BIN)/python -m benchmarks.run
+
+.PHONY: clean
+clean: ## Remove the environment and everything that was made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
