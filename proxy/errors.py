@@ -10,7 +10,8 @@ from typing import Final, Literal, get_args
 Kind = Literal[
     "bad_body",  # the body is not JSON, or not an object
     "too_large",  # the body is over the limit
-    "invalid_request",  # a field is missing, ill-typed, out of range or of a kind the model cannot take
+    "invalid_request",  # a field is missing, ill-typed or of a kind the model cannot take
+    "out_of_range",  # a number is not in its range
     "not_found",  # no route has this path
     "method_not_allowed",  # the path exists with another method
     "model_missing",  # the request names no model and none can be implied
@@ -36,6 +37,7 @@ CALLER_KINDS: Final[frozenset[str]] = frozenset(
         "bad_body",
         "too_large",
         "invalid_request",
+        "out_of_range",
         "not_found",
         "method_not_allowed",
         "model_missing",

@@ -111,8 +111,13 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         # Block trimming and loop controls are how Hugging Face's transformers compiles chat templates.
+        # Folding constants takes time that grows with the square of an expression's depth.
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=finalize
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols"],
+            finalize=finalize,
+            optimized=False,
         )
         self.filters = dict(FILTERS)
         self.tests = dict(TESTS)

@@ -17,11 +17,11 @@ MAX_SOURCE_CHARS = 65_536
 MAX_OUTPUT_CHARS = 4_000_000
 """More than the context of any served model holds."""
 MAX_WORK_UNITS = 2_000_000
-"""About a second in the worst case; a dialogue of 1000 messages in a long template needs a third of it."""
+"""About a second in the worst case; a dialogue of 1000 messages in a long template needs less than a third of it."""
 
-# Levels of the syntax tree. The time to compile grows steeply with them, and Python takes no more than 20 nested loops and
-# 200 nested brackets. A published template has about 30.
-_MAX_NESTING = 80
+# Levels of the syntax tree. The time to compile grows steeply with them, and Python takes no more than 20 nested loops
+# and 200 nested brackets. A long template has 15.
+_MAX_NESTING = 50
 
 _REACHING_OUT = {nodes.Include: "include", nodes.Import: "import", nodes.FromImport: "from", nodes.Extends: "extends"}
 
@@ -141,7 +141,9 @@ def _refuse_deep_nesting(tree: nodes.Template) -> None:
     while below:
         node, depth = below.pop()
         if depth > _MAX_NESTING:
-            raise ChatTemplateError(f"loops, conditions and operators are nested more than {_MAX_NESTING} deep", node.lineno)
+            raise ChatTemplateError(
+                f"loops, conditions and operators are nested more than {_MAX_NESTING} deep", node.lineno
+            )
         below.extend((child, depth + 1) for child in node.iter_child_nodes())
 
 

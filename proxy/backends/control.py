@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
@@ -117,6 +117,19 @@ async def call_json(
     except orjson.JSONDecodeError as error:
         raise ControlError("malformed", f"{method} {url} answered what is not JSON: {error}") from error
     return decoded
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until all have ended.
+
+    One cancellation is not enough: aiohttp (3.14) turns one that comes in the same moment as its own timeout into the
+    timeout, and a loop that outlives its timeouts goes on. It happens when the event loop was blocked for a moment.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.2)
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str) -> bytes:

@@ -8,19 +8,25 @@ from typing import cast
 
 from proxy.backends.chat_template import ChatTemplate
 from proxy.backends.fastchat.conversation import prepare_conversation
-from proxy.backends.settings import ModelSettings
+from proxy.backends.settings import Defaults, ModelSettings
 from proxy.types import Json, JsonObject
 
 
 class ModelOverrides:
     """Templates and context lengths of the settings' `models`. ValueError for a template that cannot be read or compiled."""
 
-    def __init__(self, models: Mapping[str, ModelSettings]) -> None:
+    def __init__(self, models: Mapping[str, ModelSettings], defaults: Defaults) -> None:
         self._models = dict(models)
+        self._defaults = defaults
         self._templates = {name: template for name, model in models.items() if (template := _source(name, model))}
-        self.context_lengths = {
-            name: model.context_length for name, model in models.items() if model.context_length is not None
-        }
+
+    def facts(self, model: str) -> JsonObject:
+        """What the settings say of a model, over what its worker says: `context_length` if set, and `defaults`."""
+        settings = self._models.get(model, ModelSettings())
+        said: JsonObject = {"defaults": {**_given(self._defaults), **_given(settings.defaults)}}
+        if settings.context_length is not None:
+            said["context_length"] = settings.context_length
+        return said
 
     def prepare(self, model: str, raw: JsonObject) -> JsonObject:
         """The conversation of a model for `render_prompt`: the operator's chat template, or the worker's own one."""
@@ -35,6 +41,10 @@ class ModelOverrides:
             "stop_str": cast("list[Json]", list(settings.stop)),
             "stop_token_ids": cast("list[Json]", list(settings.stop_token_ids)),
         }
+
+
+def _given(defaults: Defaults) -> JsonObject:
+    return {name: value for name, value in defaults.model_dump().items() if value is not None}
 
 
 def _source(name: str, settings: ModelSettings) -> str | None:

@@ -46,6 +46,14 @@ class DbgptSettings(Section):
         return [_base_url(url) for url in urls]
 
 
+class Defaults(Section):
+    """`defaults`: what a request that does not say gets. A key that is left out leaves it to the rules and the worker."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
 class ModelSettings(Section):
     """`models.NAME`: what differs for one model."""
 
@@ -57,6 +65,7 @@ class ModelSettings(Section):
     stop: list[str] = []
     stop_token_ids: list[int] = []
     context_length: Annotated[int, Field(ge=1)] | None = None
+    defaults: Defaults = Defaults()
     first_seconds: Seconds | None = None
     idle_seconds: Seconds | None = None
     total_seconds: Seconds | None = None
@@ -74,6 +83,7 @@ class BackendSettings(Section):
 
     fastchat: FastChatSettings = FastChatSettings()
     dbgpt: DbgptSettings = DbgptSettings()
+    defaults: Defaults = Defaults()
     models: dict[str, ModelSettings] = {}
 
 

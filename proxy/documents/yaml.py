@@ -1,14 +1,17 @@
 """YAML read strictly: every value with its place, nothing changed silently.
 
 A plain load turns `on` and `no` into booleans, `12:30` into 750 and `1.10` into 1.1, and lets the last of two equal
-keys win. Here scalars follow YAML 1.2's core schema (only true/false, null, decimal numbers), equal keys are a mistake,
-and so is whatever would not be read back as it was written. Anchors, aliases, tags and several documents in a file are
-refused: a rule file has no use for them, and an alias is how a small file becomes a huge one.
+keys win. Here only true, false, null, `~` and decimal numbers are more than text; equal keys are a mistake, and so is
+whatever readers of YAML take for different things: `1.10`, `007`, `0x1f`, `1_000`, `.inf`, `True`. Anchors, aliases,
+merge keys, tags and several documents in a file are refused: these files have no use for them, and an alias is how a
+small file becomes a huge one.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import yaml
@@ -21,8 +24,15 @@ from proxy.types import Json
 
 Path = tuple["str | int", ...]
 
-_INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,19})")
+# No zero that means nothing except the one of 2.0, so that 1.10, which may be a version, is not read as 1.1.
+_FLOAT: Final = re.compile(r"-?(0|[1-9][0-9]{0,39})?(\.(0|[0-9]{0,39}[1-9]))?([eE][-+]?[0-9]{1,3})?")
+_DOUBTFUL: Final = re.compile(
+    r"[-+]?(\.?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+|\.inf|\.nan)|true|false|null",
+    re.IGNORECASE,
+)
+_WHOLE_NUMBERS: Final = range(-(2**63), 2**64)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NULLS: Final = frozenset({"", "~", "null"})
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -58,15 +68,15 @@ class Document(NamedTuple):
 def parse_yaml(text: str, file: str) -> Document:
     """The document in `text`; DocumentError with every mistake, named by `file`, where it is not plain YAML."""
     if len(text) > YAML_MAX_BYTES:
-        raise DocumentError([Diagnostic(file, 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} bytes")])
+        raise DocumentError([Diagnostic(file, 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} characters")])
     try:
         _refuse_risky_events(text, file)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise DocumentError([Diagnostic(file, line, column, f"not YAML: {error.problem or error.context}")]) from None
-    except (yaml.YAMLError, ValueError) as error:
+        raise DocumentError([_syntax_mistake(file, error)]) from None
+    except yaml.reader.ReaderError as error:
+        raise DocumentError([_character_mistake(file, text, error)]) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise DocumentError([Diagnostic(file, 1, 1, f"not YAML: {error}")]) from None
     reader = _Reader(file)
     value = reader.read(root, ()) if root is not None else None
@@ -75,12 +85,29 @@ def parse_yaml(text: str, file: str) -> Document:
     return Document(file, value, reader.places, reader.keys)
 
 
+def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    problem = str(error.problem or error.context)
+    if problem.startswith(("expected ',' or", "did not find expected ',' or")):
+        problem += "; inside {...} and [...] a value with any of , [ ] { } must be in quotes"
+    return Diagnostic(file, line, column, f"not YAML: {problem}")
+
+
+def _character_mistake(file: str, text: str, error: yaml.reader.ReaderError) -> Diagnostic:
+    before = text[: error.position]
+    column = len(before) - before.rfind("\n")
+    name = f"U+{ord(text[error.position]):04X}"
+    return Diagnostic(
+        file, before.count("\n") + 1, column, f'the character {name} cannot stand in a YAML file; write "\\u...."'
+    )
+
+
 def _refuse_risky_events(text: str, file: str) -> None:
     """Look at the event stream before any tree is built, so that depth and aliases cost nothing."""
-    depth = 0
-    documents = 0
+    mistakes: list[Diagnostic] = []
+    depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        mark = event.start_mark
         problem = None
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
@@ -92,13 +119,18 @@ def _refuse_risky_events(text: str, file: str) -> None:
             problem = f"tags such as '{event.tag}' are not used in these files"
         if isinstance(event, CollectionStartEvent):
             depth += 1
-            if depth > YAML_MAX_DEPTH:
-                problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        too_deep = depth > YAML_MAX_DEPTH
+        if too_deep:
+            problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
         if problem:
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            raise DocumentError([Diagnostic(file, line, column, problem)])
+            mark = event.start_mark
+            mistakes.append(Diagnostic(file, mark.line + 1, mark.column + 1, problem))
+        if too_deep:
+            break
+    if mistakes:
+        raise DocumentError(mistakes)
 
 
 class _Reader:
@@ -121,51 +153,66 @@ class _Reader:
     def _mapping(self, node: MappingNode, path: Path) -> Json:
         result: dict[str, Json] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, ScalarNode):
+            if not isinstance(key_node, ScalarNode) or (key_node.style is None and key_node.value in {"", "~"}):
                 self._mistake(key_node, "a key must be a plain word or a quoted string")
                 continue
             key = str(key_node.value)
             child = (*path, key)
-            if key in result:
+            if key == "<<" and key_node.style is None:
+                self._mistake(key_node, "merge keys (<<) are not used in these files; write the keys out")
+            elif node.flow_style and _is_bare(key_node, value_node):
+                self._mistake(
+                    key_node,
+                    f"'{key}' has no value; inside {{...}} a comma ends a value: put a value that has one in quotes",
+                )
+            elif key in result:
                 first = self.keys[child]
-                self._mistake(key_node, f"the key '{key}' stands here twice; first at line {first.line}")
-                continue
-            self.keys[child] = _place(key_node)
-            result[key] = self.read(value_node, child)
+                self._mistake(
+                    key_node, f"the key '{key}' stands here twice; first at line {first.line}, column {first.column}"
+                )
+            else:
+                self.keys[child] = _place(key_node)
+                result[key] = self.read(value_node, child)
         return result
 
     def _scalar(self, node: ScalarNode) -> Json:
         text = str(node.value)
+        if _SURROGATE.search(text):
+            self._mistake(node, "half a surrogate pair (\\ud800 to \\udfff) is no character")
         if node.style is not None:
             return text
         if text in _NULLS:
             return None
         if text in _BOOLEANS:
             return _BOOLEANS[text]
-        if _INTEGER.fullmatch(text):
-            return int(text) if len(text) < 20 else self._unclear(node, text)
-        if _FLOAT.fullmatch(text):
-            number = float(text)
-            return number if text.lower() in _spellings(number) else self._unclear(node, text)
-        return text
-
-    def _unclear(self, node: ScalarNode, text: str) -> Json:
-        self._mistake(
-            node, f"'{text}' would not be read back as it is written; put it in quotes, or write the plain number"
-        )
-        return None
+        number = _number(text)
+        if number is None and _DOUBTFUL.fullmatch(text):
+            self._mistake(
+                node,
+                f"'{text}' means different things to different readers of YAML; put it in quotes if it is text, "
+                "else write a plain decimal number, true, false or null",
+            )
+        return text if number is None else number
 
     def _mistake(self, node: Node, message: str) -> None:
         place = _place(node)
         self.mistakes.append(Diagnostic(self.file, place.line, place.column, message))
 
 
-def _spellings(number: float) -> set[str]:
-    """How a float may be written so that nothing of it is lost: 0.5, .5, 2.0, 1e-05, 1e-5."""
-    plain = repr(number)
-    return {plain, plain.removeprefix("0"), plain.replace("e-0", "e-").replace("e+0", "e"), f"{number:.1f}"} | (
-        {f"{number:g}"} if float(f"{number:g}") == number else set()
-    )
+def _number(text: str) -> int | float | None:
+    """The number that stands there as plainly as it can be written, else None."""
+    if _INTEGER.fullmatch(text):
+        whole = int(text)
+        return whole if whole in _WHOLE_NUMBERS and text != "-0" else None
+    if not any(character.isdigit() for character in text) or not _FLOAT.fullmatch(text):
+        return None
+    number = float(text)
+    return number if math.isfinite(number) and Decimal(text) == Decimal(repr(number)) else None
+
+
+def _is_bare(key: ScalarNode, value: Node) -> bool:
+    """Whether only a key stands there, without a colon: `{a, b: 1}`."""
+    return isinstance(value, ScalarNode) and value.style is None and value.start_mark.index == key.end_mark.index
 
 
 def _place(node: Node) -> Place:

@@ -31,18 +31,19 @@ Unknown = Literal["refuse", "keep", "omit"]
 
 class FieldProblem(Exception):
     """A value that the rule refuses. field: the caller's name of it, `messages[2].role`; message: what was expected and
-    what came.
+    what came; out_of_range: the value is of the right type, but not in its range.
     """
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, *, out_of_range: bool = False) -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
         self.message = message
+        self.out_of_range = out_of_range
 
     def inside(self, outer: str) -> FieldProblem:
         """The same problem seen from the enclosing value named `outer`."""
         joint = "" if not self.field or self.field.startswith("[") else "."
-        return FieldProblem(f"{outer}{joint}{self.field}", self.message)
+        return FieldProblem(f"{outer}{joint}{self.field}", self.message, out_of_range=self.out_of_range)
 
 
 def shown(value: Json) -> str:
@@ -246,7 +247,7 @@ def typed(label: str, kind: TypeName, low: float | None, high: float | None) -> 
         if isinstance(found, (int, float)) and (
             (low is not None and not found >= low) or (high is not None and not found <= high)
         ):
-            raise FieldProblem(label, f"expected {expected}, got {shown(found)}")
+            raise FieldProblem(label, f"expected {expected}, got {shown(found)}", out_of_range=True)
         return found
 
     return change

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import NamedTuple
 
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, Kind
 from proxy.expr import ExpressionError
 from proxy.translate.mapping import OMIT, FieldProblem, Scope, Value, truthy
 from proxy.translate.plan import Check, Route, Step
@@ -45,7 +45,8 @@ def build_request(route: Route, scope: Scope) -> Generator[Question, Json, list[
                 steps[step.name] = yield from _run(step, scope)
         return _bodies(route, scope)
     except FieldProblem as problem:
-        raise GatewayError("invalid_request", str(problem), field=problem.field) from None
+        kind: Kind = "out_of_range" if problem.out_of_range else "invalid_request"
+        raise GatewayError(kind, str(problem), field=problem.field) from None
     except ExpressionError as problem:
         raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
 

@@ -108,4 +108,4 @@ class Connection(asyncio.Protocol):
         self._owner.lost(self)
         if self.exchange is not None:
             self.exchange.peer_closed(exc, eof=False)
-            self.exchange = None
+        self.abort()  # a lost TLS transport of Python 3.10 does not say by itself that it is closed

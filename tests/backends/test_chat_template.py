@@ -117,8 +117,12 @@ def test_raise_exception_is_the_requests_mistake() -> None:
         ("x" * 65_537, None, "65537 characters, at most 65536 are accepted"),
         ("{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}", None, "nested too deeply"),
         ("{{ 1" + "+1" * 20_000 + " }}", None, "nested too deeply"),
-        ("\n{{ a" + ".b" * 300 + " }}", 2, "operators are nested more than 80"),
-        ("{% for i in [1] %}" * 200 + "{% endfor %}" * 200, 1, "loops, conditions and operators are nested more than 80"),
+        ("\n{{ a" + ".b" * 300 + " }}", 2, "operators are nested more than 50"),
+        (
+            "{% for i in [1] %}" * 200 + "{% endfor %}" * 200,
+            1,
+            "loops, conditions and operators are nested more than 50",
+        ),
         ("{% for i in [1] %}" * 30 + "{% endfor %}" * 30, None, "nested too deeply"),
     ],
 )

@@ -253,6 +253,10 @@ def gateway(folder: Path, plan: GatewayPlan) -> Program:
     """The gateway, ready. ``GATEWAY_COMMAND`` names another one than this checkout's, such as an installed wheel's."""
     command = shlex.split(os.environ.get("GATEWAY_COMMAND", "")) or [sys.executable, "-m", "proxy"]
     command += ["serve", "--listen", f"127.0.0.1:{plan.port}", "--admin", f"127.0.0.1:{plan.admin_port}"]
+    settings = folder / f"gateway-{plan.port}.yaml"
+    # The models here rarely end by themselves, and their words come back as more tokens than they were.
+    settings.write_text("defaults: {max_new_tokens: 256}\n", encoding="utf-8")
+    command += ["--config", str(settings)]
     command += ["--dbgpt-controller", plan.dbgpt_controller, "--advertise", f"127.0.0.1:{plan.port}", *plan.fastchat]
     program = Program("gateway", command, folder, cwd=REPOSITORY)
     program.wait_ready(lambda: answers(lambda: get_json(f"{plan.admin}/readyz")))

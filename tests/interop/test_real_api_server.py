@@ -163,10 +163,15 @@ def test_streamed_completion_is_the_same_completion(cluster: Cluster, own: Own) 
 
 
 def test_completion_with_nulls(cluster: Cluster) -> None:
-    """Parameters that a caller sets to null arrive at the gateway as null and count as not given."""
-    nulls: JsonObject = dict.fromkeys(("temperature", "max_tokens", "top_p", "top_k", "stop", "presence_penalty"))
-    got = post_json(f"{cluster.api}/completions", {"model": CERTAIN, "prompt": "Hi", **nulls})
+    """Parameters that a caller sets to null count as not given where DB-GPT's own worker takes a null, else are named."""
+    taken: JsonObject = dict.fromkeys(("top_p", "top_k", "stop", "presence_penalty", "frequency_penalty"))
+    got = post_json(f"{cluster.api}/completions", {"model": CERTAIN, "prompt": "Hi", **taken})
     assert text_at(got, "choices", 0, "text")
+    for name, told in (("temperature", "temperature"), ("max_tokens", "max_new_tokens")):
+        with pytest.raises(HttpError) as caught:
+            post_json(f"{cluster.api}/completions", {"model": CERTAIN, "prompt": "Hi", name: None})
+        assert at(caught.value.body, "code") == 40001
+        assert text_at(caught.value.body, "message").startswith(f"{told}: null")
     assert cluster.queue_length(CERTAIN) == 0
 
 

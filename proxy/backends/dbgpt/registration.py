@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from proxy.backends.control import CallLimits, EventHook, new_session, no_events, normalise_base_url
+from proxy.backends.control import CallLimits, EventHook, end_tasks, new_session, no_events, normalise_base_url
 from proxy.backends.dbgpt.controller_api import ControllerApi, Instance
 from proxy.backends.dbgpt.link import ControllerLink, ControllerStatus, RegistrarSettings
 from proxy.backends.dbgpt.names import assign_public_names
@@ -81,11 +81,10 @@ class Registrar:
         """Stop, and take everything back from all controllers at the same time; ends within `withdraw_timeout`."""
         self._stopped.set()
         await self._stop_links()
-        work = asyncio.gather(*(link.withdraw_all() for link in self._links))
-        try:
-            await asyncio.wait_for(work, self._settings.withdraw_timeout)
-        except asyncio.TimeoutError:
-            log.warning("withdrawing took longer than %g s, given up", self._settings.withdraw_timeout)
+        work = [asyncio.create_task(link.withdraw_all(), name=f"withdraw {link.url}") for link in self._links]
+        if work:
+            _, late = await asyncio.wait(work, timeout=self._settings.withdraw_timeout)
+            await end_tasks(late)
         for link in self._links:
             if left := link.left():
                 log.warning(
@@ -140,6 +139,4 @@ class Registrar:
 
     async def _stop_links(self) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)

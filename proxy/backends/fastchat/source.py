@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 import aiohttp
 
-from proxy.backends.control import EventHook, new_session, no_events, normalise_base_url
+from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url
 from proxy.backends.fastchat.discovery import ControllerWatch
 from proxy.backends.fastchat.source_settings import PrepareConversation, SourceSettings
 from proxy.backends.fastchat.watch import WorkerWatch
@@ -140,18 +140,14 @@ class FleetSource:
         down_since = watch.down_since
         return not watch.static and down_since is not None and self._clock() - down_since > self._settings.forget_after
 
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
-        task = asyncio.ensure_future(work)
-        task.set_name(f"watch {name}")
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"watch {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _stop(self) -> None:
         self._running = False
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
 
 async def _guarded(step: Callable[[], Awaitable[None]], name: str, last_fault: str = "") -> str:

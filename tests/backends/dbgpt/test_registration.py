@@ -329,6 +329,17 @@ async def test_fault_in_the_desired_set_is_survived(
     await eventually(lambda: registry.keys == {"n@llm", MANAGER})
 
 
+async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness, registry: FakeRegistry) -> None:
+    """A gateway that was blocked for a moment stops all the same: no loop misses its cancellation."""
+    registry.hang.add("/api/health")
+    registrar = harness.start(registry.url)
+    await eventually(lambda: registry.count("/api/health"))
+    time.sleep(FAST.call_timeout + 0.05)  # both the timeout and the cancellation are due when the loop goes on
+    closing = asyncio.ensure_future(registrar.withdraw_all())
+    done, _ = await asyncio.wait([closing], timeout=2)
+    assert done
+
+
 async def test_pauses_grow_to_their_bound_and_are_spread(harness: Harness) -> None:
     """An unreachable controller is asked less and less often, never less than every ten seconds, for ever."""
     registry = FakeRegistry()

@@ -510,6 +510,21 @@ async def test_fault_of_our_own_does_not_end_the_watching(harness: Harness, capl
         await source.close()
 
 
+async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness) -> None:
+    """A gateway that was blocked for a moment stops all the same: no watch misses its cancellation."""
+    worker = FakeWorker(m=FakeModel())
+    worker.hang.add("/worker_get_status")
+    await harness.serve(worker)
+    source = FleetSource(harness.fleet, workers=[worker.url], prepare_conversation=prepare, settings=FAST)
+    task = asyncio.create_task(source.run())
+    await eventually(lambda: worker.count("/worker_get_status"))
+    time.sleep(FAST.status_timeout + 0.05)  # both the timeout and the cancellation are due when the loop goes on
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=2)
+    assert done
+    await source.close()
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:21002", "ftp://h:1", "http://", "http://u:p@h:1", "http://h:1/?q=1"])
 def test_named_worker_with_a_bad_address_is_refused(url: str) -> None:
     """A mistake in the settings is one sentence that does not repeat a password."""
