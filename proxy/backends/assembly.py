@@ -46,7 +46,7 @@ class Backends:
     ) -> None:
         self._fleet = fleet
         self._advertised = advertised
-        self._overrides = ModelOverrides(settings.models)
+        self._overrides = ModelOverrides(settings.models, settings.defaults)
         self._source = FleetSource(
             fleet,
             workers=[*settings.fastchat.workers, *extra_workers],

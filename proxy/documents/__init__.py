@@ -1,7 +1,7 @@
 """Strict YAML documents: read with places, validated with every mistake reported at once."""
 
 from proxy.documents.diagnostics import Diagnostic, DocumentError, suggestion
-from proxy.documents.validate import validate
+from proxy.documents.validate import examine, validate
 from proxy.documents.yaml import Document, parse_yaml
 
-__all__ = ["Diagnostic", "Document", "DocumentError", "parse_yaml", "suggestion", "validate"]
+__all__ = ["Diagnostic", "Document", "DocumentError", "examine", "parse_yaml", "suggestion", "validate"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import yaml
 from yaml.events import AliasEvent, CollectionStartEvent, NodeEvent, ScalarEvent
@@ -35,6 +35,16 @@ _WHOLE_NUMBERS: Final = range(-(2**63), 2**64)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NULLS: Final = frozenset({"", "~", "null"})
 _BOOLEANS: Final = {"true": True, "false": False}
+
+
+class _Mark(Protocol):
+    """What both PyYAML's own marks and libyaml's have; counted from 0."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
 
 
 class Place(NamedTuple):
@@ -86,12 +96,10 @@ def parse_yaml(text: str, file: str) -> Document:
 
 
 def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     problem = str(error.problem or error.context)
     if problem.startswith(("expected ',' or", "did not find expected ',' or")):
         problem += "; inside {...} and [...] a value with any of , [ ] { } must be in quotes"
-    return Diagnostic(file, line, column, f"not YAML: {problem}")
+    return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark), f"not YAML: {problem}")
 
 
 def _character_mistake(file: str, text: str, error: yaml.reader.ReaderError) -> Diagnostic:
@@ -125,8 +133,7 @@ def _refuse_risky_events(text: str, file: str) -> None:
         if too_deep:
             problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
         if problem:
-            mark = event.start_mark
-            mistakes.append(Diagnostic(file, mark.line + 1, mark.column + 1, problem))
+            mistakes.append(Diagnostic(file, *_mark_place(event.start_mark), problem))
         if too_deep:
             break
     if mistakes:
@@ -216,4 +223,8 @@ def _is_bare(key: ScalarNode, value: Node) -> bool:
 
 
 def _place(node: Node) -> Place:
-    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+    return _mark_place(node.start_mark)
+
+
+def _mark_place(mark: _Mark | None) -> Place:
+    return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)

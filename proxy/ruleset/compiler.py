@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from proxy.documents import Diagnostic, Document, suggestion
-from proxy.errors import KINDS
-from proxy.expr import FunctionRegistry
+from proxy.errors import KINDS, GatewayError, Kind
+from proxy.expr import ExpressionError, FunctionRegistry
 from proxy.framing import FRAMINGS, Framing
-from proxy.ruleset.documents import ErrorsDoc, FromDoc, PackDoc, RouteDoc, StepDoc, StreamDoc
+from proxy.ruleset.documents import ErrorsDoc, FromDoc, PackDoc, RouteDoc, StepDoc, StreamDoc, TestDoc
 from proxy.ruleset.expressions import Workshop
-from proxy.translate.mapping import Read
+from proxy.translate.errors import error_answer, error_frame
+from proxy.translate.mapping import FieldProblem, Read
 from proxy.translate.plan import (
     Answer,
     Batch,
@@ -28,6 +29,7 @@ from proxy.translate.plan import (
     UpstreamPlan,
 )
 from proxy.translate.routes import path_pattern
+from proxy.types import Json
 
 # What expressions may read, by where they stand.
 MATCH = frozenset({"body", "query", "headers", "path", "listener"})
@@ -42,6 +44,16 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
+class Pack(NamedTuple):
+    """What the routes of one folder share. complete: nothing in it was unreadable, so its absence means something."""
+
+    name: str
+    trace: Read | None
+    tables: dict[str, dict[str, Json]]
+    sample: dict[str, Json]
+    complete: bool = True
+
+
 class Compiled(NamedTuple):
     """A route and the mistakes found in its file; the route is usable only where there are none."""
 
@@ -49,11 +61,21 @@ class Compiled(NamedTuple):
     mistakes: list[Diagnostic]
 
 
+def compile_pack(
+    document: Document, doc: PackDoc, functions: FunctionRegistry, *, complete: bool = True
+) -> tuple[Pack, list[Diagnostic]]:
+    """A pack's own file."""
+    shop = Workshop(document, functions, certain_only=not complete)
+    trace = shop.optional(doc.trace, ("trace",), MATCH)
+    tables = {name: dict(table) for name, table in doc.tables.items()}
+    return Pack(doc.pack, trace, tables, dict(doc.sample), complete), shop.mistakes
+
+
 def compile_errors(
-    document: Document, doc: ErrorsDoc, functions: FunctionRegistry
+    document: Document, doc: ErrorsDoc, functions: FunctionRegistry, *, complete: bool = True
 ) -> tuple[ErrorTable, list[Diagnostic]]:
-    """A dialect's error table."""
-    shop = Workshop(document, functions)
+    """A dialect's error table, tried with every kind of error."""
+    shop = Workshop(document, functions, certain_only=not complete)
     for kind in doc.kinds:
         if kind not in KINDS and kind != "default":
             shop.mistake(("kinds", kind), f"unknown error kind '{kind}'{suggestion(kind, KINDS)}", key=True)
@@ -73,21 +95,43 @@ def compile_errors(
         shop.mistake(
             (), "frame and stream_status belong together: how an error looks in a stream, and the status it comes with"
         )
+    if not shop.mistakes:
+        _try_errors(shop, table)
     return table, shop.mistakes
+
+
+def _try_errors(shop: Workshop, table: ErrorTable) -> None:
+    """An error table that fails while it tells of an error would leave the caller with nothing."""
+    for kind in get_args(Kind):
+        for name, code in ((None, None), ("messages", 1)):
+            error = GatewayError(kind, "a message", field=name, upstream_code=code)
+            try:
+                error_answer(table, error)
+            except (ExpressionError, FieldProblem) as problem:
+                return shop.mistake(("body",), f"an error of the kind {kind} cannot be told: {problem}")
+            try:
+                error_frame(table, error, "")
+            except (ExpressionError, FieldProblem) as problem:
+                return shop.mistake(("frame",), f"an error of the kind {kind} cannot be told: {problem}")
+    return None
 
 
 def compile_route(
     document: Document,
     doc: RouteDoc,
-    pack: PackDoc,
+    pack: Pack,
     errors: ErrorTable,
     functions: FunctionRegistry,
     base: Route | None = None,
+    *,
+    complete: bool = True,
 ) -> Compiled:
     """One rule file; `base` is the route that it is like. The sample worker of the pack goes along for the file's own
-    tests.
+    tests. complete: whether `doc` has everything that the file says.
     """
-    shop = Workshop(document, functions, tables={name: dict(table) for name, table in pack.tables.items()})
+    shop = Workshop(document, functions, tables=pack.tables, certain_only=not (complete and pack.complete))
+    if base is not None:
+        shop.steps |= {step.name for step in base.steps if isinstance(step, Step)}
     place = document.keys.get(("route",)) or document.places[()]
     methods = _methods(shop, doc)
     _check_path(shop, doc)
@@ -95,7 +139,7 @@ def compile_route(
     stream = doc.stream
     route = Route(
         name=doc.route,
-        pack=pack.pack,
+        pack=pack.name,
         place=f"{document.file}:{place.line}",
         methods=methods,
         path=doc.match.path,
@@ -106,7 +150,7 @@ def compile_route(
         model=None if worker is None else shop.optional(worker.model, ("worker", "model"), MATCH | {"gateway"}),
         steps=_steps(shop, doc.steps),
         errors=errors,
-        trace=shop.optional(pack.trace, (), MATCH),
+        trace=pack.trace,
         upstream=_upstream(shop, doc),
         source=None if stream is None or stream.from_ is None else _source(shop, stream.from_),
         target=None if stream is None or stream.to is None else _target(shop, stream),
@@ -114,7 +158,7 @@ def compile_route(
         exclusive=worker is not None and worker.exclusive,
         errors_as_frame=_errors_as_frame(shop, doc, errors),
         needs_body=any(method != "GET" for method in methods),
-        sample=dict(pack.sample),
+        sample=pack.sample,
     )
     if base is not None:
         route = replace(
@@ -127,6 +171,10 @@ def compile_route(
             source=base.source,
             exclusive=base.exclusive,
         )
+    if route.target is not None and route.source is None:
+        shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
+    for index, test in enumerate(doc.tests):
+        _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)
 
 
@@ -165,7 +213,6 @@ def _errors_as_frame(shop: Workshop, doc: RouteDoc, errors: ErrorTable) -> bool:
 
 def _steps(shop: Workshop, steps: list[StepDoc]) -> tuple[Step | Check, ...]:
     result: list[Step | Check] = []
-    names: set[str] = set()
     for index, step in enumerate(steps):
         path = ("steps", index)
         if step.check is not None:
@@ -179,9 +226,8 @@ def _steps(shop: Workshop, steps: list[StepDoc]) -> tuple[Step | Check, ...]:
             )
             continue
         name = str(step.set)
-        if name in names:
+        if name in shop.steps:
             shop.mistake((*path, "set"), f"a second step sets '{name}'")
-        names.add(name)
         call = None
         if step.ask is not None:
             call = Call(
@@ -191,6 +237,7 @@ def _steps(shop: Workshop, steps: list[StepDoc]) -> tuple[Step | Check, ...]:
             )
         value = None if step.value is None else shop.value(step.value, (*path, "value"), REQUEST, name)
         result.append(Step(name, value, call, shop.optional(step.when, (*path, "when"), REQUEST)))
+        shop.steps.add(name)
     return tuple(result)
 
 
@@ -284,3 +331,18 @@ def _answer(shop: Workshop, doc: RouteDoc, base: Route | None) -> Answer | None:
         body=shop.value(doc.answer.body, ("answer", "body"), roots),
         checks=checks,
     )
+
+
+def _check_test(shop: Workshop, route: Route, test: TestDoc, index: int) -> None:
+    """What a test gives must be something that its route asks for, or the test would not test it."""
+    path = ("tests", index, "given")
+    questions = {step.name for step in route.steps if isinstance(step, Step) and step.call is not None}
+    for name in test.given.asked:
+        if name not in questions:
+            shop.mistake((*path, "asked", name), f"no step '{name}' asks{suggestion(name, questions)}", key=True)
+    if test.given.chunks is not None and route.source is None:
+        shop.mistake(
+            (*path, "chunks"), "this route reads no stream; what its worker says is given as answers", key=True
+        )
+    if test.given.answers is not None and (route.upstream is None or route.source is not None):
+        shop.mistake((*path, "answers"), "this route takes no whole answer of a worker", key=True)

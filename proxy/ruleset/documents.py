@@ -65,13 +65,20 @@ class SpecDoc(Strict):
             raise ValueError("unknown says what to do with a value that the table lacks; there is no table here")
         if self.null == "refuse" and self.from_ is None:
             raise ValueError("null: refuse needs a from that is a plain path such as body.temperature")
+        if (self.min is not None or self.max is not None) and self.type not in {None, "integer", "number"}:
+            raise ValueError(f"min and max are for numbers; the type here is {self.type}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
 
 
 def _expression_is_from(value: object) -> object:
-    return {"from": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"from": value}
+    if not isinstance(value, dict):
+        written = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        raise ValueError(f"expected an expression or a mapping; a constant is written {{value: {written[:40]}}}")
+    return value
 
 
 Spec = Annotated[SpecDoc, BeforeValidator(_expression_is_from)]
@@ -288,22 +295,22 @@ class RouteDoc(Strict):
     @model_validator(mode="after")
     def _shape(self) -> RouteDoc:
         streams_out = self.stream is not None and self.stream.to is not None
-        if self.stream is not None and (self.request is None or self.stream.from_ is None):
-            raise ValueError("a stream needs a request that starts it, and from, which says how it is read")
         if streams_out == (self.answer is not None):
             raise ValueError("a route has either stream.to or answer: how its client gets the result")
+        if streams_out and self.errors == "body":
+            raise ValueError("errors: body cannot be said in a stream; leave errors out")
         if self.like is not None:
-            given = sorted({"worker", "steps", "request"} & self.model_fields_set)
+            given = {"worker", "steps", "request"} & self.model_fields_set
             if given or (self.stream is not None and "from_" in self.stream.model_fields_set):
                 raise ValueError(
                     "like takes worker, steps, request and stream.from from the other route; leave them out here"
                 )
             return self
+        if self.stream is not None and (self.request is None or self.stream.from_ is None):
+            raise ValueError("a stream needs a request that starts it, and from, which says how it is read")
         asks = self.request is not None or any(step.ask for step in self.steps)
         if asks and (self.worker is None or self.worker.need != "lease"):
             raise ValueError("a request needs a worker that can answer now: add worker with kind and model")
-        if streams_out and self.errors == "body":
-            raise ValueError("errors: body cannot be said in a stream; leave errors out")
         if self.request is not None and self.request.batch is not None and self.stream is not None:
             raise ValueError("a stream cannot be asked for in batches")
         return self

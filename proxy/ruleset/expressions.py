@@ -12,6 +12,7 @@ from proxy.documents import Diagnostic, Document, suggestion
 from proxy.documents.yaml import Path
 from proxy.expr import Expression, ExpressionSyntaxError, FunctionRegistry, compile_expression
 from proxy.ruleset.documents import Clamp, SpecDoc
+from proxy.ruleset.lint import negated_selection, steps_read
 from proxy.translate import mapping
 from proxy.translate.mapping import Read, Value
 from proxy.types import Json
@@ -21,28 +22,48 @@ _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 @dataclass
 class Workshop:
-    """What compiling one file needs, and where its mistakes are collected."""
+    """What compiling one file needs, and where its mistakes are collected.
+
+    steps: the names that the steps compiled so far set. certain_only: a part of the file or of its pack could not be
+    read, and what may only follow from that is not reported.
+    """
 
     document: Document
     functions: FunctionRegistry
     tables: dict[str, dict[str, Json]] = field(default_factory=dict)
+    certain_only: bool = False
+    steps: set[str] = field(default_factory=set)
     mistakes: list[Diagnostic] = field(default_factory=list)
 
-    def mistake(self, path: Path, message: str, *, key: bool = False) -> None:
-        """Note one mistake and go on."""
-        self.mistakes.append(self.document.at(path, message, key=key))
+    def mistake(self, path: Path, message: str, *, key: bool = False, certain: bool = False) -> None:
+        """Note one mistake and go on; `certain` for one that nothing outside its own line can explain away."""
+        if certain or not self.certain_only:
+            self.mistakes.append(self.document.at(path, message, key=key))
 
     def expression(self, source: str, path: Path, roots: frozenset[str]) -> Expression | None:
         """Compile one expression that may read `roots`; None after noting what is wrong with it."""
         try:
             expression = compile_expression(source, self.functions)
         except ExpressionSyntaxError as error:
-            self.mistake(path, f"expression '{_clip(source)}': {error.message} (at character {error.offset + 1})")
+            message = f"expression '{_clip(source)}': {error.message} (at character {error.offset + 1})"
+            self.mistake(path, message + _comma_hint(source), certain=True)
             return None
+        if negated_selection(source):
+            self.mistake(
+                path,
+                f"expression '{_clip(source)}': ! binds closer than a dot, so !a.b is always null; write !(a.b)",
+                certain=True,
+            )
         for name in sorted(expression.roots - roots):
             self.mistake(
                 path, f"expression '{_clip(source)}' reads '{name}', which does not exist here{suggestion(name, roots)}"
             )
+        if "steps" in expression.roots & roots:
+            for name in sorted(steps_read(source) - self.steps):
+                hint = suggestion(name, self.steps)
+                self.mistake(
+                    path, f"expression '{_clip(source)}' reads 'steps.{name}', which no step before it sets{hint}"
+                )
         return expression
 
     def read(self, source: str, path: Path, roots: frozenset[str]) -> Read:
@@ -61,6 +82,10 @@ class Workshop:
             parts += [template[position : found.start()], self.read(found[1], path, roots)]
             position = found.end()
         parts.append(template[position:])
+        if any("{" in part or "}" in part for part in parts if isinstance(part, str)):
+            self.mistake(
+                path, f"message '{_clip(template)}': a {{ or }} that is not around an expression", certain=True
+            )
         return lambda scope: "".join(part if isinstance(part, str) else _plain(part(scope)) for part in parts)
 
     def value(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str = "") -> Value:
@@ -152,6 +177,12 @@ def _label(expression: Expression, fallback: str) -> str:
     if path and path[0] in {"body", "item"}:
         return ".".join(path[1:])
     return fallback
+
+
+def _comma_hint(source: str) -> str:
+    if source.count("(") == source.count(")"):
+        return ""
+    return "; inside {...} and [...] a comma ends a value: put a value that has one in quotes"
 
 
 def _nothing(scope: Json) -> Json:

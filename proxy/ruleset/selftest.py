@@ -132,9 +132,11 @@ def _play(route: Route, scope: Scope, reads: list[bytes], *, cut: bool) -> Json:
     lost = GatewayError("upstream_reset", "the worker closed the connection in the middle of its answer")
     if target is None:
         reader = StreamReader(source, scope)
-        for read in reads:
-            for frame in decoder.feed(read):
+        try:
+            for frame in [frame for read in reads for frame in decoder.feed(read)] + decoder.finish():
                 reader.read(frame)
+        except FramingError as error:
+            raise GatewayError("upstream_protocol", str(error)) from None
         if cut and reader.finish is None:
             raise lost
         reader.end()

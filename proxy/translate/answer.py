@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from proxy.errors import GatewayError
 from proxy.expr import ExpressionError
-from proxy.translate.mapping import OMIT, FieldProblem, Scope, truthy
+from proxy.limits import ERROR_TEXT_MAX
+from proxy.translate.mapping import OMIT, FieldProblem, Scope, header_values, shown, truthy
 from proxy.translate.plan import Answer, Route, UpstreamPlan
 from proxy.types import Json
 
@@ -26,13 +27,14 @@ def refuse_failure(plan: UpstreamPlan, scope: Scope, answer: Json) -> None:
     seen = {**scope, "upstream": answer}
     try:
         code = plan.failure_code(seen)
-        if code is None or code == 0:
+        if code is None or code == 0:  # false too
             return
         message = plan.failure_message(seen) if plan.failure_message is not None else None
     except ExpressionError as problem:
         raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
-    number = code if isinstance(code, int) else None
-    raise GatewayError("upstream_error", str(message or f"the worker reported error {code}"), upstream_code=number)
+    number = code if isinstance(code, int) and not isinstance(code, bool) else None
+    text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
+    raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
 
 
 def client_answer(route: Route, scope: Scope) -> ClientAnswer:
@@ -51,6 +53,6 @@ def _mapped(answer: Answer, scope: Scope) -> ClientAnswer:
     for check in answer.checks:
         if not truthy(check.condition(scope)):
             raise GatewayError(check.kind, check.message(scope))
-    headers = {name: str(read(scope)) for name, read in answer.headers.items()}
+    headers = header_values(answer.headers, scope)
     body = answer.body(scope)
     return ClientAnswer(answer.status, headers, None if body is OMIT else body)

@@ -19,7 +19,10 @@ class ErrorAnswer(NamedTuple):
 
 
 def error_answer(table: ErrorTable, error: GatewayError, *, as_frame: bool = False) -> ErrorAnswer:
-    """The error as a whole answer; `as_frame` for a route whose client expects the shape and the status of its frames."""
+    """The error as a whole answer.
+
+    as_frame: for a route whose client expects the shape and the status of its stream's frames.
+    """
     if as_frame and table.frame is not None and table.stream_status is not None:
         return ErrorAnswer(table.stream_status, _render(table, table.frame, error, ""))
     return ErrorAnswer(table.entry(error.kind).status, _render(table, table.body, error, ""))

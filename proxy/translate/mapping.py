@@ -8,7 +8,7 @@ nothing here knows how a rule file looks.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from proxy.types import Json, JsonObject
@@ -64,7 +64,6 @@ def _is_number(value: Json) -> bool:
 
 
 # --- sources
-# -------------------------------------------------------------------------------------------------------------
 
 
 def constant(value: Json) -> Value:
@@ -135,7 +134,6 @@ def truthy(value: Json) -> bool:
 
 
 # --- what happens to a value
-# -----------------------------------------------------------------------------------------------
 
 
 def refuse_null(value: Value, path: Sequence[str], label: str) -> Value:
@@ -233,14 +231,14 @@ def expected_text(kind: TypeName | None, low: float | None, high: float | None) 
 
 
 def typed(label: str, kind: TypeName, low: float | None, high: float | None) -> Callable[[Json, Scope], Json | Omit]:
-    """Refuse a value of another type or out of range. `integer` takes 512.0 as 512; no type takes a boolean for a
-    number.
+    """Refuse a value of another type or out of range. `integer` takes 512.0 as 512, within the 64 bits that JSON
+    writers agree on; no type takes a boolean for a number.
     """
     expected = expected_text(kind, low, high)
     test = _TESTS[kind]
 
     def change(found: Json, scope: Scope) -> Json | Omit:
-        if kind == "integer" and isinstance(found, float) and found.is_integer():
+        if kind == "integer" and isinstance(found, float) and found.is_integer() and abs(found) < 2**63:
             found = int(found)
         if not test(found):
             raise FieldProblem(label, f"expected {expected}, got {shown(found)}")
@@ -279,6 +277,23 @@ def one_of(label: str, allowed: Sequence[Json]) -> Callable[[Json, Scope], Json 
         return found
 
     return change
+
+
+def header_values(headers: Mapping[str, Read], scope: Scope) -> dict[str, str]:
+    """Headers from their expressions: text as it is, a number in digits; null leaves the header out.
+
+    FieldProblem for a value that no header can carry: an array, an object, or text with control characters.
+    """
+    values: dict[str, str] = {}
+    for name, read in headers.items():
+        found = read(scope)
+        if found is None:
+            continue
+        text = found if isinstance(found, str) else shown(found)
+        if isinstance(found, (list, dict)) or any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise FieldProblem(f"header {name}", f"expected text without control characters, got {shown(found)}")
+        values[name] = text
+    return values
 
 
 def clamped(low: Read | None, high: Read | None) -> Callable[[Json, Scope], Json | Omit]:

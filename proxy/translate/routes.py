@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from proxy.translate.mapping import Scope, truthy
+from proxy.expr import ExpressionError
+from proxy.translate.mapping import Read, Scope, truthy
 from proxy.translate.plan import ErrorTable, Route
 
 _PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
@@ -46,22 +47,34 @@ def path_pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+def path_shape(path: str) -> str:
+    """The path without the names of its parameters: two paths of one shape take the same requests."""
+    return _PARAMETER.sub("{}", path)
+
+
 class RouteTable:
-    """All routes of a rule set, found by path in one dictionary look-up where the path has no parameters."""
+    """All routes of a rule set, found by path in one dictionary look-up where the path has no parameters.
+
+    Of routes with the same path those with headers or a condition come first, whatever their files are called.
+    """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._fixed: dict[str, list[Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
         self.routes = tuple(routes)
-        for route in self.routes:
+        for route in sorted(self.routes, key=lambda route: not (route.headers or route.condition)):
             if "{" in route.path:
                 self._patterns.append((path_pattern(route.path), route))
             else:
                 self._fixed.setdefault(route.path, []).append(route)
 
     def by_path(self, method: str, path: str) -> list[PathMatch] | Miss:
-        """The routes whose method and path fit, in the order of the rules; or why there is none."""
-        found = [PathMatch(route, {}) for route in self._fixed.get(path, ())]
+        """The routes whose method and path fit, the most particular first; or why there is none.
+
+        path: as it came, percent-encoded, so that an encoded slash stays inside its parameter.
+        """
+        plain = unquote(path) if "%" in path else path
+        found = [PathMatch(route, {}) for route in self._fixed.get(plain, ())]
         for pattern, route in self._patterns:
             match = pattern.fullmatch(path)
             if match:
@@ -84,14 +97,24 @@ class RouteTable:
 
 
 def choose(candidates: Iterable[PathMatch], headers: Mapping[str, str], scope: Scope) -> PathMatch | None:
-    """The first candidate whose headers and condition hold. Header names in `headers` are lower-case."""
+    """The first candidate whose headers and condition hold. Header names in `headers` are lower-case.
+
+    A condition that cannot be evaluated on this request, such as a comparison of text with a number, does not hold.
+    """
     for candidate in candidates:
         route = candidate.route
         if all(test(headers.get(name, "")) for name, test in route.headers.items()) and (
-            route.condition is None or truthy(route.condition(scope))
+            route.condition is None or _holds(route.condition, {**scope, "path": dict(candidate.parameters)})
         ):
             return candidate
     return None
+
+
+def _holds(condition: Read, scope: Scope) -> bool:
+    try:
+        return truthy(condition(scope))
+    except ExpressionError:
+        return False
 
 
 def _common_prefix(left: str, right: str) -> int:

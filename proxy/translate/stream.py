@@ -91,7 +91,10 @@ class StreamReader:
 
     def final_text(self) -> str:
         """The whole text, once `finish` is set."""
-        stops = self._source.stops(self._scope) if self._source.stops is not None else None
+        try:
+            stops = self._source.stops(self._scope) if self._source.stops is not None else None
+        except ExpressionError as problem:
+            raise GatewayError("upstream_protocol", f"the rule's stop strings cannot be read: {problem}") from None
         names = [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
         return self.flow.finish(self.last_text, names)
 
@@ -111,7 +114,17 @@ class StreamTranslator:
     ended in one.
     """
 
-    __slots__ = ("_errors", "_scope", "_sent_length", "_target", "closed", "error", "reader", "sent_frames")
+    __slots__ = (
+        "_errors",
+        "_finished",
+        "_scope",
+        "_sent_length",
+        "_target",
+        "closed",
+        "error",
+        "reader",
+        "sent_frames",
+    )
 
     def __init__(self, source: StreamSource, target: StreamTarget, errors: ErrorTable, scope: Scope) -> None:
         self.reader = StreamReader(source, scope, target.hold_back)
@@ -120,6 +133,7 @@ class StreamTranslator:
         self._errors = errors
         self._sent_length = 0
         self.sent_frames = 0
+        self._finished = False
         self.closed = False
         self.error: GatewayError | None = None
 
@@ -130,7 +144,9 @@ class StreamTranslator:
         out: list[bytes] = []
         reader = self.reader
         try:
-            out.extend(self._emit(final=reader.finish is not None) for frame in frames if reader.read(frame))
+            for frame in frames:
+                if reader.read(frame):
+                    out.append(self._emit(final=reader.finish is not None))  # noqa: PERF401  what came before a failure stays
         except GatewayError as error:
             out.append(self.fail(error))
         return out[0] if len(out) == 1 else b"".join(out)
@@ -151,7 +167,7 @@ class StreamTranslator:
         if self.closed:
             return b""
         self.closed = True
-        if self.reader.finish is not None:
+        if self._finished:
             return self._target.framing.terminator
         self.error = error
         self.sent_frames += 1
@@ -171,6 +187,7 @@ class StreamTranslator:
             frame = target.chunk(scope)
         except (FieldProblem, ExpressionError) as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
+        self._finished = final
         if frame is OMIT:
             return b""
         self.sent_frames += 1

@@ -23,7 +23,8 @@ class TextFlow:
 
     source: how the worker sends it; hold_back: characters kept back besides a half character until the end, so that the
     finishing chunk always carries new text (DB-GPT 0.8.2's API server sends its finish event twice when it does not).
-    `notes` collects what happened to the text that a reader of the answer cannot see: `text_shrunk`, `text_rewritten`.
+    `notes` has, once each, what happened to the text that a reader of the answer cannot see: `text_shrunk`,
+    `text_rewritten`.
     """
 
     __slots__ = ("_hold_back", "_incremental", "_longest", "_shown", "notes")
@@ -56,10 +57,10 @@ class TextFlow:
             return
         stable = longest.rstrip(HALF_CHARACTER)
         if len(text) < len(stable) and stable.startswith(text.rstrip(HALF_CHARACTER)):
-            self.notes.append("text_shrunk")
+            self._note("text_shrunk")
             return
         if not text.startswith(stable):
-            self.notes.append("text_rewritten")
+            self._note("text_rewritten")
         self._longest = text
 
     def advance(self) -> str:
@@ -83,8 +84,12 @@ class TextFlow:
         text = self._longest
         if last is not None and not self._incremental and len(last) < len(text) and text.startswith(last):
             lost = text[len(last) :]
-            if any(stop and (stop.startswith(lost) or lost.startswith(stop)) for stop in stops):
+            if any(stop.startswith(lost) or (last and stop and lost.startswith(stop)) for stop in stops):
                 text = last
                 self._longest = last
         self._shown = text
         return text
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)

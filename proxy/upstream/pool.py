@@ -135,9 +135,8 @@ class UpstreamPool:
         return exchange
 
     async def _connect(self, target: Target, timeouts: Timeouts, deadline: float) -> Connection:
-        address = target.address
         if self._closed:
-            raise UpstreamError("refused", f"no connection to {address}: the gateway is closing", begun=False)
+            raise self._no_connection(target, timeouts, total_first=False)
         loop = asyncio.get_running_loop()
         connection = Connection(self, target)
         tls = self._tls() if target.tls else None
@@ -152,19 +151,13 @@ class UpstreamPool:
             attempt.cancel()
             connection.abort()
             raise
-        if not attempt.done():
+        if not attempt.done() or self._closed:
             attempt.cancel()
             connection.abort()
-            if left < timeouts.connect:
-                text = f"total timeout: the exchange with {address} was not over within {timeouts.total:g} s"
-                raise UpstreamError("total_timeout", text, begun=False)
-            text = f"connect timeout: no connection to {address} within {timeouts.connect:g} s"
-            raise UpstreamError("connect_timeout", text, begun=False)
-        if attempt.cancelled():
-            raise UpstreamError("refused", f"no connection to {address}: the gateway is closing", begun=False)
+            raise self._no_connection(target, timeouts, total_first=left < timeouts.connect)
         failure = attempt.exception()
         if isinstance(failure, OSError):
-            raise UpstreamError("refused", f"no connection to {address}: {failure}", begun=False) from failure
+            raise UpstreamError("refused", f"no connection to {target.address}: {failure}", begun=False) from failure
         if failure is not None:
             raise failure
         if connection.usable:
@@ -173,6 +166,15 @@ class UpstreamPool:
             self.open_now += 1
             self._connections.add(connection)
         return connection
+
+    def _no_connection(self, target: Target, timeouts: Timeouts, *, total_first: bool) -> UpstreamError:
+        if self._closed:
+            return UpstreamError("refused", f"no connection to {target.address}: the gateway is closing", begun=False)
+        if total_first:
+            text = f"total timeout: the exchange with {target.address} was not over within {timeouts.total:g} s"
+            return UpstreamError("total_timeout", text, begun=False)
+        text = f"connect timeout: no connection to {target.address} within {timeouts.connect:g} s"
+        return UpstreamError("connect_timeout", text, begun=False)
 
     def _connect_done(self, attempt: asyncio.Task[tuple[asyncio.Transport, Connection]]) -> None:
         self._connecting.discard(attempt)

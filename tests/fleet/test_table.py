@@ -182,8 +182,11 @@ def test_forgotten_worker_keeps_count_until_its_last_lease(fleet: Fleet, rng: ra
     assert not fleet.is_up(A)
     fleet.report(report(A, facts("m")), 2.0)
     assert fleet.in_flight(A) == 1
-    fleet.forget(A)
     lease.release()
+    assert fleet.is_up(A)
+    last = fleet.acquire("m", "llm", rng)
+    fleet.forget(A)
+    last.release()
     assert fleet.workers() == []
 
 

@@ -389,6 +389,20 @@ async def test_close_ends_every_exchange(pool: UpstreamPool) -> None:
     assert caught.value.kind == "refused"
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_close_at_any_moment_leaves_nothing(pool: UpstreamPool, steps: int) -> None:
+    """Whichever loop iteration the close falls into, the exchange under way ends with an error."""
+    async with peer(silent_after()) as worker:
+        task = asyncio.ensure_future(start(pool, worker, Recorder()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await pool.close()
+        with pytest.raises(UpstreamError) as caught:
+            await asyncio.wait_for(task, 2)
+        assert caught.value.kind in ("refused", "reset")
+        await worker.until(lambda this: this.open == 0 and pool.open_now == 0)
+
+
 # A normal server
 
 

@@ -1,0 +1,55 @@
+"""What is wrong with an expression although it compiles, found in its tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from proxy.expr.nodes import Node
+from proxy.expr.parse import parse
+
+_SELECTS = frozenset({"field", "index", "list", "object", "project", "project_values", "slice"})
+
+
+def negated_selection(source: str) -> bool:
+    """Whether something is selected from the result of a `!`, as `!a.b` does: of a boolean that gives only null."""
+    return any(
+        left.kind == "not" and right.kind in _SELECTS
+        for node in _all(_tree(source))
+        if node.kind == "chain"
+        for left, right in pairwise(node.children)
+    )
+
+
+def steps_read(source: str) -> frozenset[str]:
+    """The names in `steps.<name>`, where `steps` is the document's and not a key inside it."""
+    names: set[str] = set()
+    _visit(_tree(source), names, at_root=True)
+    return frozenset(names)
+
+
+def _tree(source: str) -> Node:
+    return parse(source, max_length=len(source), max_depth=64)
+
+
+def _all(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children:
+        yield from _all(child)
+
+
+def _visit(node: Node, names: set[str], *, at_root: bool) -> bool:
+    """Collect names; say whether the result of `node` is the document itself. `at_root`: so is its input."""
+    if node.kind == "current":
+        return at_root
+    if node.kind == "chain":
+        for left, right in pairwise(node.children):
+            if at_root and left.kind == right.kind == "field" and left.name == "steps":
+                names.add(right.name)
+            at_root = _visit(left, names, at_root=at_root)
+        return _visit(node.children[-1], names, at_root=at_root)
+    # A projection's and a filter's source is evaluated on the input; what is taken from each element is not.
+    inner_from = 1 if node.kind in {"project", "project_values", "filter"} else len(node.children)
+    for position, child in enumerate(node.children):
+        _visit(child, names, at_root=at_root and position < inner_from and node.kind != "expression")
+    return False
