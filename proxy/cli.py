@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
 from proxy import __version__
+from proxy.address import is_loopback
+from proxy.backends.flags import FLAGS, PURPOSE, flag_values
 
 if TYPE_CHECKING:
     from proxy.app import RunningGateway
     from proxy.documents import DocumentError
+    from proxy.ruleset import RuleSet
     from proxy.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,13 +29,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(prog)s %(version)s")
-def main() -> None:
-    """A gateway that makes a FastChat fleet a member of a DB-GPT cluster."""
+@click.group(help=PURPOSE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dbgpt-gateway", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Colours are for terminals, and not for everybody: https://no-color.org."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
 
 
-@main.command()
+@main.command(short_help="Look for mistakes in rule packs.")
 @_PATHS
 def check(paths: tuple[Path, ...]) -> None:
     """Look for mistakes in rule packs: all of them, each with file, line and column.
@@ -64,7 +72,7 @@ def test(paths: tuple[Path, ...]) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _load(paths: tuple[Path, ...]) -> Any:
+def _load(paths: tuple[Path, ...]) -> RuleSet:
     from proxy.backends.functions import rule_functions
     from proxy.documents import DocumentError
     from proxy.ruleset import load_rules, shipped_rules
@@ -78,23 +86,24 @@ def _load(paths: tuple[Path, ...]) -> Any:
 
 def _print_mistakes(error: DocumentError) -> None:
     for mistake in error.diagnostics:
-        place = click.style(f"{mistake.file}:{mistake.line}:{mistake.column}:", bold=True)
-        click.echo(f"{place} {mistake.message}", err=True)
+        place = f"{mistake.file}:"
+        if Path(mistake.file).is_file():  # a folder has no lines
+            place += f"{mistake.line}:{mistake.column}:"
+        click.echo(f"{click.style(place, bold=True)} {mistake.message}", err=True)
     count = len(error.diagnostics)
     click.secho(f"{count} mistake{'s' if count != 1 else ''}", fg="red", err=True)
 
 
 def _backend_flags(command: Command) -> Command:
-    from proxy.backends.settings import FLAGS
-
     for flag in reversed(FLAGS):
-        command = click.option(flag.name, multiple=flag.multiple, metavar=flag.metavar, help=flag.help)(command)
+        text, metavar = (f"{flag.help} Repeatable.", "URL") if flag.addresses else (flag.help, "HOST:PORT")
+        command = click.option(flag.name, multiple=flag.addresses, metavar=metavar, help=text)(command)
     return command
 
 
 @main.command()
 @click.option("--config", "config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in YAML.")
-@click.option("--rules", "rules", multiple=True, metavar="PATH", help="Rule packs. Default: the shipped ones.")
+@click.option("--rules", "rules", multiple=True, metavar="PATH", help="Rule packs. Repeatable. Default: the shipped.")
 @click.option("--listen", metavar="HOST:PORT", help="Where clients call. Default 127.0.0.1:8090.")
 @click.option("--admin", metavar="HOST:PORT", help="Metrics, health and state. Default 127.0.0.1:8091.")
 @_backend_flags
@@ -121,7 +130,6 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
 
 
 def _settings(config: Path | None, given: dict[str, Any], *, demo: bool) -> Settings:
-    from proxy.backends.settings import flag_values
     from proxy.settings import load_settings
 
     flags: dict[str, object] = dict(flag_values(given))
@@ -145,41 +153,67 @@ def _run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
         uvloop.run(program())
 
 
-def _fail(sentence: str) -> None:
-    click.secho(f"Error: {sentence}", fg="red", err=True)
+def _fail(sentences: str) -> None:
+    for sentence in sentences.splitlines():
+        click.echo(f"{click.style('Error:', fg='red')} {sentence}", err=True)
     sys.exit(2)
 
 
-async def _serve(settings: Settings, rules: Any) -> None:
+async def _serve(settings: Settings, rules: RuleSet) -> None:
+    """Until the first signal. One that comes before the gateway serves, or while it stops, ends it at once."""
     from proxy.app import RunningGateway
 
+    this = asyncio.current_task()
     stop = asyncio.Event()
+    serving = False
+
+    def on_signal() -> None:
+        if this is not None and (stop.is_set() or not serving):
+            this.cancel()
+        stop.set()
+
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(name, stop.set)
-    async with RunningGateway(settings, rules).serve() as gateway:
-        _say_started(gateway)
-        await stop.wait()
-        click.echo("stopping: withdrawing, letting streams finish")
+            loop.add_signal_handler(number, on_signal)
+    try:
+        async with RunningGateway(settings, rules).serve() as gateway:
+            serving = True
+            _say_started(gateway)
+            await stop.wait()
+            click.echo("stopping: withdrawing, letting streams finish; once more stops at once")
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
 
 
 def _say_started(gateway: RunningGateway) -> None:
     rules = gateway.rules
-    say = click.echo
-    say(f"rules       {len(rules.table.routes)} routes in {', '.join(rules.packs)}; {len(rules.tests)} tests passed")
-    say(f"clients     http://{gateway.listen}")
-    say(f"operators   http://{gateway.admin}/metrics  /readyz  /healthz  /status")
+    _say("rules", f"{len(rules.table.routes)} routes in {', '.join(rules.packs)}; {len(rules.tests)} tests passed")
+    _say("clients", f"http://{gateway.listen}")
+    _say("operators", f"http://{gateway.admin}/metrics  /readyz  /healthz  /status")
     for view in gateway.fleet.workers():
         models = ", ".join(f"{facts.model} ({'+'.join(sorted(facts.kinds))})" for facts in view.models)
-        say(f"worker      {view.address}  {models if view.up else f'down: {view.reason}'}")
+        _say("worker", f"{view.address}  {models if view.up else click.style(f'down: {view.reason}', fg='yellow')}")
     if not gateway.fleet.workers():
-        say("worker      none yet")
-    for url, _ in gateway.backends.registrations():
-        say(f"registers   with {url} as {gateway.advertised}")
+        _say("worker", click.style("none yet; the gateway goes on looking", fg="yellow"))
+    clusters = [url for url, _ in gateway.backends.registrations()]
+    for url in clusters:
+        _say("registers", f"with {url} as {gateway.advertised}")
+    if not clusters:
+        _say("registers", "nowhere")
+    if is_loopback(gateway.advertised.host):
+        for url in clusters:
+            if not is_loopback(urlsplit(url).hostname or ""):
+                text = f"{url} cannot call {gateway.advertised}, which only this machine reaches; give --advertise"
+                _say("warning", click.style(text, fg="yellow"))
     for line in _try_it(gateway):
-        say(line)
+        click.echo(line)
     sys.stdout.flush()
+
+
+def _say(label: str, text: str) -> None:
+    click.echo(f"{click.style(f'{label:<11}', bold=True)} {text}")
 
 
 def _try_it(gateway: RunningGateway) -> list[str]:

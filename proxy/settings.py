@@ -1,41 +1,27 @@
-"""The settings of one gateway: a YAML file, and command-line flags that beat it. docs/settings.md has every key."""
+"""The settings of one gateway: a YAML file and flags that beat it. settings.example.yaml has every key."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
+from proxy.address import Address, parse_address
+from proxy.backends.flags import FLAGS
 from proxy.backends.settings import BackendSettings, Seconds, Section
 from proxy.documents import Document, DocumentError, parse_yaml, validate
 from proxy.limits import MODEL_PORTS_MAX
 
 
-class Address(NamedTuple):
-    """Where something listens, or is reached."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+def _is_address(text: str) -> str:
+    parse_address(text)
+    return text
 
 
-def parse_address(text: str) -> Address:
-    """`host:port`, `[::1]:port`. ValueError with one sentence otherwise."""
-    host, separator, port = text.rpartition(":")
-    host = host.strip()
-    if not separator or not port.isdecimal() or not 0 <= int(port) <= 65_535:
-        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:8090, got '{text}'")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        ipaddress.IPv6Address(host)
-    elif ":" in host or not host or any(character.isspace() or character == "/" for character in host):
-        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:8090, got '{text}'; an IPv6 host stands in brackets")
-    return Address(host, int(port))
+ListenAddress = Annotated[str, AfterValidator(_is_address)]
 
 
 class Log(Section):
@@ -71,15 +57,15 @@ class Demo(Section):
     """`demo`: the embedded demonstration fleet of `--demo`."""
 
     chunks_per_second: Annotated[float, Field(ge=0, le=10_000)] = 20.0
-    models: list[str] = ["demo-chat"]
+    models: list[str] = Field(default_factory=lambda: ["demo-chat"], min_length=1)
 
 
 class Settings(BackendSettings):
     """Everything that can be set."""
 
-    listen: str = "127.0.0.1:8090"
-    admin: str = "127.0.0.1:8091"
-    rules: list[str] = []
+    listen: ListenAddress = "127.0.0.1:8090"
+    admin: ListenAddress = "127.0.0.1:8091"
+    rules: list[str] = Field(default_factory=list)
     default_model: str | None = None
     model_ports: ModelPorts | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -87,44 +73,16 @@ class Settings(BackendSettings):
     log: Log = Log()
     demo: Demo | None = None
 
-    @field_validator("listen", "admin")
-    @classmethod
-    def _is_address(cls, text: str) -> str:
-        parse_address(text)
-        return text
-
-    @model_validator(mode="after")
-    def _advertised(self) -> Settings:
-        if self.dbgpt.advertise is not None:
-            parse_address(self.dbgpt.advertise)
-        elif self.dbgpt.controllers and parse_address(self.listen).host in {"0.0.0.0", "::"}:  # noqa: S104
-            raise ValueError(
-                f"listen is {self.listen}, an address nobody can call; "
-                "set dbgpt.advertise (--advertise) to the HOST:PORT under which DB-GPT reaches this gateway"
-            )
-        return self
-
-    def advertised_address(self) -> Address | None:
-        """The address that was set for clusters to call, None where it is the listening one."""
-        return None if self.dbgpt.advertise is None else parse_address(self.dbgpt.advertise)
-
 
 def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     """The settings in `file`, with `flags` over them (a section's flags beat its keys one by one).
 
-    DocumentError with every mistake of the file and its place; ValueError with one sentence for a wrong flag.
+    DocumentError with every mistake of the file and its place; ValueError, a line for each wrong flag or for what does
+    not go together.
     """
-    document = Document("settings", {}, {}, {})
-    if file is not None:
-        try:
-            document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-        except OSError as error:
-            raise ValueError(f"--config {file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"--config {file}: not UTF-8 text") from None
-        validate(document, Settings)
-    value = document.value if document.value is not None else {}
-    merged: dict[str, object] = dict(value) if isinstance(value, dict) else {}
+    document = Document("settings", {}, {}, {}) if file is None else _read(file)
+    validate(document, Settings)
+    merged: dict[str, object] = dict(document.value) if isinstance(document.value, dict) else {}
     for name, given in flags.items():
         section = merged.get(name)
         if isinstance(given, Mapping):
@@ -132,11 +90,29 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
         else:
             merged[name] = given
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ValueError("\n".join(_flag_mistake(entry) for entry in error.errors(include_url=False))) from None
+    problems = settings.problems(settings.listen, demo=settings.demo is not None)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return settings
+
+
+def _read(file: Path) -> Document:
+    try:
+        return parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except OSError as error:
+        raise ValueError(f"--config {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"--config {file}: not UTF-8 text") from None
+
+
+def _flag_mistake(entry: ErrorDetails) -> str:
+    """The file was right by itself, so what is wrong was given as a flag."""
+    section, *rest = (str(part) for part in entry["loc"])
+    flags = [flag.name for flag in FLAGS if [flag.section, flag.key] == [section, *rest[:1]]]
+    return f"{flags[0] if flags else f'--{section}'}: {entry['msg'].removeprefix('Value error, ')}"
 
 
 __all__ = ["Address", "DocumentError", "Settings", "load_settings", "parse_address"]

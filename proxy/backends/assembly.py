@@ -46,17 +46,15 @@ class Backends:
     ) -> None:
         self._fleet = fleet
         self._advertised = advertised
-        self._overrides = ModelOverrides(settings.models, settings.defaults)
         self._source = FleetSource(
             fleet,
             workers=[*settings.fastchat.workers, *extra_workers],
             controllers=settings.fastchat.controllers,
-            prepare_conversation=lambda raw, style=None: self._overrides.prepare(style or '', raw),
+            models=ModelOverrides(settings.models, settings.defaults),
             settings=SourceSettings(
                 probe_interval=settings.fastchat.probe_seconds,
                 list_interval=settings.fastchat.list_seconds,
                 probe_embeddings=settings.fastchat.probe_embeddings,
-                styles={name: name for name in settings.models},
             ),
             on_event=on_event,
         )

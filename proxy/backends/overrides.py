@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
-from proxy.backends.chat_template import ChatTemplate
 from proxy.backends.fastchat.conversation import prepare_conversation
-from proxy.backends.settings import Defaults, ModelSettings
+from proxy.backends.settings import Defaults, ModelSettings, read_chat_template
 from proxy.types import Json, JsonObject
 
 
 class ModelOverrides:
-    """Templates and context lengths of the settings' `models`. ValueError for a template that cannot be read or compiled."""
+    """Templates and context lengths of the settings' `models`. ValueError for a template file that cannot be used."""
 
     def __init__(self, models: Mapping[str, ModelSettings], defaults: Defaults) -> None:
         self._models = dict(models)
@@ -48,15 +46,9 @@ def _given(defaults: Defaults) -> JsonObject:
 
 
 def _source(name: str, settings: ModelSettings) -> str | None:
-    source = settings.chat_template
-    if settings.chat_template_file is not None:
-        try:
-            source = Path(settings.chat_template_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"models.{name}.chat_template_file: {settings.chat_template_file}: {error}") from None
-    if source is not None:
-        try:
-            ChatTemplate(source)
-        except ValueError as error:
-            raise ValueError(f"models.{name}: the chat template cannot be used: {error}") from None
-    return source
+    try:
+        if settings.chat_template_file is not None:
+            return read_chat_template(settings.chat_template_file)
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}") from None
+    return settings.chat_template

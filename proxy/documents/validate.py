@@ -64,7 +64,13 @@ def _by_place(document: Document, errors: list[ErrorDetails]) -> list[list[Error
     for entry in errors:
         missing = str(entry["loc"][-1]) if entry["type"] == "missing" else ""
         groups.setdefault((_path_in(document, entry["loc"]), missing), []).append(entry)
-    return list(groups.values())
+    # Where one branch of a union found a mistake further in, the value is of that branch's kind: the others do not count.
+    outer = {path[:length] for path, _ in groups for length in range(len(path))}
+    return [same for (path, _), same in groups.items() if path not in outer or not _is_wrong_kind(same)]
+
+
+def _is_wrong_kind(same: list[ErrorDetails]) -> bool:
+    return all(entry["type"].endswith("_type") for entry in same)
 
 
 def _diagnostic(document: Document, model: type[BaseModel], same: list[ErrorDetails]) -> Diagnostic:
@@ -90,7 +96,7 @@ def _expected(entry: ErrorDetails) -> str:
         return _EXPECTED[entry["type"]]
     context = entry.get("ctx", {})
     if entry["type"] == "string_pattern_mismatch":
-        return f"{_NAME_PATTERN}{'-' if '-' in str(context.get('pattern')) else '_'}, beginning with a letter"
+        return f"{_NAME_PATTERN}{'-' if '0-9-' in str(context.get('pattern')) else '_'}, beginning with a letter"
     message = entry["msg"]
     for start in ("Input should be a valid ", "Input should be ", "String should be ", "String should have "):
         message = message.removeprefix(start)

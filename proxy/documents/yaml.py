@@ -163,7 +163,7 @@ class _Reader:
             if not isinstance(key_node, ScalarNode) or (key_node.style is None and key_node.value in {"", "~"}):
                 self._mistake(key_node, "a key must be a plain word or a quoted string")
                 continue
-            key = str(key_node.value)
+            key = self._text(key_node)
             child = (*path, key)
             if key == "<<" and key_node.style is None:
                 self._mistake(key_node, "merge keys (<<) are not used in these files; write the keys out")
@@ -182,10 +182,17 @@ class _Reader:
                 result[key] = self.read(value_node, child)
         return result
 
-    def _scalar(self, node: ScalarNode) -> Json:
+    def _text(self, node: ScalarNode) -> str:
         text = str(node.value)
-        if _SURROGATE.search(text):
-            self._mistake(node, "half a surrogate pair (\\ud800 to \\udfff) is no character")
+        if _SURROGATE.search(text):  # JSON writes a character beyond 16 bits as a pair of escapes
+            try:
+                return text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                self._mistake(node, "half a surrogate pair (\\ud800 to \\udfff) is no character")
+        return text
+
+    def _scalar(self, node: ScalarNode) -> Json:
+        text = self._text(node)
         if node.style is not None:
             return text
         if text in _NULLS:

@@ -12,7 +12,7 @@ import aiohttp
 
 from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url
 from proxy.backends.fastchat.discovery import ControllerWatch
-from proxy.backends.fastchat.source_settings import PrepareConversation, SourceSettings
+from proxy.backends.fastchat.source_settings import ModelKnowledge, SourceSettings
 from proxy.backends.fastchat.watch import WorkerWatch
 from proxy.backends.fastchat.worker_api import WorkerApi
 from proxy.fleet.table import Fleet
@@ -33,7 +33,7 @@ class FleetSource:
         *,
         workers: Iterable[str] = (),
         controllers: Iterable[str] = (),
-        prepare_conversation: PrepareConversation,
+        models: ModelKnowledge,
         settings: SourceSettings | None = None,
         session_factory: Callable[[], aiohttp.ClientSession] = new_session,
         clock: Callable[[], float] = time.monotonic,
@@ -41,7 +41,7 @@ class FleetSource:
     ) -> None:
         self._fleet = fleet
         self._settings = settings or SourceSettings()
-        self._prepare, self._clock, self._on_event = prepare_conversation, clock, on_event
+        self._models, self._clock, self._on_event = models, clock, on_event
         self._session_factory = session_factory
         self._session: aiohttp.ClientSession | None = None
         self._static = list(dict.fromkeys(normalise_base_url(url) for url in workers))
@@ -114,7 +114,7 @@ class FleetSource:
 
     def _add(self, address: str, session: aiohttp.ClientSession, *, static: bool) -> WorkerWatch:
         api = WorkerApi(session, address, self._settings.look_limits(), self._settings.embed_limits())
-        watch = WorkerWatch(api, self._fleet, self._settings, self._prepare, self._clock, self._on_event, static=static)
+        watch = WorkerWatch(api, self._fleet, self._settings, self._models, self._clock, self._on_event, static=static)
         self._workers[address] = watch
         return watch
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.backends.control import CallLimits
 from proxy.types import JsonObject
 
 
-class PrepareConversation(Protocol):
-    """Makes a worker's raw conversation template ready for rendering; raises when it cannot be rendered exactly."""
+class ModelKnowledge(Protocol):
+    """What the gateway's own settings add to what a worker says of its models."""
 
-    def __call__(self, raw: JsonObject, *, style: str | None = None) -> JsonObject:
-        """The prepared template. style: a style's name that overrides the worker's number."""
+    def prepare(self, model: str, raw: JsonObject) -> JsonObject:
+        """The model's conversation template ready for rendering; raises when it cannot be rendered exactly."""
+
+    def facts(self, model: str) -> JsonObject:
+        """What rules see of the model beside what its worker says; `context_length` overrides the worker's."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class SourceSettings:
     timeouts_to_down, errors_to_down: misses in a row before a worker that was up counts as down; a refused connection
     needs no second. facts_ttl: after this a worker's facts are fetched again without a reason. look_retry: the same for
     a worker of which some model could not be used. forget_after: a worker that a controller introduced is dropped when
-    it was down this long. resolve_burst: most address questions in a row for one model. styles: model name to the name
-    of its template's style. probe_embeddings: False for fleets where no worker may be asked for a vector.
+    it was down this long. resolve_burst: most address questions in a row for one model.
+    probe_embeddings: False for fleets where no worker may be asked for a vector.
     """
 
     probe_interval: float = 2.0
@@ -42,7 +44,6 @@ class SourceSettings:
     resolve_burst: int = 16
     forget_after: float = 600.0
     probe_embeddings: bool = True
-    styles: Mapping[str, str] = field(default_factory=dict)
     # More workers than one gateway's share of a cluster, more models than fit on one machine.
     max_workers: int = 256
     max_models_per_worker: int = 64

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from proxy.backends.control import ControlError, EventHook
-from proxy.backends.fastchat.source_settings import PrepareConversation, SourceSettings
+from proxy.backends.fastchat.source_settings import ModelKnowledge, SourceSettings
 from proxy.backends.fastchat.worker_api import Status, WorkerApi
 from proxy.fleet.facts import FleetFull, Kind, ModelFacts, WorkerReport
 from proxy.fleet.table import Fleet
@@ -36,7 +36,7 @@ class WorkerWatch:
         api: WorkerApi,
         fleet: Fleet,
         settings: SourceSettings,
-        prepare: PrepareConversation,
+        models: ModelKnowledge,
         clock: Callable[[], float],
         on_event: EventHook,
         *,
@@ -47,7 +47,7 @@ class WorkerWatch:
         self.wake = asyncio.Event()
         self.down_since: float | None = clock()
         self._api, self._fleet, self._settings = api, fleet, settings
-        self._prepare, self._clock, self._on_event = prepare, clock, on_event
+        self._models, self._clock, self._on_event = models, clock, on_event
         self._lock = asyncio.Lock()
         self._timeouts = self._errors = self._embedding_tries = 0
         self._told = ""
@@ -114,7 +114,7 @@ class WorkerWatch:
             self._problems[model] = str(error)
             return error
         try:
-            conversation = self._prepare(raw, style=self._settings.styles.get(model))
+            conversation = self._models.prepare(model, raw)
         except Exception as error:  # the template is foreign data; whatever is wrong with it is told
             self._llm.pop(model, None)
             self._problems[model] = f"its conversation template cannot be used: {str(error) or type(error).__name__}"
@@ -160,7 +160,10 @@ class WorkerWatch:
             "conversation": conversation,
             "kinds": [*sorted(kinds)],
             "embedding_size": size,
+            **self._models.facts(model),
         }
+        known = document["context_length"]
+        context_length = known if isinstance(known, int) else context_length
         return ModelFacts(model, frozenset(kinds), context_length, conversation, document)
 
     def _conclude(self) -> None:

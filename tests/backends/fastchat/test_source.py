@@ -32,10 +32,19 @@ FAST = SourceSettings(
 )
 
 
-def prepare(raw: JsonObject, *, style: str | None = None) -> JsonObject:
-    if raw["name"] == "unheard-of":
-        raise ValueError("sep_style is 99, expected 1 to 23")
-    return {**raw, "style": style}
+class Knowledge:
+    """What the settings say of models: nothing, unless a test does."""
+
+    def __init__(self, **said: JsonObject) -> None:
+        self.said = said
+
+    def prepare(self, model: str, raw: JsonObject) -> JsonObject:
+        if raw["name"] == "unheard-of":
+            raise ValueError("sep_style is 99, expected 1 to 23")
+        return {**raw, "model": model}
+
+    def facts(self, model: str) -> JsonObject:
+        return self.said.get(model, {})
 
 
 class Harness:
@@ -45,6 +54,7 @@ class Harness:
         self.fleet = Fleet(max_workers=8, max_models_per_worker=8)
         self.events: Counter[tuple[str, str]] = Counter()
         self.settings = FAST
+        self.models = Knowledge()
         self._servers: list[FakeServer] = []
         self._sources: list[tuple[FleetSource, asyncio.Task[None]]] = []
 
@@ -61,7 +71,7 @@ class Harness:
             self.fleet,
             workers=workers or [],
             controllers=controllers or [],
-            prepare_conversation=prepare,
+            models=self.models,
             settings=self.settings,
             on_event=self.count,
         )
@@ -89,11 +99,22 @@ async def harness() -> AsyncIterator[Harness]:
     await harness.close()
 
 
+async def test_context_length_of_the_settings_beats_the_workers(harness: Harness) -> None:
+    """A context length that the operator sets is the one that requests are measured by."""
+    worker = FakeWorker(m=FakeModel(1_048_576, "zephyr"))
+    await harness.serve(worker)
+    harness.models = Knowledge(m={"context_length": 8192})
+    await harness.source([worker.url])
+    facts = harness.fleet.known("m")
+    assert facts is not None
+    assert (facts.context_length, facts.document["context_length"]) == (8192, 8192)
+
+
 async def test_first_look_knows_all_that_rules_see(harness: Harness) -> None:
     """After the first look a worker is up with its template, context length and embedding size."""
     worker = FakeWorker(m=FakeModel(4096, "zephyr", vector=[0.1] * 5))
     await harness.serve(worker)
-    harness.settings = replace(FAST, styles={"m": "CHATML"})
+    harness.models = Knowledge(m={"defaults": {"temperature": 0.5}})
     await harness.source([worker.url + "/"])
     facts = harness.fleet.known("m")
     assert facts is not None
@@ -101,9 +122,10 @@ async def test_first_look_knows_all_that_rules_see(harness: Harness) -> None:
         "model": "m",
         "address": worker.url,
         "context_length": 4096,
-        "conversation": {"name": "zephyr", "style": "CHATML"},
+        "conversation": {"name": "zephyr", "model": "m"},
         "kinds": ["llm", "text2vec"],
         "embedding_size": 5,
+        "defaults": {"temperature": 0.5},
     }
     view = harness.fleet.worker(worker.url)
     assert view is not None
@@ -344,7 +366,7 @@ async def test_one_hanging_worker_delays_no_other(harness: Harness) -> None:
     slow.hang.add("/worker_get_status")
     await harness.serve(slow, quick)
     patient = replace(FAST, status_timeout=5.0)
-    source = FleetSource(harness.fleet, workers=[slow.url, quick.url], prepare_conversation=prepare, settings=patient)
+    source = FleetSource(harness.fleet, workers=[slow.url, quick.url], models=Knowledge(), settings=patient)
     task = asyncio.create_task(source.run())
     try:
         await eventually(lambda: "quick@llm" in harness.answerable(), seconds=1)
@@ -491,7 +513,7 @@ async def test_fault_of_our_own_does_not_end_the_watching(harness: Harness, capl
     """A listener that raises is told once, with its traceback, and the worker is watched on."""
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
-    source = FleetSource(harness.fleet, workers=[worker.url], prepare_conversation=prepare, settings=FAST)
+    source = FleetSource(harness.fleet, workers=[worker.url], models=Knowledge(), settings=FAST)
     faults = iter([True, True, False])
 
     def listener() -> None:
@@ -515,7 +537,7 @@ async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness) -> N
     worker = FakeWorker(m=FakeModel())
     worker.hang.add("/worker_get_status")
     await harness.serve(worker)
-    source = FleetSource(harness.fleet, workers=[worker.url], prepare_conversation=prepare, settings=FAST)
+    source = FleetSource(harness.fleet, workers=[worker.url], models=Knowledge(), settings=FAST)
     task = asyncio.create_task(source.run())
     await eventually(lambda: worker.count("/worker_get_status"))
     time.sleep(FAST.status_timeout + 0.05)  # both the timeout and the cancellation are due when the loop goes on
@@ -529,5 +551,5 @@ async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness) -> N
 def test_named_worker_with_a_bad_address_is_refused(url: str) -> None:
     """A mistake in the settings is one sentence that does not repeat a password."""
     with pytest.raises(ValueError, match="expected") as caught:
-        FleetSource(Fleet(max_workers=1, max_models_per_worker=1), workers=[url], prepare_conversation=prepare)
+        FleetSource(Fleet(max_workers=1, max_models_per_worker=1), workers=[url], models=Knowledge())
     assert "u:p" not in str(caught.value)
