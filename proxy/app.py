@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -15,6 +14,7 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.backends.assembly import Advertised, Backends
+from proxy.backends.control import end_tasks
 from proxy.backends.functions import rule_functions
 from proxy.demo.worker import DemoWorker
 from proxy.fleet.table import Fleet
@@ -113,7 +113,7 @@ class RunningGateway:
             await self._backends.first_look()
             self._looked = True
             running = asyncio.create_task(self._backends.run(), name="backends")
-            stack.push_async_callback(_cancelled, running)
+            stack.push_async_callback(end_tasks, [running])
             stack.push_async_callback(runner.cleanup)
             stack.push_async_callback(self._backends.withdraw)
             yield self
@@ -275,9 +275,3 @@ async def _bind(runner: web.AppRunner, address: Address, name: str) -> Address:
         raise StartError(f"cannot listen on {address} (--{name}): {reason}") from None
     bound = runner.addresses[-1]
     return Address(address.host, int(bound[1]))
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -1,4 +1,4 @@
-"""The rule functions that need a product's knowledge: conversation templates turned into prompts and stop conditions."""
+"""The rule functions that need a product's knowledge: conversation templates as prompts and stop conditions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def rule_functions() -> FunctionRegistry:
         name="render_prompt",
         parameters=[Parameter("messages", "array"), _CONVERSATION],
         returns="string",
-        doc="The prompt of a dialogue, messages of role (system, user, assistant) and content, in a model's own template.",
+        doc="The prompt of a dialogue: messages with role (system, user, assistant) and content, in a model's template.",
         examples=[],
     )(_render_prompt)
     registry.register(
         name="stop_strings",
         parameters=[_CONVERSATION, Parameter("requested", "any")],
         returns="array",
-        doc="The stop strings of a request (a string, an array or null) and of a model's template, each once, no empty one.",
+        doc="The stop strings of a request (a string, an array or null) and of a model's template, each once.",
         examples=[('stop_strings(`null`, `["a", "", "a"]`)', ["a"])],
     )(_stop_strings)
     registry.register(
@@ -41,7 +41,7 @@ def rule_functions() -> FunctionRegistry:
 
 
 def _prepared(conversation: Json) -> JsonObject:
-    """A template in the worker's own form (as rule tests have it) is prepared here; the fleet's are prepared already."""
+    """A template in the worker's own form, as rule tests have it, is prepared here; the fleet's are already."""
     if conversation is None:
         return {}
     if not isinstance(conversation, dict):

@@ -64,7 +64,7 @@ def _by_place(document: Document, errors: list[ErrorDetails]) -> list[list[Error
     for entry in errors:
         missing = str(entry["loc"][-1]) if entry["type"] == "missing" else ""
         groups.setdefault((_path_in(document, entry["loc"]), missing), []).append(entry)
-    # Where one branch of a union found a mistake further in, the value is of that branch's kind: the others do not count.
+    # Where one branch of a union found a mistake further in, the value is of that branch's kind.
     outer = {path[:length] for path, _ in groups for length in range(len(path))}
     return [same for (path, _), same in groups.items() if path not in outer or not _is_wrong_kind(same)]
 
@@ -85,10 +85,13 @@ def _diagnostic(document: Document, model: type[BaseModel], same: list[ErrorDeta
     if kind in {"value_error", "assertion_error"}:
         return document.at(path, entry["msg"].partition(", ")[2] or entry["msg"])
     where = _shown_path(path)
-    expected = " or ".join(dict.fromkeys(_expected(each) for each in same))
+    expected = list(dict.fromkeys(_expected(each) for each in same))
+    if "a number" in expected and "a whole number" in expected:
+        expected.remove("a whole number")
     value = entry["input"]
-    hint = suggestion(value, _choices(same)) if isinstance(value, str) and _choices(same) else ""
-    return document.at(path, f"{where}: expected {expected}, got {_short(value)}{hint}")
+    hint = suggestion(value, _choices(same)) if isinstance(value, str) else ""
+    hint = "" if hint.startswith("; known") else hint  # the choices are in the sentence already
+    return document.at(path, f"{where}: expected {' or '.join(expected)}, got {_short(value)}{hint}")
 
 
 def _expected(entry: ErrorDetails) -> str:

@@ -255,7 +255,7 @@ def _with_integers(value: Json, names: list[Json]) -> Json:
     if not isinstance(value, dict):
         return None
     for name in names:
-        if type(value.get(name)) is not int:  # type: ignore[arg-type]  a name that is no string is in no object
+        if not isinstance(name, str) or type(value.get(name)) is not int:
             return None
     return value
 

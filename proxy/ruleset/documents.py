@@ -103,6 +103,12 @@ class WorkerDoc(Strict):
     need: Selection = "lease"
     exclusive: bool = False
 
+    @model_validator(mode="after")
+    def _model_named(self) -> WorkerDoc:
+        if self.model is None and self.need != "none":
+            raise ValueError("worker needs model, an expression that gives the model's name, or need: none")
+        return self
+
 
 class AskDoc(Strict):
     """`ask`: a question to the worker before the request."""
@@ -133,7 +139,7 @@ class StepDoc(Strict):
                 raise ValueError("a step that sets a name has either value or ask")
             misplaced = sorted({"error", "message", "field"} & self.model_fields_set)
             if misplaced:
-                raise ValueError(f"{', '.join(misplaced)} belongs to a check, this step sets a name")
+                raise ValueError(f"only a check has {' and '.join(misplaced)}; this step sets a name")
         elif self.message is None or self.value is not None or self.ask is not None or self.when is not None:
             raise ValueError("a check has a message, and may have error and field, nothing else")
         return self

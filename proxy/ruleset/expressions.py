@@ -182,7 +182,7 @@ def _label(expression: Expression, fallback: str) -> str:
 def _comma_hint(source: str) -> str:
     if source.count("(") == source.count(")"):
         return ""
-    return "; inside {...} and [...] a comma ends a value: put a value that has one in quotes"
+    return "; if a comma inside {...} or [...] cut it off, put it in quotes"
 
 
 def _nothing(scope: Json) -> Json:

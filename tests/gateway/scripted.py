@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -79,8 +80,8 @@ def then_reset(*pieces: bytes) -> Part:
     async def part(visit: Visit, _: Request) -> None:
         for piece in pieces:
             await visit.send(piece)
-        # A reset discards what the peer has not read yet, so it must be given the time to.
-        await visit.settle()
+        if pieces:
+            await asyncio.sleep(0.02)  # a reset discards what the gateway has not read yet
         visit.reset()
         raise ConnectionResetError
 
@@ -128,7 +129,7 @@ class ScriptedWorker:
 
 @contextlib.asynccontextmanager
 async def scripted(parts: Mapping[str, Part], models: list[str] | None = None) -> AsyncIterator[ScriptedWorker]:
-    """A running one; call `arm` once the gateway knows it."""
+    """A running one."""
     names = models if models is not None else ["m"]
     worker: ScriptedWorker
 
