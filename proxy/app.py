@@ -108,13 +108,17 @@ class RunningGateway:
             except ValueError as error:
                 raise StartError(str(error)) from None
             stack.push_async_callback(self._backends.close)
-            self._open_model_ports(runner, stack)
             self._watch()
             await self._backends.first_look()
             self._looked = True
+            ports = self.settings.model_ports
+            if ports is not None:
+                self._ports = ModelPortSites(runner, self.listen.host, ports.first, ports.last)
+                await self._ensure_ports()
             running = asyncio.create_task(self._backends.run(), name="backends")
             stack.push_async_callback(end_tasks, [running])
             stack.push_async_callback(runner.cleanup)
+            stack.callback(self.fleet.subscribe(self._fleet_changed))
             stack.push_async_callback(self._backends.withdraw)
             yield self
 
@@ -197,19 +201,14 @@ class RunningGateway:
 
     # --- ports of models ---------------------------------------------------------------------------------------------
 
-    def _open_model_ports(self, runner: web.AppRunner, stack: AsyncExitStack) -> None:
-        ports = self.settings.model_ports
-        if ports is None:
-            return
-        self._ports = ModelPortSites(runner, self.listen.host, ports.first, ports.last)
-        stack.callback(self.fleet.subscribe(self._fleet_changed))
-
     def _fleet_changed(self) -> None:
-        if self._port_task is None or self._port_task.done():
+        if self._ports is not None and (self._port_task is None or self._port_task.done()):
             self._port_task = asyncio.ensure_future(self._ensure_ports())
 
     async def _ensure_ports(self) -> None:
-        if self._ports is not None:
+        seen = -1
+        while self._ports is not None and seen != self.fleet.version:  # it may have changed while ports were opened
+            seen = self.fleet.version
             await self._ports.ensure(sorted({model for model, _ in self.fleet.answerable()}))
             self.backends.changed()
 

@@ -9,13 +9,13 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import click
 
 from proxy import __version__
-from proxy.address import is_loopback
+from proxy.address import Address, is_loopback
 from proxy.backends.flags import FLAGS, PURPOSE, flag_values
 
 if TYPE_CHECKING:
@@ -110,26 +110,25 @@ def _backend_flags(command: Command) -> Command:
 @click.option("--demo", is_flag=True, help="Serve an embedded demonstration fleet.")
 def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT001  what click passes
     """Serve clients until interrupted. A flag beats the settings file."""
+    settings = _settings(config, given, demo=demo)
+    # Late, so that a wrong flag is told at once.
     from proxy.app import StartError, read_rules
     from proxy.documents import DocumentError
     from proxy.telemetry.log import configure_logging
 
+    configure_logging(settings.log.level, settings.log.format)
     try:
-        settings = _settings(config, given, demo=demo)
         rules = read_rules(settings.rules)
+        _run(lambda: _serve(settings, rules))
     except DocumentError as error:
         _print_mistakes(error)
         sys.exit(2)
-    except (ValueError, StartError) as error:
-        _fail(str(error))
-    configure_logging(settings.log.level, settings.log.format)
-    try:
-        _run(lambda: _serve(settings, rules))
     except StartError as error:
         _fail(str(error))
 
 
 def _settings(config: Path | None, given: dict[str, Any], *, demo: bool) -> Settings:
+    from proxy.documents import DocumentError
     from proxy.settings import load_settings
 
     flags: dict[str, object] = dict(flag_values(given))
@@ -140,7 +139,13 @@ def _settings(config: Path | None, given: dict[str, Any], *, demo: bool) -> Sett
         flags["rules"] = list(given["rules"])
     if demo:
         flags["demo"] = {}
-    return load_settings(config, flags)
+    try:
+        return load_settings(config, flags)
+    except DocumentError as error:
+        _print_mistakes(error)
+        sys.exit(2)
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -153,35 +158,38 @@ def _run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
         uvloop.run(program())
 
 
-def _fail(sentences: str) -> None:
+def _fail(sentences: str) -> NoReturn:
     for sentence in sentences.splitlines():
         click.echo(f"{click.style('Error:', fg='red')} {sentence}", err=True)
     sys.exit(2)
 
 
 async def _serve(settings: Settings, rules: RuleSet) -> None:
-    """Until the first signal. One that comes before the gateway serves, or while it stops, ends it at once."""
+    """Until the first signal, also one that comes before the gateway serves. The second one kills the process."""
     from proxy.app import RunningGateway
 
     this = asyncio.current_task()
     stop = asyncio.Event()
     serving = False
 
-    def on_signal() -> None:
-        if this is not None and (stop.is_set() or not serving):
-            this.cancel()
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         stop.set()
+        if this is not None and not serving:
+            this.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal, number)
     try:
         async with RunningGateway(settings, rules).serve() as gateway:
             serving = True
             _say_started(gateway)
             await stop.wait()
-            click.echo("stopping: withdrawing, letting streams finish; once more stops at once")
+            click.echo("stopping: withdrawing, letting streams finish; a second signal ends it at once")
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
@@ -202,14 +210,22 @@ def _say_started(gateway: RunningGateway) -> None:
         _say("registers", f"with {url} as {gateway.advertised}")
     if not clusters:
         _say("registers", "nowhere")
-    if is_loopback(gateway.advertised.host):
-        for url in clusters:
-            if not is_loopback(urlsplit(url).hostname or ""):
-                text = f"{url} cannot call {gateway.advertised}, which only this machine reaches; give --advertise"
-                _say("warning", click.style(text, fg="yellow"))
+    for warning in _cannot_call_back(gateway.advertised, clusters):
+        _say("warning", click.style(warning, fg="yellow"))
     for line in _try_it(gateway):
         click.echo(line)
     sys.stdout.flush()
+
+
+def _cannot_call_back(advertised: Address, clusters: list[str]) -> list[str]:
+    """A sentence for each cluster on another machine when the gateway registers an address of this one only."""
+    if not is_loopback(advertised.host):
+        return []
+    return [
+        f"{url} is on another machine and cannot call {advertised}; give --listen and --advertise"
+        for url in clusters
+        if not is_loopback(urlsplit(url).hostname or "")
+    ]
 
 
 def _say(label: str, text: str) -> None:

@@ -35,6 +35,8 @@ MODEL_NAME_MAX: Final = 256
 LISTEN_BACKLOG: Final = 2_048
 # An idle client connection is kept this long.
 KEEPALIVE_SECONDS: Final = 75.0
+# How long the start waits for the fleet's answers; a worker that is busy with an embedding may take half a minute.
+FIRST_LOOK_SECONDS: Final = 10.0
 # How long streams may go on after the gateway was asked to stop.
 SHUTDOWN_SECONDS: Final = 20.0
 # Ports that may be opened for one model each.

@@ -13,7 +13,7 @@ from proxy.address import Address, parse_address
 from proxy.backends.flags import FLAGS
 from proxy.backends.settings import BackendSettings, Seconds, Section
 from proxy.documents import Document, DocumentError, parse_yaml, validate
-from proxy.limits import MODEL_PORTS_MAX
+from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS
 
 
 def _is_address(text: str) -> str:
@@ -69,7 +69,7 @@ class Settings(BackendSettings):
     default_model: str | None = None
     model_ports: ModelPorts | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
-    shutdown_seconds: Seconds = 20.0
+    shutdown_seconds: Seconds = SHUTDOWN_SECONDS
     log: Log = Log()
     demo: Demo | None = None
 

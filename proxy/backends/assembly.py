@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from proxy.backends.fastchat.source_settings import SourceSettings
 from proxy.backends.overrides import ModelOverrides
 from proxy.backends.settings import BackendSettings
 from proxy.fleet.table import Fleet
+from proxy.limits import FIRST_LOOK_SECONDS
 from proxy.types import Json, JsonObject
 
 
@@ -69,8 +71,9 @@ class Backends:
         self._unsubscribe = fleet.subscribe(self._registrar.changed)
 
     async def first_look(self) -> None:
-        """Try every worker and controller of the fleet once, within their time limits."""
-        await self._source.first_look()
+        """Try every worker and controller of the fleet once; whoever has not answered by then is asked again later."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._source.first_look(), FIRST_LOOK_SECONDS)
 
     async def run(self) -> None:
         """Keep the fleet and the memberships up to date until cancelled."""

@@ -26,7 +26,7 @@ Path = tuple["str | int", ...]
 
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 # No zero that means nothing except the one of 2.0, so that 1.10, which may be a version, is not read as 1.1.
-_FLOAT: Final = re.compile(r"-?(0|[1-9][0-9]{0,39})?(\.(0|[0-9]{0,39}[1-9]))?([eE][-+]?[0-9]{1,3})?")
+_FLOAT: Final = re.compile(r"-?(?=[.0-9])(0|[1-9][0-9]{0,39})?(\.(0|[0-9]{0,39}[1-9]))?([eE][-+]?[0-9]{1,3})?")
 _DOUBTFUL: Final = re.compile(
     r"[-+]?(\.?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+|\.inf|\.nan)|true|false|null",
     re.IGNORECASE,
@@ -98,7 +98,7 @@ def parse_yaml(text: str, file: str) -> Document:
 def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:
     problem = str(error.problem or error.context)
     if problem.startswith(("expected ',' or", "did not find expected ',' or")):
-        problem += "; inside {...} and [...] a value with any of , [ ] { } must be in quotes"
+        problem += "; inside {...} and [...] a value with any of , ? [ ] { } must be in quotes"
     return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark), f"not YAML: {problem}")
 
 
@@ -218,7 +218,7 @@ def _number(text: str) -> int | float | None:
     if _INTEGER.fullmatch(text):
         whole = int(text)
         return whole if whole in _WHOLE_NUMBERS and text != "-0" else None
-    if not any(character.isdigit() for character in text) or not _FLOAT.fullmatch(text):
+    if not _FLOAT.fullmatch(text):
         return None
     number = float(text)
     return number if math.isfinite(number) and Decimal(text) == Decimal(repr(number)) else None

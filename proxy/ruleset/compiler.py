@@ -161,21 +161,26 @@ def compile_route(
         sample=pack.sample,
     )
     if base is not None:
-        route = replace(
-            route,
-            selection=base.selection,
-            kind=base.kind,
-            model=base.model,
-            steps=base.steps,
-            upstream=base.upstream,
-            source=base.source,
-            exclusive=base.exclusive,
-        )
+        route = _sharing(route, base)
     if route.target is not None and route.source is None:
         shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)
+
+
+def _sharing(route: Route, base: Route) -> Route:
+    """The route with everything that `like` takes from the other one."""
+    return replace(
+        route,
+        selection=base.selection,
+        kind=base.kind,
+        model=base.model,
+        steps=base.steps,
+        upstream=base.upstream,
+        source=base.source,
+        exclusive=base.exclusive,
+    )
 
 
 def _methods(shop: Workshop, doc: RouteDoc) -> tuple[str, ...]:

@@ -8,17 +8,13 @@ from itertools import pairwise
 from proxy.expr.nodes import Node
 from proxy.expr.parse import parse
 
-_SELECTS = frozenset({"field", "index", "list", "object", "project", "project_values", "slice"})
+_SELECTS = frozenset({"field", "index", "list", "object", "slice"})
+_PROJECTS = frozenset({"filter", "flatten", "project", "project_values"})
 
 
 def negated_selection(source: str) -> bool:
     """Whether something is selected from the result of a `!`, as `!a.b` does: of a boolean that gives only null."""
-    return any(
-        left.kind == "not" and right.kind in _SELECTS
-        for node in _all(_tree(source))
-        if node.kind == "chain"
-        for left, right in pairwise(node.children)
-    )
+    return any(_is_negated(node) for node in _all(_tree(source)))
 
 
 def steps_read(source: str) -> frozenset[str]:
@@ -26,6 +22,12 @@ def steps_read(source: str) -> frozenset[str]:
     names: set[str] = set()
     _visit(_tree(source), names, at_root=True)
     return frozenset(names)
+
+
+def _is_negated(node: Node) -> bool:
+    if node.kind == "chain":
+        return any(left.kind == "not" and right.kind in _SELECTS for left, right in pairwise(node.children))
+    return node.kind in _PROJECTS and node.children[0].kind == "not"
 
 
 def _tree(source: str) -> Node:

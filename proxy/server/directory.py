@@ -33,6 +33,7 @@ class ModelDirectory:
         self._port_model = port_model
         self._version = -1
         self._names: dict[str, str] = {}
+        self._public: dict[str, str] = {}
         self._gateway: JsonObject = {}
         self._models: list[Json] = []
 
@@ -42,8 +43,10 @@ class ModelDirectory:
         return self._gateway
 
     def listener(self, port: int) -> JsonObject:
-        """port, and model where the port stands for one."""
-        return {"port": port, "model": self._port_model(port)}
+        """port, and model (its public name) where the port stands for one."""
+        self._refresh()
+        model = self._port_model(port)
+        return {"port": port, "model": None if model is None else self._public.get(model, model)}
 
     def models(self) -> list[Json]:
         """model (its public name), kind, up, address and context_length of each model and kind that was ever seen."""
@@ -60,7 +63,7 @@ class ModelDirectory:
             return
         self._version = self._fleet.version
         self._names = self._public_names()
-        public = {model: name for name, model in self._names.items()}
+        public = self._public = {model: name for name, model in self._names.items()}
         rows = self._fleet.models()
         self._models = []
         for row in rows:

@@ -78,6 +78,8 @@ async def _read_body(request: web.Request) -> Json:
         ) from None
     except asyncio.TimeoutError:
         raise GatewayError("bad_body", f"the body did not arrive within {REQUEST_BODY_SECONDS:g} s") from None
+    except ConnectionError:
+        raise asyncio.CancelledError from None  # the client left within its body; there is nobody to answer
     except web.RequestPayloadError as error:
         raise GatewayError("bad_body", f"the body cannot be read: {error}") from None
     try:

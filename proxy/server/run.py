@@ -21,7 +21,7 @@ from proxy.server.responses import error_response, json_response
 from proxy.server.sinks import AnswerSink, ClientStream, CollectSink, ResponseSink, as_gateway_error
 from proxy.telemetry import request as telemetry
 from proxy.translate.answer import client_answer, refuse_failure
-from proxy.translate.mapping import Scope
+from proxy.translate.mapping import FieldProblem, Scope, header_values
 from proxy.translate.plan import Route, StreamSource, StreamTarget, UpstreamPlan
 from proxy.translate.request import Question, build_request
 from proxy.translate.stream import StreamReader, StreamTranslator, collected
@@ -91,7 +91,9 @@ class RequestRun:
         async with AsyncExitStack() as stack:
             if route.exclusive and self._lease is not None:
                 lock = self._exclusive.setdefault((self._lease.address, route.name), asyncio.Lock())
+                asked = self._facilities.clock()
                 await stack.enter_async_context(lock)
+                self._metrics.spent("queue", self._facilities.clock() - asked)
             bodies = await self._bodies()
             if route.source is not None and route.target is not None:
                 return await self._stream(route.source, route.target, bodies[0])
@@ -118,12 +120,15 @@ class RequestRun:
             )
             if self._request.version >= (1, 1):
                 response.enable_chunked_encoding()
+            else:
+                response.force_close()  # the end of the connection is the only end that such a stream has
             self._sent = response
             writer = await response.prepare(self._request)
             if not isinstance(writer, StreamWriter):
                 raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")
             sink.attach(writer)
             error = await sink.done
+            lease.release(_verdict(error, cancelled=False))  # the worker is free; its client may still be reading
             await sink.drained()
             await response.write_eof()
         except BaseException:
@@ -203,7 +208,8 @@ class RequestRun:
         self._scope["worker"] = _worker_document(facts, name)
 
     def _unknown(self, name: str, kind: Kind | None) -> GatewayError:
-        known = sorted({row.model for row in self._facilities.fleet.models() if kind is None or row.kind == kind})
+        rows = [row for row in self._facilities.directory.models() if isinstance(row, dict)]
+        known = sorted({str(row["model"]) for row in rows if kind is None or row["kind"] == kind})
         names = ", ".join(known[:20]) or "none"
         return GatewayError("model_unknown", f"model: no worker serves '{name}'; known models: {names}", field="model")
 
@@ -234,6 +240,7 @@ class RequestRun:
             await self._finish(sink, plan, question.body, seconds=QUESTION_SECONDS)
             return _json(sink.answer, lease.address)
         except GatewayError as error:
+            self._facilities.metrics.upstream_error(lease.address, error.kind)
             log.warning("a worker did not answer a question", extra={"step": question.step, "reason": error.message})
             return None
 
@@ -254,27 +261,31 @@ class RequestRun:
 
     async def _open(self, sink: ResponseSink, plan: UpstreamPlan, body: Json, seconds: float | None = None) -> None:
         facilities = self._facilities
-        address = self._held().address
-        timeouts = facilities.timeouts(self._model)
+        lease = self._held()
+        address = lease.address
+        limits = facilities.timeouts(lease.facts.model)
         if seconds is not None:
-            timeouts = Timeouts(min(timeouts.connect, seconds), seconds, seconds, seconds)
-        headers = {name: str(read(self._scope)) for name, read in plan.headers.items()}
-        headers.setdefault("Content-Type", "application/json")
+            most = (min(limit, seconds) for limit in (limits.connect, limits.first, limits.idle, limits.total))
+            limits = Timeouts(*most)
+        try:
+            headers = {"Content-Type": "application/json", **header_values(plan.headers, self._scope)}
+        except (FieldProblem, ExpressionError) as problem:
+            raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
         begun = facilities.clock()
         try:
-            sink.exchange = await facilities.pool.open(
+            exchange = await facilities.pool.open(
                 Target.parse(address),
                 method=plan.method,
                 path=plan.path,
                 headers=headers,
                 body=orjson.dumps(body),
-                timeouts=timeouts,
+                timeouts=limits,
                 sink=sink,
             )
         except UpstreamError as error:
-            facilities.metrics.upstream_error(address, error.kind)
             facilities.trouble(address)
             raise as_gateway_error(error) from None
+        sink.opened(exchange)
         self._metrics.spent("connect", facilities.clock() - begun)
 
     def _plan(self) -> UpstreamPlan:

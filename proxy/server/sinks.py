@@ -7,6 +7,7 @@ the upstream, see `ClientStream`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -70,6 +71,12 @@ class ResponseSink:
         """The exchange failed; what the request's result is then."""
         return error
 
+    def opened(self, exchange: Exchange) -> None:
+        """The exchange is under way; what came with its head may have ended it already."""
+        self.exchange = exchange
+        if self.done.done():
+            exchange.close()
+
     def on_head(self, head: ResponseHead) -> None:
         """Called by the upstream."""
         if head.status != 200:
@@ -78,11 +85,12 @@ class ResponseSink:
     def on_data(self, data: bytes) -> None:
         """Called by the upstream for each read."""
         self.received_bytes += len(data)
-        if self._refused is not None:
-            if len(self._refusal) < ERROR_TEXT_MAX:
-                self._refusal += data
-            return
         if self.done.done():
+            return
+        if self._refused is not None:
+            self._refusal += data
+            if len(self._refusal) > ERROR_TEXT_MAX:
+                self._end(self._refusal_error(self._refused))
             return
         begun = time.perf_counter()
         try:
@@ -101,9 +109,7 @@ class ResponseSink:
         if self.done.done():
             return
         if self._refused is not None:
-            text = self._refusal.decode("utf-8", "replace").strip()[:ERROR_TEXT_MAX]
-            message = f"the worker {self._address} answered HTTP {self._refused.status}{': ' if text else ''}{text}"
-            self._end(GatewayError("upstream_status", message))
+            self._end(self._refusal_error(self._refused))
             return
         try:
             frames = self._decoder.finish()
@@ -121,6 +127,11 @@ class ResponseSink:
     def on_error(self, error: UpstreamError) -> None:
         """Called by the upstream."""
         self._end(as_gateway_error(error))
+
+    def _refusal_error(self, head: ResponseHead) -> GatewayError:
+        text = self._refusal.decode("utf-8", "replace").strip()[:ERROR_TEXT_MAX]
+        message = f"the worker {self._address} answered HTTP {head.status}{': ' if text else ''}{text}"
+        return GatewayError("upstream_status", message)
 
     def _observe(self, count: int) -> None:
         self.received_frames += count
@@ -263,7 +274,9 @@ class ClientStream(ResponseSink):
         if self.exchange is not None:
             self.exchange.pause()
         try:
-            await writer.drain()
+            # A client that leaves meanwhile ends its handler, which ends everything else.
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
         finally:
             self._draining = None
             if self.exchange is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from proxy.errors import GatewayError, Kind
 from proxy.expr import ExpressionError
-from proxy.translate.mapping import OMIT, FieldProblem, Scope, Value, truthy
+from proxy.translate.mapping import OMIT, FieldProblem, Scope, Value, shown, truthy
 from proxy.translate.plan import Check, Route, Step
 from proxy.types import Json
 
@@ -78,6 +78,7 @@ def _bodies(route: Route, scope: Scope) -> list[Json]:
         return [_value(plan.body, scope)]
     items = plan.batch.items(scope)
     if not isinstance(items, list):
-        raise GatewayError("internal", f"{route.place}: batch.of must give an array")
+        message = f"the request does not fit the rule '{route.name}': expected an array to ask for in parts, got"
+        raise GatewayError("invalid_request", f"{message} {shown(items)}")
     slices = [items[start : start + plan.batch.size] for start in range(0, len(items), plan.batch.size)]
     return [_value(plan.body, {**scope, "batch": part}) for part in slices]

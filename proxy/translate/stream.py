@@ -179,7 +179,7 @@ class StreamTranslator:
         text = reader.final_text() if final else reader.flow.advance()
         scope["new_text"] = new = text[self._sent_length :]
         scope["text"] = new if target.mode == "incremental" else text
-        self._sent_length = max(self._sent_length, len(text))
+        self._sent_length = len(text)
         scope["chunk"] = reader.chunk
         scope["finish"] = reader.finish
         scope["usage"] = reader.usage

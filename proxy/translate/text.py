@@ -2,7 +2,7 @@
 (incremental).
 
 Cumulative text from a model server is not simply growing. A character whose bytes are not all there yet shows as U+FFFD
-at the end and is replaced by the next chunk (FastChat 0.2.36 decodes all tokens again for each chunk); a server may cut
+at the end and is replaced by the next chunk (workers that decode all tokens again for each chunk); a server may cut
 a stop string off again, or send an empty text last. A client that slices by the length it has seen, as DB-GPT's API
 server does, would lose or double characters. So what is shown grows only: its end is held back while it may still
 change.
@@ -78,7 +78,7 @@ class TextFlow:
         """The final text. `last` is the text of the finishing chunk, which may be shorter than an earlier one.
 
         The shorter text is right where what it lost is a stop string, or the beginning of one; else the loss is the
-        worker's fault (FastChat's cllm worker ends with an empty text, vLLM 0.3 cuts the last token) and the longest
+        worker's fault (one kind of worker ends with an empty text, vLLM 0.3 cuts the last token) and the longest
         text stands.
         """
         text = self._longest

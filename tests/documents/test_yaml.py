@@ -25,7 +25,23 @@ def mistakes(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "word",
-    ["on", "off", "yes", "no", "On", "NO", "y", "n", "12:30", "1:2:3", "2024-01-02", "2024-01-02T03:04:05Z", "="],
+    [
+        "on",
+        "off",
+        "yes",
+        "no",
+        "On",
+        "NO",
+        "y",
+        "n",
+        "12:30",
+        "e5",
+        "-E0",
+        "1:2:3",
+        "2024-01-02",
+        "2024-01-02T03:04:05Z",
+        "=",
+    ],
 )
 def test_a_word_that_other_readers_change_stays_text(word: str) -> None:
     """What a plain load turns into a boolean, a number of minutes or a date is the text that was written."""
@@ -222,6 +238,8 @@ def test_json_is_read_as_it_is(value: Json) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(), max_size=60) | st.text("ab:-[]{},&*!|>'\"%@`#?~<0123.e \n\t", max_size=40))
 @example("\ud800")
+@example("E0")
+@example("-.e1")
 @example("%TAG ! tag:%FF\n--- !x")
 @example("? - :\n")
 def test_any_text_is_read_or_refused(text: str) -> None:

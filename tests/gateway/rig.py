@@ -34,6 +34,16 @@ def shipped() -> RuleSet:
     return read_rules([])
 
 
+def asked(worker: DemoWorker) -> list[tuple[str, JsonObject]]:
+    """What came to a worker beside the question how it is, which the gateway puts to it all the time."""
+    return [(path, body) for path, body in worker.requests if path != "/worker_get_status"]
+
+
+async def looked_at(worker: DemoWorker) -> None:
+    """Wait until the gateway's watch over a worker has asked for the last time before its long interval."""
+    await until(lambda: len(worker.requests) - len(asked(worker)) > 1, lambda: f"not watched: {worker.requests}")
+
+
 class Rig:
     """A running gateway; `listen` is where clients call it."""
 
@@ -78,6 +88,11 @@ class Rig:
             if name == "gateway_upstream_errors_total"
         }
 
+    async def down(self) -> None:
+        """Wait until the gateway knows that its workers cannot answer."""
+        fleet = self.gateway.fleet
+        await until(lambda: not any(view.up for view in fleet.workers()), lambda: f"still up: {fleet.workers()}")
+
     async def quiet(self) -> None:
         """Wait until nothing is under way; AssertionError names what still is after a while."""
         busy: list[str] = []
@@ -98,6 +113,12 @@ class Rig:
             if family.name == "gateway_in_flight":
                 found += [f"{s.labels} in flight {s.value}" for s in family.samples if s.value]
         return found + [task.get_name() for task in asyncio.all_tasks() if _of_a_request(task)]
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _of_a_request(task: asyncio.Task[object]) -> bool:
@@ -129,9 +150,16 @@ class Faults(logging.Handler):
 
 @contextlib.asynccontextmanager
 async def running(
-    *workers: str, rules: Path | None = None, faults_expected: bool = False, **settings: object
+    *workers: str,
+    rules: Path | None = None,
+    faults_expected: bool = False,
+    busy_at_end: bool = False,
+    **settings: object,
 ) -> AsyncIterator[Rig]:
-    """A gateway in front of these workers; afterwards everything is back to nought and nothing was left or logged."""
+    """A gateway in front of these workers; afterwards everything is back to nought and nothing was left or logged.
+
+    faults_expected: errors in the log are; busy_at_end: the gateway is stopped with requests under way.
+    """
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     faults = Faults()
@@ -150,12 +178,15 @@ async def running(
         async with RunningGateway(Settings.model_validate(given), chosen).serve() as gateway:
             rig = Rig(gateway)
             yield rig
-            await rig.quiet()
+            if not busy_at_end:
+                await rig.quiet()
             seen = await rig.scrape()
             ended = sum(v for (name, _), v in seen.items() if name == "gateway_requests_total")
             timed = sum(v for (name, _), v in seen.items() if name == "gateway_request_duration_seconds_count")
             assert ended == timed, "a request was counted twice, or never"
+        assert rig.busy() == []
         assert gateway.pool.open_now == 0
+        before.add(_this_task())
         await until(lambda: asyncio.all_tasks() <= before, lambda: f"left: {asyncio.all_tasks() - before}")
     finally:
         logging.getLogger().removeHandler(faults)
@@ -192,8 +223,10 @@ async def with_demo(*models: str, **options: float) -> AsyncIterator[tuple[Rig, 
 
 
 @contextlib.asynccontextmanager
-async def with_script(path: str, part: Part, **settings: object) -> AsyncIterator[tuple[Rig, ScriptedWorker]]:
+async def with_script(
+    path: str, part: Part, *, serves: list[str] | None = None, **settings: object
+) -> AsyncIterator[tuple[Rig, ScriptedWorker]]:
     """A gateway in front of one worker that answers well, except on `path`."""
-    async with scripted({path: part}) as worker, running(worker.address, **settings) as rig:
+    async with scripted({path: part}, serves) as worker, running(worker.address, **settings) as rig:
         worker.arm()
         yield rig, worker

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from proxy.backends.functions import rule_functions
+from proxy.documents import DocumentError
+from proxy.limits import PACK_MAX_FILES, YAML_MAX_BYTES
+from proxy.ruleset import load_rules, run_tests, shipped_rules
+
+FUNCTIONS = rule_functions()
+ROUTE = "route: {0}\ndescription: x\nmatch: {{method: GET, path: /{0}}}\nanswer: {{body: {{value: 1}}}}\n"
+ERRORS = "kinds: {default: {status: 500}}\nbody: {fields: {detail: error.message}}\n"
+
+
+def write(folder: Path, name: str, **routes: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pack.yaml").write_text(f"pack: {name}\ndescription: x\nexamples: [try {name}]\n", encoding="utf-8")
+    (folder / "errors.yaml").write_text(ERRORS, encoding="utf-8")
+    for route, text in routes.items():
+        (folder / f"{route}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def mistakes(*paths: Path) -> list[str]:
+    with pytest.raises(DocumentError) as caught:
+        load_rules(paths, FUNCTIONS)
+    return [f"{Path(entry.file).name}: {entry.message}" for entry in caught.value.diagnostics]
+
+
+def test_the_shipped_packs_have_no_mistake_and_pass_their_own_tests() -> None:
+    """What comes with the program loads, and every route has at least one test that passes."""
+    rules = load_rules([shipped_rules()], FUNCTIONS)
+    outcomes = list(run_tests(rules.tests))
+    assert [(outcome.test.test.name, outcome.problems) for outcome in outcomes if outcome.problems] == []
+    assert {route.name for route in rules.table.routes} == {outcome.test.route.name for outcome in outcomes}
+
+
+def test_packs_and_folders_of_packs(tmp_path: Path) -> None:
+    """A path is a pack or holds packs; routes may stand in folders of their own; hidden files are an editor's."""
+    one = write(tmp_path / "many/one", "one", a=ROUTE.format("a"))
+    write(one / "inner", "ignored", b=ROUTE.format("b"))
+    for name in ("pack.yaml", "errors.yaml"):
+        (one / "inner" / name).unlink()
+    (one / ".hidden.yaml").write_text("[", encoding="utf-8")
+    write(tmp_path / "many/two", "two", a=ROUTE.format("c"))
+    three = write(tmp_path / "three", "three", a=ROUTE.format("d"))
+    rules = load_rules([tmp_path / "many", three], FUNCTIONS)
+    assert rules.packs == ("one", "two", "three")
+    assert [route.name for route in rules.table.routes] == ["a", "b", "c", "d"]
+    assert rules.examples == ("try one", "try two", "try three")
+
+
+def test_two_packs_of_one_name_or_one_path_are_a_mistake(tmp_path: Path) -> None:
+    """Across packs too, a request has one route."""
+    first = write(tmp_path / "first", "same", a=ROUTE.format("a"))
+    second = write(tmp_path / "second", "same", a=ROUTE.format("a"))
+    assert mistakes(first, second) == [
+        f"a.yaml: GET /a is taken by the route 'a' at {first / 'a.yaml'}:1 already",
+        f"a.yaml: a second route of this pack is named 'a'; first at {first / 'a.yaml'}:1",
+        "pack.yaml: a second pack is named 'same'",
+    ]
+
+
+def test_what_is_no_pack(tmp_path: Path) -> None:
+    """A folder without packs, a file, and a path that leads nowhere are told apart from an empty rule set."""
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "file.yaml").write_text("route: x\n", encoding="utf-8")
+    assert mistakes(tmp_path / "plain", tmp_path / "file.yaml", tmp_path / "nowhere") == [
+        "file.yaml: there is no such folder; expected a rule pack or a folder of packs",
+        "nowhere: there is no such folder; expected a rule pack or a folder of packs",
+        "plain: no pack.yaml here or one level below",
+    ]
+
+
+def test_sizes_are_bounded(tmp_path: Path) -> None:
+    """A file and a pack that nobody wrote by hand are refused unread."""
+    pack = write(tmp_path / "big", "big", a=ROUTE.format("a") + "#" * YAML_MAX_BYTES)
+    assert mistakes(pack) == [f"a.yaml: the file is over the limit of {YAML_MAX_BYTES} bytes"]
+    for number in range(PACK_MAX_FILES):
+        (pack / f"r{number}.yaml").write_text("[", encoding="utf-8")
+    assert mistakes(pack) == [f"big: {PACK_MAX_FILES + 1} files in one pack; the limit is {PACK_MAX_FILES}"]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A folder or a dangling link in the place of a file is one sentence."""
+    pack = write(tmp_path / "odd", "odd", a=ROUTE.format("a"))
+    (pack / "b.yaml").symlink_to(pack / "gone")
+    (pack / "c.yaml").mkdir()
+    assert mistakes(pack) == [
+        "b.yaml: cannot be read: No such file or directory",
+        "c.yaml: cannot be read: Is a directory",
+    ]
+
+
+LIKE = """
+route: {0}
+description: x
+match: {{method: POST, path: /{0}}}
+like: base
+{1}
+"""
+BASE = """
+route: base
+description: x
+match: {method: POST, path: /base}
+worker: {kind: llm, model: body.model, exclusive: true}
+steps: [{set: prompt, value: body.prompt}]
+request: {path: /x, body: {fields: {prompt: steps.prompt}}}
+stream:
+  from: {framing: nul, text: cumulative, missing_finish: stop, read: {text: chunk.text}}
+  to: {framing: nul, text: cumulative, chunk: {fields: {text: text}}}
+"""
+
+
+def test_a_route_like_another_shares_all_but_how_it_answers(tmp_path: Path) -> None:
+    """One request with several answers is written once, as a stream of another kind or as one answer."""
+    pack = write(
+        tmp_path / "like",
+        "like",
+        a_whole=LIKE.format("whole", "answer: {body: {fields: {text: text, asked: steps.prompt}}}"),
+        b_lines=LIKE.format(
+            "lines", "stream: {to: {framing: ndjson, text: incremental, chunk: {fields: {text: text}}}}"
+        ),
+        c_base=BASE,
+    )
+    errors = ERRORS + "frame: {fields: {text: error.message}}\nstream_status: 200\n"
+    (pack / "errors.yaml").write_text(errors, encoding="utf-8")
+    rules = load_rules([pack], FUNCTIONS)
+    routes = {route.name: route for route in rules.table.routes}
+    base = routes["base"]
+    for other in (routes["whole"], routes["lines"]):
+        assert (other.kind, other.model, other.steps, other.upstream) == (
+            base.kind,
+            base.model,
+            base.steps,
+            base.upstream,
+        )
+        assert (other.source, other.exclusive, other.selection) == (base.source, True, "lease")
+    assert routes["whole"].target is None
+    assert routes["lines"].target is not None
+    assert (routes["whole"].errors_as_frame, routes["lines"].errors_as_frame) == (False, True)
+
+
+def test_the_documented_rule_works(tmp_path: Path) -> None:
+    """The example of the rule language's description compiles, and the test beside it passes."""
+    text = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    route, tests = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    pack = write(tmp_path / "docs", "docs", route=route + tests)
+    errors = ERRORS + "frame: {fields: {text: error.message}}\nstream_status: 200\n"
+    (pack / "errors.yaml").write_text(errors, encoding="utf-8")
+    (pack / "pack.yaml").write_text("pack: docs\ndescription: x\nsample: {model: vicuna}\n", encoding="utf-8")
+    rules = load_rules([pack], FUNCTIONS)
+    assert [outcome.problems for outcome in run_tests(rules.tests)] == [()]
