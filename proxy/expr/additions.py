@@ -246,9 +246,9 @@ def _without_suffix(text: str, suffix: str) -> Json:
     returns="object | null",
     doc="The value where it is an object in which each of these names has a whole number; null otherwise.",
     examples=[
-        ("with_integers(`{\"a\": 1}`, `[\"a\"]`)", {"a": 1}),
-        ("with_integers(`{}`, `[\"a\"]`)", None),
-        ("with_integers(`[1]`, `[\"a\"]`)", None),
+        ('with_integers(`{"a": 1}`, `["a"]`)', {"a": 1}),
+        ('with_integers(`{}`, `["a"]`)', None),
+        ('with_integers(`[1]`, `["a"]`)', None),
     ],
 )
 def _with_integers(value: Json, names: list[Json]) -> Json:

@@ -24,20 +24,22 @@ class Expression:
 
     `path`: the names when the expression is only `a.b.c` (quoted names count), else None. `roots`: the top-level names
     it reads. `reads_everything`: it also uses the document as a whole, so `roots` is not all that it depends on.
+    `evaluate` is the bare closure, for where every call counts: beside ExpressionError it can raise RecursionError,
+    when values nested as deep as Python's stack are compared.
     """
 
-    __slots__ = ("_evaluate", "path", "reads_everything", "roots", "source")
+    __slots__ = ("evaluate", "path", "reads_everything", "roots", "source")
 
     def __init__(self, source: str, tree: Node, evaluate: Evaluate) -> None:
         self.source = source
         self.path = path_of(tree)
         self.roots, self.reads_everything = reads_of(tree)
-        self._evaluate = evaluate
+        self.evaluate = evaluate
 
     def __call__(self, document: Json) -> Json:
         """Return the answer, which may share structure with `document`: do not change it. Raises ExpressionError."""
         try:
-            return self._evaluate(document)
+            return self.evaluate(document)
         except RecursionError as error:
             raise ExpressionError("a value is nested too deeply to be compared") from error
 

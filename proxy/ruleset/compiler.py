@@ -9,12 +9,12 @@ from typing import NamedTuple, get_args
 
 from proxy.documents import Diagnostic, Document, suggestion
 from proxy.errors import KINDS, GatewayError, Kind
-from proxy.expr import ExpressionError, FunctionRegistry
+from proxy.expr import FunctionRegistry
 from proxy.framing import FRAMINGS, Framing
 from proxy.ruleset.documents import ErrorsDoc, FromDoc, PackDoc, RouteDoc, StepDoc, StreamDoc, TestDoc
 from proxy.ruleset.expressions import Workshop
 from proxy.translate.errors import error_answer, error_frame
-from proxy.translate.mapping import FieldProblem, Read
+from proxy.translate.mapping import RULE_FAILURES, OmitNull, Read, Value
 from proxy.translate.plan import (
     Answer,
     Batch,
@@ -107,11 +107,11 @@ def _try_errors(shop: Workshop, table: ErrorTable) -> None:
             error = GatewayError(kind, "a message", field=name, upstream_code=code)
             try:
                 error_answer(table, error)
-            except (ExpressionError, FieldProblem) as problem:
+            except RULE_FAILURES as problem:
                 return shop.mistake(("body",), f"an error of the kind {kind} cannot be told: {problem}")
             try:
                 error_frame(table, error, "")
-            except (ExpressionError, FieldProblem) as problem:
+            except RULE_FAILURES as problem:
                 return shop.mistake(("frame",), f"an error of the kind {kind} cannot be told: {problem}")
     return None
 
@@ -295,13 +295,19 @@ def _source(shop: Workshop, doc: FromDoc) -> StreamSource:
         framing=_framing(shop, doc.framing, (*path, "framing")),
         mode=doc.text,
         text=shop.read(read.text, (*inner, "text"), READ),
-        finish=None if read.finish is None else shop.value(read.finish, (*inner, "finish"), READ, "finish"),
-        usage=None if read.usage is None else shop.value(read.usage, (*inner, "usage"), READ, "usage"),
+        finish=None if read.finish is None else _nullable(shop.value(read.finish, (*inner, "finish"), READ, "finish")),
+        usage=None if read.usage is None else _nullable(shop.value(read.usage, (*inner, "usage"), READ, "usage")),
         error_code=shop.optional(read.error_code, (*inner, "error_code"), READ),
         error_message=shop.optional(read.error_message, (*inner, "error_message"), READ),
         stops=shop.optional(doc.stops, (*path, "stops"), REQUEST),
+        prefix=shop.optional(doc.prefix, (*path, "prefix"), REQUEST),
         missing_finish=doc.missing_finish,
     )
+
+
+def _nullable(value: Value) -> Value:
+    """For places where null and absence are the same, and which are read for every chunk."""
+    return value.inner if isinstance(value, OmitNull) else value
 
 
 def _target(shop: Workshop, stream: StreamDoc) -> StreamTarget | None:

@@ -189,6 +189,7 @@ class FromDoc(Strict):
     text: Mode
     read: ReadDoc
     stops: Text | None = None
+    prefix: Text | None = None
     missing_finish: Text | None = None
 
 

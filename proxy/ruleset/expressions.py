@@ -68,7 +68,8 @@ class Workshop:
 
     def read(self, source: str, path: Path, roots: frozenset[str]) -> Read:
         """As `expression`, for places that need only to read."""
-        return self.expression(source, path, roots) or _nothing
+        expression = self.expression(source, path, roots)
+        return _nothing if expression is None else expression.evaluate
 
     def optional(self, source: str | None, path: Path, roots: frozenset[str]) -> Read | None:
         """As `read`, for an expression that may be left out."""
@@ -101,10 +102,10 @@ class Workshop:
         if spec.where is not None:
             body = mapping.when(self.read(spec.where, (*path, "where"), inner), body)
         name = spec.name or (_label(source, label) if source else label)
-        value = mapping.each(source or _nothing, name, body)
+        value = mapping.each(source.evaluate if source else _nothing, name, body)
         if spec.when is not None:
             value = mapping.when(self.read(spec.when, (*path, "when"), roots), value)
-        return value if spec.null == "keep" else mapping.omit_null(value)
+        return value if spec.null == "keep" else mapping.OmitNull(value)
 
     def _one(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> Value:
         value, label = self._source(spec, path, roots, spec.name or label)
@@ -118,13 +119,13 @@ class Workshop:
         if spec.one_of is not None:
             value = mapping.on_value(value, mapping.one_of(label, spec.one_of))
         if "default" in spec.model_fields_set:
-            value = mapping.with_default(value, mapping.constant(spec.default))
+            value = mapping.with_default(value, mapping.Constant(spec.default))
         if spec.clamp is not None:
             value = mapping.on_value(value, self._clamp(spec.clamp, (*path, "clamp"), roots))
         if spec.required:
             value = mapping.required(value, label, expected)
         if spec.null != "keep" and "value" not in spec.model_fields_set:
-            value = mapping.omit_null(value)
+            value = mapping.OmitNull(value)
         if spec.when is not None:
             value = mapping.when(self.read(spec.when, (*path, "when"), roots), value)
         return value
@@ -140,8 +141,8 @@ class Workshop:
                 if expression.path is None:
                     self.mistake(place, "null: refuse needs a plain path such as body.temperature")
                 else:
-                    return mapping.refuse_null(expression, expression.path, label), label
-            return expression, label
+                    return mapping.refuse_null(expression.evaluate, expression.path, label), label
+            return expression.evaluate, label
         if spec.fields is not None:
             pairs = [
                 (name, self.value(child, (*path, "fields", name), roots, name)) for name, child in spec.fields.items()
@@ -150,7 +151,7 @@ class Workshop:
         if spec.items is not None:
             items = [self.value(child, (*path, "items", index), roots, label) for index, child in enumerate(spec.items)]
             return mapping.list_of(items), label
-        return mapping.constant(spec.value), label
+        return mapping.Constant(spec.value), label
 
     def _table(self, spec: SpecDoc, path: Path) -> dict[str, Json]:
         if isinstance(spec.table, dict):

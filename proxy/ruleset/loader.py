@@ -14,7 +14,7 @@ from proxy.expr import FunctionRegistry
 from proxy.limits import PACK_MAX_FILES, YAML_MAX_BYTES
 from proxy.ruleset.compiler import Pack, compile_errors, compile_pack, compile_route
 from proxy.ruleset.documents import ErrorsDoc, PackDoc, RouteDoc, TestDoc
-from proxy.translate.mapping import constant
+from proxy.translate.mapping import Constant
 from proxy.translate.plan import ErrorEntry, ErrorTable, Route
 from proxy.translate.routes import RouteTable, path_shape
 
@@ -112,7 +112,7 @@ def _load_pack(folder: Path, functions: FunctionRegistry, mistakes: list[Diagnos
     errors = _load_errors(folder / ERRORS_FILE, functions, mistakes)
     if errors is None:
         pack = pack._replace(complete=False)
-        errors = ErrorTable({}, ErrorEntry(500, None), constant(None), None, None)
+        errors = ErrorTable({}, ErrorEntry(500, None), Constant(None), None, None)
     files = _rule_files(folder, mistakes)
     reads = [read for file in files if (read := _read_as(file, RouteDoc, mistakes)) is not None]
     # A route may be like one that stands in a later file, and one that failed may be the one that is missed.

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import orjson
 
 from proxy.errors import GatewayError
-from proxy.expr import ExpressionError
 from proxy.framing import FramingError
 from proxy.limits import FRAME_MAX_BYTES
 from proxy.ruleset.documents import ExpectDoc, GivenDoc
 from proxy.ruleset.loader import RouteTest
 from proxy.translate.answer import client_answer, refuse_failure
-from proxy.translate.mapping import FieldProblem, Scope, shown
+from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
 from proxy.translate.request import build_request
 from proxy.translate.stream import StreamReader, StreamTranslator, collected
@@ -55,7 +54,7 @@ def _problems(test: RouteTest) -> Iterator[str]:
     except GatewayError as error:
         yield from _error_problems(expect, error)
         return
-    except (ExpressionError, FieldProblem) as error:
+    except RULE_FAILURES as error:
         yield f"the rule failed: {error}"
         return
     if expect.error is not None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from proxy.errors import GatewayError
-from proxy.expr import ExpressionError
 from proxy.limits import ERROR_TEXT_MAX
-from proxy.translate.mapping import OMIT, FieldProblem, Scope, header_values, shown, truthy
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope, header_values, shown, truthy
 from proxy.translate.plan import Answer, Route, UpstreamPlan
 from proxy.types import Json
 
@@ -30,7 +29,7 @@ def refuse_failure(plan: UpstreamPlan, scope: Scope, answer: Json) -> None:
         if code is None or code == 0:  # false too
             return
         message = plan.failure_message(seen) if plan.failure_message is not None else None
-    except ExpressionError as problem:
+    except RULE_FAILURES as problem:
         raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
     number = code if isinstance(code, int) and not isinstance(code, bool) else None
     text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
@@ -43,7 +42,7 @@ def client_answer(route: Route, scope: Scope) -> ClientAnswer:
         raise GatewayError("internal", f"the rule at {route.place} gives no answer")
     try:
         return _mapped(route.answer, scope)
-    except (FieldProblem, ExpressionError) as problem:
+    except RULE_FAILURES as problem:
         if route.upstream is not None:
             raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
         raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
+from proxy.expr import ExpressionError
 from proxy.types import Json, JsonObject
 
 Scope = JsonObject
@@ -46,6 +47,11 @@ class FieldProblem(Exception):
         return FieldProblem(f"{outer}{joint}{self.field}", self.message, out_of_range=self.out_of_range)
 
 
+# Whatever a rule can fail with at run time: a value it refuses, an expression that does not fit, a value nested too
+# deep.
+RULE_FAILURES: Final = (FieldProblem, ExpressionError, RecursionError)
+
+
 def shown(value: Json) -> str:
     """A value as an error message shows it: short, and never a whole prompt."""
     if isinstance(value, str):
@@ -66,20 +72,48 @@ def _is_number(value: Json) -> bool:
 # --- sources
 
 
-def constant(value: Json) -> Value:
-    """Always `value`."""
-    return lambda scope: value
+class Constant:
+    """Always the same value; an object that has it as a field is copied with it in place."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Json) -> None:
+        self.value = value
+
+    def __call__(self, scope: Scope) -> Json:
+        return self.value
+
+
+class OmitNull:
+    """Leaves a null out: what is not said is not sent. An object that has it as a field does that itself."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Value) -> None:
+        self.inner = inner
+
+    def __call__(self, scope: Scope) -> Json | Omit:
+        found = self.inner(scope)
+        return OMIT if found is None else found
 
 
 def object_of(fields: Sequence[tuple[str, Value]]) -> Value:
-    """An object with one key for each field that is not left out, in the order of the rule."""
-    pairs = tuple(fields)
+    """An object with one key for each field that is not left out; constants come first, then the order of the rule.
+
+    This runs for every chunk of every stream, so what is known beforehand is not asked again.
+    """
+    constants = {name: value.value for name, value in fields if isinstance(value, Constant)}
+    others = tuple(
+        (name, value.inner, True) if isinstance(value, OmitNull) else (name, value, False)
+        for name, value in fields
+        if not isinstance(value, Constant)
+    )
 
     def build(scope: Scope) -> Json:
-        result: JsonObject = {}
-        for name, value in pairs:
+        result = constants.copy()
+        for name, value, omits_null in others:
             item = value(scope)
-            if item is not OMIT:
+            if item is not OMIT and (item is not None or not omits_null):
                 result[name] = item
         return result
 
@@ -169,16 +203,6 @@ def required(value: Value, label: str, expected: str) -> Value:
         if found is None or found is OMIT:
             raise FieldProblem(label, f"is missing; expected {expected}")
         return found
-
-    return build
-
-
-def omit_null(value: Value) -> Value:
-    """Leave a null out: what is not said is not sent."""
-
-    def build(scope: Scope) -> Json | Omit:
-        found = value(scope)
-        return OMIT if found is None else found
 
     return build
 

@@ -106,7 +106,7 @@ class UpstreamPlan:
 
 @dataclass(frozen=True)
 class StreamSource:
-    """How the worker's stream is read: its framing, and what each frame means."""
+    """How the worker's stream is read: its framing, and what each frame means. prefix: text before the worker's own."""
 
     framing: Framing
     mode: Mode
@@ -116,6 +116,7 @@ class StreamSource:
     error_code: Read | None
     error_message: Read | None
     stops: Read | None
+    prefix: Read | None
     missing_finish: str | None
 
 

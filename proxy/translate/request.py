@@ -11,8 +11,7 @@ from collections.abc import Generator
 from typing import NamedTuple
 
 from proxy.errors import GatewayError, Kind
-from proxy.expr import ExpressionError
-from proxy.translate.mapping import OMIT, FieldProblem, Scope, Value, shown, truthy
+from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Scope, Value, shown, truthy
 from proxy.translate.plan import Check, Route, Step
 from proxy.types import Json
 
@@ -47,7 +46,7 @@ def build_request(route: Route, scope: Scope) -> Generator[Question, Json, list[
     except FieldProblem as problem:
         kind: Kind = "out_of_range" if problem.out_of_range else "invalid_request"
         raise GatewayError(kind, str(problem), field=problem.field) from None
-    except ExpressionError as problem:
+    except RULE_FAILURES as problem:
         raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
 
 
@@ -61,7 +60,7 @@ def _run(step: Step, scope: Scope) -> Generator[Question, Json, Json]:
         return None
     try:
         return step.call.result({**scope, "upstream": answer})
-    except ExpressionError:
+    except RULE_FAILURES:
         return None
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from proxy.expr import ExpressionError
-from proxy.translate.mapping import Read, Scope, truthy
+from proxy.translate.mapping import RULE_FAILURES, Read, Scope, truthy
 from proxy.translate.plan import ErrorTable, Route
 
 _PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
@@ -113,7 +112,7 @@ def choose(candidates: Iterable[PathMatch], headers: Mapping[str, str], scope: S
 def _holds(condition: Read, scope: Scope) -> bool:
     try:
         return truthy(condition(scope))
-    except ExpressionError:
+    except RULE_FAILURES:
         return False
 
 

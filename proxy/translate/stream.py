@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import orjson
 
 from proxy.errors import GatewayError
-from proxy.expr import ExpressionError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.errors import error_frame
-from proxy.translate.mapping import OMIT, FieldProblem, Scope, shown
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope, shown
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.text import TextFlow
 from proxy.types import Json, JsonObject
@@ -23,18 +22,18 @@ from proxy.types import Json, JsonObject
 class StreamReader:
     """What the frames of one worker's stream mean: text, finish, usage, error.
 
-    After each `read`, `chunk` is the frame and `finish` is set once the worker said why it ended. GatewayError where
-    the frame is broken or says that the worker failed. `notes` names what was repaired, for the metrics.
+    After each `read` the frame is `chunk` in `scope`, and `finish` is set once the worker said why it ended.
+    GatewayError where the frame is broken or says that the worker failed. `notes` names what was repaired, for the
+    metrics.
     """
 
-    __slots__ = ("_scope", "_source", "chunk", "finish", "flow", "frames", "last_text", "notes", "usage")
+    __slots__ = ("_source", "finish", "flow", "frames", "last_text", "notes", "scope", "usage")
 
     def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0) -> None:
         self._source = source
-        self._scope = dict(scope)
-        self.flow = TextFlow(source.mode, hold_back)
+        self.scope: Scope = dict(scope)
+        self.flow = TextFlow(source.mode, hold_back, _prefix(source, scope))
         self.notes: list[str] = self.flow.notes
-        self.chunk: JsonObject = {}
         self.finish: Json = None
         self.usage: Json = None
         self.last_text: str | None = None
@@ -50,8 +49,8 @@ class StreamReader:
             raise GatewayError("upstream_protocol", f"the worker sent a frame that is not JSON ({error})") from None
         if not isinstance(chunk, dict):
             raise GatewayError("upstream_protocol", f"the worker sent a frame that is not an object but {shown(chunk)}")
-        scope, source = self._scope, self._source
-        scope["chunk"] = self.chunk = chunk
+        scope, source = self.scope, self._source
+        scope["chunk"] = chunk
         self.frames += 1
         try:
             if source.error_code is not None:
@@ -69,7 +68,7 @@ class StreamReader:
             if source.finish is not None:
                 finish = source.finish(scope)
                 self.finish = None if finish is OMIT else finish
-        except (FieldProblem, ExpressionError) as problem:
+        except RULE_FAILURES as problem:
             raise GatewayError(
                 "upstream_protocol", f"the worker sent a frame that the rule cannot read: {problem}"
             ) from None
@@ -92,8 +91,8 @@ class StreamReader:
     def final_text(self) -> str:
         """The whole text, once `finish` is set."""
         try:
-            stops = self._source.stops(self._scope) if self._source.stops is not None else None
-        except ExpressionError as problem:
+            stops = self._source.stops(self.scope) if self._source.stops is not None else None
+        except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"the rule's stop strings cannot be read: {problem}") from None
         names = [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
         return self.flow.finish(self.last_text, names)
@@ -101,10 +100,20 @@ class StreamReader:
     def _raise_reported(self, code: Json) -> None:
         if code is None or code == 0 or code is False:
             return
-        message = self._source.error_message(self._scope) if self._source.error_message is not None else None
+        message = self._source.error_message(self.scope) if self._source.error_message is not None else None
         text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
         number = code if isinstance(code, int) and not isinstance(code, bool) else None
         raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
+
+
+def _prefix(source: StreamSource, scope: Scope) -> str:
+    try:
+        prefix = source.prefix(scope) if source.prefix is not None else None
+    except RULE_FAILURES as problem:
+        raise GatewayError("invalid_request", f"the rule's prefix cannot be read: {problem}") from None
+    if prefix is not None and not isinstance(prefix, str):
+        raise GatewayError("invalid_request", f"the rule's prefix is not a string but {shown(prefix)}")
+    return prefix or ""
 
 
 class StreamTranslator:
@@ -117,7 +126,6 @@ class StreamTranslator:
     __slots__ = (
         "_errors",
         "_finished",
-        "_scope",
         "_sent_length",
         "_target",
         "closed",
@@ -128,7 +136,6 @@ class StreamTranslator:
 
     def __init__(self, source: StreamSource, target: StreamTarget, errors: ErrorTable, scope: Scope) -> None:
         self.reader = StreamReader(source, scope, target.hold_back)
-        self._scope: Scope = dict(scope)
         self._target = target
         self._errors = errors
         self._sent_length = 0
@@ -175,17 +182,17 @@ class StreamTranslator:
         return self._target.framing.encode(frame) + self._target.framing.terminator
 
     def _emit(self, *, final: bool) -> bytes:
-        reader, scope, target = self.reader, self._scope, self._target
+        reader, target = self.reader, self._target
+        scope = reader.scope
         text = reader.final_text() if final else reader.flow.advance()
         scope["new_text"] = new = text[self._sent_length :]
         scope["text"] = new if target.mode == "incremental" else text
         self._sent_length = len(text)
-        scope["chunk"] = reader.chunk
         scope["finish"] = reader.finish
         scope["usage"] = reader.usage
         try:
             frame = target.chunk(scope)
-        except (FieldProblem, ExpressionError) as problem:
+        except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
         self._finished = final
         if frame is OMIT:
@@ -196,4 +203,9 @@ class StreamTranslator:
 
 def collected(reader: StreamReader) -> JsonObject:
     """What a collected stream gives to the answer mapping: `text`, `finish`, `usage` and the last frame as `chunk`."""
-    return {"text": reader.final_text(), "finish": reader.finish, "usage": reader.usage, "chunk": reader.chunk}
+    return {
+        "text": reader.final_text(),
+        "finish": reader.finish,
+        "usage": reader.usage,
+        "chunk": reader.scope.get("chunk"),
+    }

@@ -24,12 +24,13 @@ class TextFlow:
     source: how the worker sends it; hold_back: characters kept back besides a half character until the end, so that the
     finishing chunk always carries new text (DB-GPT 0.8.2's API server sends its finish event twice when it does not).
     `notes` has, once each, what happened to the text that a reader of the answer cannot see: `text_shrunk`,
-    `text_rewritten`.
+    `text_rewritten`. prefix: put before the worker's text.
     """
 
-    __slots__ = ("_hold_back", "_incremental", "_longest", "_shown", "notes")
+    __slots__ = ("_hold_back", "_incremental", "_longest", "_prefix", "_shown", "notes")
 
-    def __init__(self, source: Mode, hold_back: int = 0) -> None:
+    def __init__(self, source: Mode, hold_back: int = 0, prefix: str = "") -> None:
+        self._prefix = prefix
         self._incremental = source == "incremental"
         self._hold_back = hold_back
         self._longest = ""
@@ -38,13 +39,13 @@ class TextFlow:
 
     @property
     def whole(self) -> str:
-        """All the text that the worker has sent, as far as it stands."""
-        return self._longest
+        """All the text that there is, as far as it stands."""
+        return self._prefix + self._longest
 
     @property
     def shown(self) -> str:
         """The text that the client has been given so far."""
-        return self._shown
+        return self._prefix + self._shown if self._shown else ""
 
     def add(self, text: str) -> None:
         """Take the text of one chunk."""
@@ -72,7 +73,7 @@ class TextFlow:
             text = text[: -self._hold_back]
         if len(text) > len(self._shown):
             self._shown = text
-        return self._shown
+        return self._prefix + self._shown if self._prefix else self._shown
 
     def finish(self, last: str | None = None, stops: Sequence[str] = ()) -> str:
         """The final text. `last` is the text of the finishing chunk, which may be shorter than an earlier one.
@@ -88,7 +89,7 @@ class TextFlow:
                 text = last
                 self._longest = last
         self._shown = text
-        return text
+        return self._prefix + text
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
