@@ -33,7 +33,7 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class Facilities:
-    """table: the routes in force now; timeouts: by model; trouble: told the address of a worker that failed a request."""
+    """table: the routes in force now; timeouts: by model; trouble: told the address of a worker that failed."""
 
     table: Callable[[], RouteTable]
     fleet: Fleet

@@ -34,7 +34,7 @@ class ModelPortSites:
         return self._models.get(port)
 
     async def ensure(self, models: list[str]) -> None:
-        """Open a port for each model that has none. A port that is in use is skipped; without a free one a model shares."""
+        """Open a port for each model that has none. A port in use is skipped; a model for which none is free shares."""
         for model in models:
             while model not in self._ports and self._free:
                 port = self._free.pop()

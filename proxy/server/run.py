@@ -11,7 +11,6 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from proxy.errors import CALLER_KINDS, GatewayError
-from proxy.expr import ExpressionError
 from proxy.fleet.facts import Kind, ModelFacts, NoWorker, Outcome, UnknownModel
 from proxy.fleet.lease import Lease
 from proxy.framing import FRAMINGS
@@ -21,7 +20,7 @@ from proxy.server.responses import error_response, json_response
 from proxy.server.sinks import AnswerSink, ClientStream, CollectSink, ResponseSink, as_gateway_error
 from proxy.telemetry import request as telemetry
 from proxy.translate.answer import client_answer, refuse_failure
-from proxy.translate.mapping import FieldProblem, Scope, header_values
+from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
 from proxy.translate.plan import Route, StreamSource, StreamTarget, UpstreamPlan
 from proxy.translate.request import Question, build_request
 from proxy.translate.stream import StreamReader, StreamTranslator, collected
@@ -78,6 +77,8 @@ class RequestRun:
                 if self._sent is not None and self._request.transport is not None:
                     self._request.transport.abort()  # a stream that breaks off must not look complete
             cancelled = False
+            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                self._metrics.sent(0, len(response.body))
             return response
         finally:
             self._close(error, cancelled=cancelled)
@@ -153,7 +154,10 @@ class RequestRun:
         """One whole answer of the worker, which must be JSON and must not say that it failed."""
         lease = self._held()
         sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, lease.address, self._metrics, self._started)
-        await self._finish(sink, plan, body)
+        try:
+            await self._finish(sink, plan, body)
+        finally:
+            self._metrics.received(0, sink.received_bytes)
         answer = _json(sink.answer, lease.address)
         refuse_failure(plan, self._scope, answer)
         return answer
@@ -166,7 +170,7 @@ class RequestRun:
         read = self._route.model
         try:
             name = read(self._scope) if read is not None else None
-        except ExpressionError:
+        except RULE_FAILURES:
             name = None
         if not isinstance(name, str) or not name:
             return ""
@@ -269,7 +273,7 @@ class RequestRun:
             limits = Timeouts(*most)
         try:
             headers = {"Content-Type": "application/json", **header_values(plan.headers, self._scope)}
-        except (FieldProblem, ExpressionError) as problem:
+        except RULE_FAILURES as problem:
             raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
         begun = facilities.clock()
         try:
@@ -366,7 +370,7 @@ def _outcome(error: GatewayError | None, *, cancelled: bool) -> telemetry.Outcom
 
 
 def _verdict(error: GatewayError | None, *, cancelled: bool) -> Outcome:
-    """What a request says of its worker. A code of 40000 to 49999 is the worker's way to blame the caller or the load."""
+    """What a request says of its worker. With a code of 40000 to 49999 the worker blames the caller or the load."""
     if cancelled:
         return "neutral"
     if error is None:

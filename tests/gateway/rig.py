@@ -1,4 +1,4 @@
-"""The gateway as it is run in production, on real sockets in the test's own event loop, and what must hold afterwards."""
+"""The gateway as it is run in production, on real sockets in the test's own event loop; what must hold afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import CoroutineType
 
@@ -154,11 +154,13 @@ async def running(
     rules: Path | None = None,
     faults_expected: bool = False,
     busy_at_end: bool = False,
+    given: Mapping[str, object] | None = None,
     **settings: object,
 ) -> AsyncIterator[Rig]:
     """A gateway in front of these workers; afterwards everything is back to nought and nothing was left or logged.
 
-    faults_expected: errors in the log are; busy_at_end: the gateway is stopped with requests under way.
+    faults_expected: errors in the log are; busy_at_end: the gateway is stopped with requests under way; given: further
+    settings.
     """
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
@@ -166,16 +168,17 @@ async def running(
     logging.getLogger().addHandler(faults)
     loop.set_exception_handler(lambda _, context: faults.records.append(str(context)))
     # Time limits far away, so that only a test that sets one meets it.
-    given: dict[str, object] = {
+    chosen: dict[str, object] = {
         "listen": "127.0.0.1:0",
         "admin": "127.0.0.1:0",
         "fastchat": {"workers": [*workers], "probe_seconds": 600.0},
         "shutdown_seconds": 0.5,
+        **(given or {}),
         **settings,
     }
-    chosen = shipped() if rules is None else read_rules([str(rules)])
+    loaded = shipped() if rules is None else read_rules([str(rules)])
     try:
-        async with RunningGateway(Settings.model_validate(given), chosen).serve() as gateway:
+        async with RunningGateway(Settings.model_validate(chosen), loaded).serve() as gateway:
             rig = Rig(gateway)
             yield rig
             if not busy_at_end:
@@ -227,6 +230,6 @@ async def with_script(
     path: str, part: Part, *, serves: list[str] | None = None, **settings: object
 ) -> AsyncIterator[tuple[Rig, ScriptedWorker]]:
     """A gateway in front of one worker that answers well, except on `path`."""
-    async with scripted({path: part}, serves) as worker, running(worker.address, **settings) as rig:
+    async with scripted({path: part}, serves) as worker, running(worker.address, given=settings) as rig:
         worker.arm()
         yield rig, worker

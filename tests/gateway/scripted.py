@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from proxy.demo.worker import DemoWorker
 from proxy.types import Json, JsonObject
 from tests.hostile import Peer, Request, Visit, head, peer, response
 
@@ -146,6 +145,3 @@ async def scripted(parts: Mapping[str, Part], models: list[str] | None = None) -
     async with peer(script) as this:
         worker = ScriptedWorker(this, parts)
         yield worker
-
-
-Worker: TypeAlias = DemoWorker | ScriptedWorker

@@ -38,7 +38,7 @@ def without(name: str) -> JsonObject:
     return {key: value for key, value in HELLO.items() if key != name}
 
 
-# Body, code, the whole text; after "..." the JSON library has the word. The same for both generating calls, because their client reads the same fields.
+# Body, code, the whole text (after "..." the JSON library has the word). Both calls have one kind of reader.
 GENERATING: list[tuple[str, Json | bytes, int, str]] = [
     ("not JSON", b"{", 40001, "the body is not JSON: ..."),
     ("no body", b"", 40001, "the body is not JSON: ..."),
@@ -65,9 +65,9 @@ GENERATING: list[tuple[str, Json | bytes, int, str]] = [
     ("no content", message(role="ai"), 40001, "messages[1].content: is missing; expected a string"),
     ("null content", message(role="ai", content=None), 40001, "messages[1].content: is missing; expected a string"),
     ("an image", message(role="human", content=[IMAGE]), 40001,
-     "messages[1].content: expected one of 'text'; got 'image'"),
+     "messages[1].content: expected one of 'text with data'; got 'image'"),
     ("text with an image", message(role="human", content=[{"type": "text", "object": {"data": "see"}}, IMAGE]), 40001,
-     "messages[1].content: expected one of 'text'; got 'image'"),
+     "messages[1].content: expected one of 'text with data'; got 'image'"),
     ("a null temperature", hello(temperature=None), 40001,
      "temperature: null is not a value here; leave the field out to use the default"),
     ("a temperature as text", hello(temperature="0.5"), 40001,
@@ -194,7 +194,8 @@ async def test_a_body_that_does_not_arrive_is_given_up(
     before = asked(worker)
     async with connected(rig.listen) as connection:
         await connection.send(
-            f"POST {PREFIX}/generate_stream HTTP/1.1\r\nHost: g\r\nContent-Length: 100\r\n\r\n".encode() + b'{"model": "m"'
+            f"POST {PREFIX}/generate_stream HTTP/1.1\r\nHost: g\r\nContent-Length: 100\r\n\r\n".encode()
+            + b'{"model": "m"'
         )
         reply = await connection.reply()
     assert frames_of(reply.body) == [

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from proxy.types import JsonObject
-from tests.gateway.client import frames_of
+from tests.gateway.client import CutShortError
 from tests.gateway.remote_worker import FailedError
 from tests.gateway.rig import HELLO, Rig, demo_worker, looked_at, running, until
-from tests.gateway.scripted import Part, scripted, then_gone
+from tests.gateway.scripted import STREAM_HEAD, chunk, frame, scripted, then_gone
 from tests.hostile import refusing_port
 
 # Many times what it takes, and far less than any time limit.
@@ -65,8 +65,12 @@ async def test_a_model_whose_worker_died() -> None:
         expected: JsonObject = {"text": text, "error_code": 50005, "incremental": False}
         assert await rig.stream(HELLO) == [expected]
         assert (await rig.post("generate", HELLO)).json == expected
-        for path, body in (("embeddings", {"model": "m", "input": ["a"]}), ("count_token", {"prompt": "a"})):
-            reply = await rig.post(path, dict(body))
+        calls: list[tuple[str, JsonObject]] = [
+            ("embeddings", {"model": "m", "input": ["a"]}),
+            ("count_token", {"prompt": "a"}),
+        ]
+        for path, body in calls:
+            reply = await rig.post(path, body)
             assert (reply.status, reply.json) == (503, {"detail": text, "error_code": 50005, "field": "model"})
         assert (await rig.client.model_metadata())["model"] == "m"
         assert await rig.outcomes() == {"refused": 4, "ok": 1}
@@ -113,19 +117,35 @@ async def test_the_other_worker_answers_when_one_is_gone() -> None:
             assert (await rig.stream(HELLO))[-1]["error_code"] == 0
 
 
-@pytest.mark.parametrize("call", ["generate_stream", "generate"])
-async def test_the_gateway_s_stop_ends_streams_with_an_error(call: str) -> None:
-    """A stream that cannot end in time is broken off, not left looking complete; the stop itself is not held up."""
-    hang: Part = then_gone()
-    async with scripted({"/worker_generate_stream": hang}) as worker:
+STOPPED = [
+    ("generate_stream", ()),
+    ("generate_stream", (STREAM_HEAD, chunk(frame("Hello")))),
+    ("generate", ()),
+    ("generate", (STREAM_HEAD, chunk(frame("Hello")))),
+]
+
+
+@pytest.mark.parametrize(("call", "begin"), STOPPED)
+async def test_the_gateway_s_stop_breaks_off_what_does_not_end(call: str, begin: tuple[bytes, ...]) -> None:
+    """An answer that cannot end in time does not look complete; the stop itself is not held up."""
+    async with scripted({"/worker_generate_stream": then_gone(*begin)}) as worker:
         begun = time.monotonic()
         async with running(worker.address, shutdown_seconds=0.1, busy_at_end=True) as rig:
             worker.arm()
             asking = asyncio.create_task(rig.post(call, HELLO))
             await until(lambda: len(worker.struck) == 1, lambda: "the worker was not asked")
         assert time.monotonic() - begun < 3
-        (result,) = await asyncio.gather(asking, return_exceptions=True)
-        assert isinstance(result, Exception) or not frames_of(result.body)
+        with pytest.raises((CutShortError, ConnectionError)):
+            await asking
+
+
+async def test_the_gateway_s_stop_lets_streams_end() -> None:
+    """A stream that is under way at the stop gets the time to end."""
+    async with demo_worker(chunks_per_second=200) as worker:
+        async with running(worker.address, shutdown_seconds=5.0, busy_at_end=True) as rig:
+            asking = asyncio.create_task(rig.stream(HELLO))
+            await until(lambda: worker.queue_length == 1, lambda: "the worker was not asked")
+        assert (await asking)[-1]["finish_reason"] == "stop"
 
 
 async def test_an_error_reads_well_where_it_is_quoted(rig: Rig) -> None:

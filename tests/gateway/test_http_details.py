@@ -13,7 +13,7 @@ from proxy.types import JsonObject
 from tests.gateway.client import Reply, call, connected, frames_of, request_bytes
 from tests.gateway.remote_worker import PREFIX
 from tests.gateway.rig import HELLO, Rig, asked, running, with_demo, with_script
-from tests.gateway.scripted import STREAM, scripted
+from tests.gateway.scripted import LAST_CHUNK, STREAM, STREAM_HEAD, chunk, frame, scripted
 from tests.hostile import Request, Visit, head
 
 STREAM_PATH = f"{PREFIX}/generate_stream"
@@ -129,7 +129,7 @@ async def test_head_has_no_body(rig: Rig) -> None:
     ],
 )
 async def test_answers_are_never_compressed(rig: Rig, path: str, body: JsonObject) -> None:
-    """Clients offer codings that they cannot decode, and a proxy must not hold a stream back: nothing is coded or kept."""
+    """Clients offer codings that they cannot decode: nothing is coded, and no proxy is invited to keep a stream."""
     reply = await rig.post(path, body, accept_encoding="gzip, deflate, br, zstd")
     assert "content-encoding" not in reply.headers
     assert reply.body[:1] in (b"{", b"[")
@@ -142,8 +142,6 @@ async def test_a_frame_goes_out_when_it_comes_in() -> None:
     proceed = asyncio.Event()
 
     async def part(visit: Visit, _: Request) -> None:
-        from tests.gateway.scripted import LAST_CHUNK, STREAM_HEAD, chunk, frame
-
         await visit.send(STREAM_HEAD + chunk(frame("Hello")))
         await proceed.wait()
         await visit.send(chunk(frame("Hello!", "stop")) + LAST_CHUNK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from proxy.demo.language import embedding, tokens
@@ -27,7 +29,7 @@ async def test_a_chat_streams_as_growing_text_that_ends_with_all_of_it(rig: Rig,
     frames = await rig.client.generate_stream(CHAT)
     texts = [str(frame["text"]) for frame in frames]
     assert len(texts) > 5
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
     assert [frame["finish_reason"] for frame in frames if frame.get("finish_reason")] == ["stop"]
     assert frames[-1]["finish_reason"] == "stop"
     assert len(texts[-1]) > len(texts[-2])
@@ -50,7 +52,7 @@ async def test_an_answer_in_one_piece_is_the_stream_s_last_frame(rig: Rig) -> No
 
 
 async def test_a_completion_gets_its_prompt_through_as_it_is(rig: Rig, worker: DemoWorker) -> None:
-    """The API server's completion body, nulls included: no template, its token limit, and nothing null for the worker."""
+    """The API server's completion body, nulls included: no template, its token limit, nothing null for the worker."""
     frames = await rig.client.generate_stream(COMPLETION)
     sent = asked(worker)[-1][1]
     assert (sent["prompt"], sent["max_new_tokens"]) == ("Once upon", 16)
@@ -140,7 +142,10 @@ async def test_an_error_reaches_each_call_s_reader(rig: Rig) -> None:
 @pytest.mark.parametrize("role", ["human", "user"])
 async def test_a_stream_s_parts_of_text_are_one_message(rig: Rig, worker: DemoWorker, role: str) -> None:
     """Content given in text parts reaches the prompt like a plain string."""
-    part: Json = [{"type": "text", "object": {"data": "Hel", "format": "text"}}, {"type": "text", "object": {"data": "lo"}}]
+    part: Json = [
+        {"type": "text", "object": {"data": "Hel", "format": "text"}},
+        {"type": "text", "object": {"data": "lo"}},
+    ]
     await rig.client.generate({"messages": [{"role": role, "content": part}]})
     by_parts = asked(worker)[-1][1]["prompt"]
     await rig.client.generate({"messages": HELLO["messages"]})

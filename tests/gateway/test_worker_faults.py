@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -27,14 +28,14 @@ from tests.gateway.scripted import (
     then_gone,
     then_reset,
 )
-from tests.hostile import head, response
+from tests.hostile import Request, Visit, head, response
 
 TIMES = {"connect_seconds": 2.0, "first_seconds": 0.15, "idle_seconds": 0.1, "total_seconds": 5.0}
 
 
-def times(name: str) -> dict[str, object]:
+def times(name: str) -> dict[str, float]:
     """Short time limits for what can only be seen in time; everything else must be over long before the usual ones."""
-    return {"timeouts": TIMES} if name.startswith("stalls") else {}
+    return TIMES if name.startswith("stalls") else {}
 
 
 BEGUN = STREAM_HEAD + chunk(frame("Hel")) + chunk(frame("Hello"))
@@ -56,8 +57,8 @@ class Fault(NamedTuple):
 
 
 FAULTS = [
-    Fault("closes before the head", then_closed(), "upstream_reset", 50001, "closed the connection before the response"),
-    Fault("resets before the head", then_reset(), "upstream_reset", 50001, "closed the connection before the response"),
+    Fault("closes before the head", then_closed(), "upstream_reset", 50001, "closed the connection before the respon"),
+    Fault("resets before the head", then_reset(), "upstream_reset", 50001, "closed the connection before the respon"),
     Fault("resets in the head", then_reset(b"HTTP/1.1 200 OK\r\nContent-"), "upstream_reset", 50001,
           "closed the connection within the response head"),
     Fault("resets after the head", then_reset(STREAM_HEAD), "upstream_reset", 50001,
@@ -123,7 +124,7 @@ async def assert_settled(rig: Rig, worker: ScriptedWorker, kind: str) -> None:
 @by_fault
 async def test_a_stream_ends_in_one_frame_with_the_cause(fault: Fault) -> None:
     """What came before stays; then one frame with code and cause, which is the end."""
-    async with with_script(STREAM, fault.part, **times(fault.name)) as (rig, worker):
+    async with with_script(STREAM, fault.part, timeouts=times(fault.name)) as (rig, worker):
         *before, last = await rig.stream(HELLO)
         assert [entry["text"] for entry in before] == (SEEN if fault.seen else [])
         assert last.keys() == {"text", "error_code", "incremental"}
@@ -136,7 +137,7 @@ async def test_a_stream_ends_in_one_frame_with_the_cause(fault: Fault) -> None:
 @by_fault
 async def test_an_answer_in_one_piece_is_the_error(fault: Fault) -> None:
     """Whatever had come of the answer, `generate` gives the error with HTTP 200, as its client wants it."""
-    async with with_script(STREAM, fault.part, **times(fault.name)) as (rig, worker):
+    async with with_script(STREAM, fault.part, timeouts=times(fault.name)) as (rig, worker):
         reply = await rig.post("generate", HELLO)
         assert reply.status == 200
         assert reply.object["error_code"] == fault.code
@@ -170,9 +171,9 @@ async def test_an_answer_that_ends_oddly_is_still_an_answer(frames: list[bytes],
 
 @pytest.mark.parametrize("part", [then_reset, then_gone, then_closed])
 @pytest.mark.parametrize("call", ["generate_stream", "generate"])
-async def test_a_failure_after_the_end_of_the_answer_spoils_nothing(call: str, part: type[Part]) -> None:
+async def test_a_failure_after_the_end_of_the_answer_spoils_nothing(call: str, part: Callable[[bytes], Part]) -> None:
     """A worker that said that its answer is complete, and then breaks off, has still answered."""
-    done = part(STREAM_HEAD + chunk(frame("Hello", "stop")))  # type: ignore[call-arg, arg-type]
+    done = part(STREAM_HEAD + chunk(frame("Hello", "stop")))
     async with with_script(STREAM, done, timeouts=TIMES) as (rig, _):
         reply = await rig.post(call, HELLO)
         output = frames_of(reply.body)[-1] if call == "generate_stream" else reply.object
@@ -206,15 +207,13 @@ VECTORS: list[tuple[str, Part, str, int, int, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "part", "kind", "status", "code", "says"), VECTORS, ids=[v[0] for v in VECTORS]
-)
+@pytest.mark.parametrize(("name", "part", "kind", "status", "code", "says"), VECTORS, ids=[v[0] for v in VECTORS])
 async def test_embeddings_that_fail_are_never_a_success(
     monkeypatch: pytest.MonkeyPatch, name: str, part: Part, kind: str, status: int, code: int, says: str
 ) -> None:
     """A status that is not 200, because clients take any 200 for vectors; the body they quote has the cause."""
     monkeypatch.setattr("proxy.server.run.ANSWER_MAX_BYTES", 65_536)
-    async with with_script(EMBEDDINGS, part, **times(name)) as (rig, worker):
+    async with with_script(EMBEDDINGS, part, timeouts=times(name)) as (rig, worker):
         reply = await rig.post("embeddings", {"model": "m", "input": ["a"]})
         assert (reply.status, reply.object["error_code"]) == (status, code)
         assert says in str(reply.object["detail"])
@@ -258,7 +257,7 @@ async def test_a_long_prompt_is_sent_when_it_could_not_be_counted(part: Part) ->
 
 @pytest.mark.parametrize("call", ["generate_stream", "generate", "embeddings"])
 async def test_a_worker_that_is_gone_refuses_and_is_found_out_at_once(call: str) -> None:
-    """The first caller is told of the refusal; the worker is then looked at, and the next is told that nobody serves."""
+    """The first caller is told of the refusal; the worker is then looked at, and the next hears that nobody serves."""
     async with demo_worker() as worker, running(worker.address) as rig:
         await looked_at(worker)
         await worker.stop()
@@ -289,8 +288,8 @@ async def test_a_worker_that_failed_is_asked_again() -> None:
     """One failed request takes nothing away from the next."""
     parts = iter([then_reset(BEGUN), sends(STREAM_HEAD + chunk(frame("Hello", "stop")) + LAST_CHUNK)])
 
-    async def each(visit: object, request: object) -> None:
-        await next(parts)(visit, request)  # type: ignore[arg-type]
+    async def each(visit: Visit, request: Request) -> None:
+        await next(parts)(visit, request)
 
     async with with_script(STREAM, each) as (rig, _):
         assert (await rig.stream(HELLO))[-1]["error_code"] == 50001

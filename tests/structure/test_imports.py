@@ -114,7 +114,15 @@ _EACH_ALONE = """
 import importlib, json, os, sys
 import aiohttp.web, click, httptools, jinja2.sandbox, jmespath, orjson, prometheus_client, pydantic, yaml
 failed = {}
+running = {}
+def finish():
+    child, _ = os.wait()
+    name, read = running.pop(child)
+    if told := read.read():
+        failed[name] = told
 for name in json.loads(sys.argv[1]):
+    if len(running) >= 2:
+        finish()
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -124,13 +132,9 @@ for name in json.loads(sys.argv[1]):
             os.write(write, repr(error).encode()[:4000])
         os._exit(0)
     os.close(write)
-    told = b""
-    while part := os.read(read, 65536):
-        told += part
-    os.close(read)
-    os.waitpid(child, 0)
-    if told:
-        failed[name] = told.decode()
+    running[child] = name, open(read)
+while running:
+    finish()
 print(json.dumps(failed))
 """
 
