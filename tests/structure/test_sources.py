@@ -45,8 +45,9 @@ def test_functions_are_short() -> None:
 
 
 def test_files_are_short() -> None:
-    """A file can be read in one go."""
-    sizes = {file: len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file in FILES}
+    """A file of the program can be read in one go; a file of tests is read one test at a time."""
+    files = [file for file in FILES if file.parts[0] != "tests"]
+    sizes = {file: len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file in files}
     long = [f"{file} has {size} lines" for file, size in sizes.items() if size > FILE_LINES_MAX]
     assert not long, "\n".join(long)
 

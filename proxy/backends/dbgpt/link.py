@@ -175,7 +175,7 @@ class ControllerLink:
 
     async def _register(self, instance: Instance) -> None:
         self._maybe.add(instance)
-        if await self._tried(self._api.register(instance), "registration", "registered", instance):
+        if await self._tried(self._api.register(instance), "registration", "ok", instance):
             self._confirmed.add(instance)
 
     async def _heartbeat(self, instance: Instance) -> None:
