@@ -69,7 +69,7 @@ class Workshop:
     def read(self, source: str, path: Path, roots: frozenset[str]) -> Read:
         """As `expression`, for places that need only to read."""
         expression = self.expression(source, path, roots)
-        return _nothing if expression is None else expression.evaluate
+        return _nothing if expression is None else _fast(expression)
 
     def optional(self, source: str | None, path: Path, roots: frozenset[str]) -> Read | None:
         """As `read`, for an expression that may be left out."""
@@ -141,8 +141,8 @@ class Workshop:
                 if expression.path is None:
                     self.mistake(place, "null: refuse needs a plain path such as body.temperature")
                 else:
-                    return mapping.refuse_null(expression.evaluate, expression.path, label), label
-            return expression.evaluate, label
+                    return mapping.refuse_null(_fast(expression), expression.path, label), label
+            return _fast(expression), label
         if spec.fields is not None:
             pairs = [
                 (name, self.value(child, (*path, "fields", name), roots, name)) for name, child in spec.fields.items()
@@ -170,6 +170,16 @@ class Workshop:
             return None if given is None else lambda scope: given
 
         return mapping.clamped(bound("min", clamp.min), bound("max", clamp.max))
+
+
+def _fast(expression: Expression) -> Read:
+    """The expression as a function; the commonest ones of a stream in a form that needs no call."""
+    path = expression.path or ()
+    if len(path) == 1:
+        return mapping.RootRead(path[0])
+    if len(path) == 2 and path[0] == "chunk":
+        return mapping.ChunkRead(path[1])
+    return expression.evaluate
 
 
 def _label(expression: Expression, fallback: str) -> str:

@@ -84,6 +84,31 @@ class Constant:
         return self.value
 
 
+class RootRead:
+    """Reads one name of the scope. A class, so that what runs for every chunk can see it and read the name itself."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, scope: Json) -> Json:
+        return scope.get(self.name) if isinstance(scope, dict) else None
+
+
+class ChunkRead:
+    """Reads one key of the worker's frame; as `RootRead`."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, scope: Json) -> Json:
+        chunk = scope.get("chunk") if isinstance(scope, dict) else None
+        return chunk.get(self.key) if isinstance(chunk, dict) else None
+
+
 class OmitNull:
     """Leaves a null out: what is not said is not sent. An object that has it as a field does that itself."""
 
@@ -103,21 +128,24 @@ def object_of(fields: Sequence[tuple[str, Value]]) -> Value:
     This runs for every chunk of every stream, so what is known beforehand is not asked again.
     """
     constants = {name: value.value for name, value in fields if isinstance(value, Constant)}
-    others = tuple(
-        (name, value.inner, True) if isinstance(value, OmitNull) else (name, value, False)
-        for name, value in fields
-        if not isinstance(value, Constant)
-    )
+    others = tuple(_field(name, value) for name, value in fields if not isinstance(value, Constant))
 
     def build(scope: Scope) -> Json:
         result = constants.copy()
-        for name, value, omits_null in others:
-            item = value(scope)
+        for name, root, value, omits_null in others:
+            item = scope.get(root) if value is None else value(scope)
             if item is not OMIT and (item is not None or not omits_null):
                 result[name] = item
         return result
 
     return build
+
+
+def _field(name: str, value: Value) -> tuple[str, str, Value | None, bool]:
+    """Its name, then what to read: a name of the scope where the value is None; and whether a null is left out."""
+    omits_null = isinstance(value, OmitNull)
+    inner = value.inner if isinstance(value, OmitNull) else value
+    return (name, inner.name, None, omits_null) if isinstance(inner, RootRead) else (name, "", inner, omits_null)
 
 
 def list_of(items: Sequence[Value]) -> Value:

@@ -13,7 +13,7 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.errors import error_frame
-from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope, shown
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Scope, shown
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.text import TextFlow
 from proxy.types import Json, JsonObject
@@ -27,10 +27,23 @@ class StreamReader:
     metrics.
     """
 
-    __slots__ = ("_source", "finish", "flow", "frames", "last_text", "notes", "scope", "usage")
+    __slots__ = (
+        "_code_key",
+        "_source",
+        "_text_key",
+        "finish",
+        "flow",
+        "frames",
+        "last_text",
+        "notes",
+        "scope",
+        "usage",
+    )
 
     def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0) -> None:
         self._source = source
+        self._code_key = source.error_code.key if isinstance(source.error_code, ChunkRead) else None
+        self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
         self.scope: Scope = dict(scope)
         self.flow = TextFlow(source.mode, hold_back, _prefix(source, scope))
         self.notes: list[str] = self.flow.notes
@@ -54,8 +67,10 @@ class StreamReader:
         self.frames += 1
         try:
             if source.error_code is not None:
-                self._raise_reported(source.error_code(scope))
-            text = source.text(scope)
+                code = chunk.get(self._code_key) if self._code_key is not None else source.error_code(scope)
+                if code is not None and code != 0:
+                    self._raise_reported(code)
+            text = chunk.get(self._text_key) if self._text_key is not None else source.text(scope)
             if text is not None:
                 if not isinstance(text, str):
                     raise GatewayError("upstream_protocol", f"the worker's text is not a string but {shown(text)}")
@@ -98,8 +113,6 @@ class StreamReader:
         return self.flow.finish(self.last_text, names)
 
     def _raise_reported(self, code: Json) -> None:
-        if code is None or code == 0 or code is False:
-            return
         message = self._source.error_message(self.scope) if self._source.error_message is not None else None
         text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
         number = code if isinstance(code, int) and not isinstance(code, bool) else None
