@@ -262,7 +262,11 @@ class RunningGateway:
     def _connections(self) -> ConnectionCounts:
         pool = self.pool
         return ConnectionCounts(
-            idle=pool.idle_now, active=pool.open_now - pool.idle_now, opened=pool.opened, reused=pool.reused
+            idle=pool.idle_now,
+            active=pool.open_now - pool.idle_now,
+            opened=pool.opened,
+            reused=pool.reused,
+            retried=pool.retried_stale,
         )
 
 

@@ -1,4 +1,4 @@
-"""Every bound of the program, each with its reason. Sizes are bytes and times seconds unless the name says otherwise."""
+"""Every bound of the program, each with its reason. Sizes are bytes, times seconds, unless the name says otherwise."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def rule_functions() -> FunctionRegistry:
         name="render_prompt",
         parameters=[Parameter("messages", "array"), _CONVERSATION],
         returns="string",
-        doc="The prompt of a dialogue: messages with role (system, user, assistant) and content, in a model's template.",
+        doc="The prompt of a dialogue: messages with role (system, user, assistant) and content, in its template.",
         examples=[],
     )(_render_prompt)
     registry.register(

@@ -325,6 +325,8 @@ class RequestRun:
             self._lease.release(_verdict(error, cancelled=cancelled))
             if error is not None and error.kind.startswith("upstream"):
                 self._facilities.metrics.upstream_error(self._lease.address, error.kind)
+                if error.kind in {"upstream_reset", "upstream_timeout"}:
+                    self._facilities.trouble(self._lease.address)
         seconds = self._facilities.clock() - self._started
         self._metrics.spent("translate", self._spent)
         self._metrics.finished(outcome, seconds)
@@ -337,10 +339,16 @@ class RequestRun:
                 "outcome": outcome,
                 "seconds": round(seconds, 4),
                 "frames": self._frames,
-                "span": self._route.trace(self._scope) if self._route.trace is not None else None,
+                "span": self._trace(),
                 "reason": error.message if error is not None else None,
             }
             log.log(level, "request", extra={name: value for name, value in fields.items() if value is not None})
+
+    def _trace(self) -> Json:
+        try:
+            return self._route.trace(self._scope) if self._route.trace is not None else None
+        except RULE_FAILURES:
+            return None
 
 
 def _worker_document(facts: ModelFacts, asked: str) -> JsonObject:

@@ -124,6 +124,8 @@ def connection_families(counts: ConnectionCounts) -> Iterator[Metric]:
     yield CounterMetricFamily("gateway_upstream_connections_opened", opened, value=counts.opened)
     reused = "Requests that went over a connection that was already open."
     yield CounterMetricFamily("gateway_upstream_connections_reused", reused, value=counts.reused)
+    retried = "Requests that were sent again on a fresh connection, because a kept one was dead."
+    yield CounterMetricFamily("gateway_upstream_connections_retried", retried, value=counts.retried)
 
 
 def _capped(rows: Iterable[WorkerRow], cap: int) -> list[WorkerRow]:

@@ -120,7 +120,7 @@ class JsonFormatter(_Formatter):
 
 def configure_logging(
     level: str,
-    format: Literal["text", "json"] = "text",
+    format: Literal["text", "json"] = "text",  # noqa: A002  the name of the setting
     *,
     stream: TextIO | None = None,
     text_limit: int = 2_000,

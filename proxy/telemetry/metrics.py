@@ -27,14 +27,9 @@ from proxy.telemetry.rows import ConnectionCounts, WorkerRow
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Note = Literal[
-    "empty_stream",  # a worker ended its stream without one frame
     "finish_synthesized",  # the worker gave no finish reason, the gateway wrote one
-    "stale_retry",  # a kept connection was dead, the request was sent again on a fresh one
     "text_rewritten",  # a cumulative text changed what had been sent before
     "text_shrunk",  # a cumulative text was shorter than what had been sent before
-    "truncated",  # a stream ended in the middle of a frame
-    "unknown_field",  # a rule met a field it does not know
-    "usage_dropped",  # token counts that could not be read
     "other",  # a note that is not in this list
 ]
 NOTES: Final[tuple[Note, ...]] = get_args(Note)

@@ -15,9 +15,13 @@ class WorkerRow(NamedTuple):
 
 
 class ConnectionCounts(NamedTuple):
-    """Connections to workers: now idle, now active; opened and reused since the start."""
+    """Connections to workers: now idle, now active; opened, reused, and retried since the start.
+
+    retried: requests that were sent again on a fresh connection, because a kept one was dead.
+    """
 
     idle: int
     active: int
     opened: int
     reused: int
+    retried: int

@@ -127,7 +127,7 @@ class Connection:
 
     async def leave(self, *, reset: bool = False) -> None:
         """Close at once, in order or with a TCP reset."""
-        if reset:
+        if reset and not self.writer.transport.is_closing():
             connection = self.writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.gateway.client import Connection, connected
 from tests.gateway.remote_worker import PREFIX
 from tests.gateway.rig import HELLO, Rig, until, with_script
-from tests.gateway.scripted import LAST_CHUNK, STREAM, STREAM_HEAD, ScriptedWorker, chunk, frame
+from tests.gateway.scripted import GOOD, LAST_CHUNK, STREAM, STREAM_HEAD, ScriptedWorker, chunk, frame, sends
 from tests.hostile import Request, Visit
 
 FRAMES = 3_000
@@ -48,16 +50,20 @@ async def still(worker: ScriptedWorker) -> int:
     return sent
 
 
-async def ask(rig: Rig) -> Connection:
+@contextlib.asynccontextmanager
+async def asking(rig: Rig) -> AsyncIterator[Connection]:
+    """A client that has asked and reads nothing by itself; afterwards it is gone, with whatever it has not read."""
     connection = await Connection.open(rig.listen, receive_buffer=65_536)
-    await connection.request("POST", f"{PREFIX}/generate_stream", HELLO)
-    return connection
+    try:
+        await connection.request("POST", f"{PREFIX}/generate_stream", HELLO)
+        yield connection
+    finally:
+        await connection.leave(reset=True)
 
 
 async def test_the_worker_waits_for_the_client() -> None:
     """A reader that stops stops the worker; a reader beside it is served meanwhile; then it gets every byte."""
-    async with with_script(STREAM, abundance) as (rig, worker):
-        slow = await ask(rig)
+    async with with_script(STREAM, abundance) as (rig, worker), asking(rig) as slow:
         stalled_at = await still(worker)
         assert stalled_at < UNDER_WAY < WHOLE
         async with connected(rig.listen) as fast:
@@ -65,28 +71,24 @@ async def test_the_worker_waits_for_the_client() -> None:
             expected = await asyncio.wait_for(digest(fast), 20)
         assert expected[0] > WHOLE
         assert await digest(slow) == expected
-        await slow.leave()
         assert await rig.outcomes() == {"ok": 2}
 
 
 async def test_waiting_for_a_client_is_not_the_worker_s_fault() -> None:
     """The limit on a worker's silence does not run while it is the client that does not read."""
     limits = {"first_seconds": 5.0, "idle_seconds": 0.2}
-    async with with_script(STREAM, abundance, timeouts=limits) as (rig, worker):
-        slow = await ask(rig)
+    async with with_script(STREAM, abundance, timeouts=limits) as (rig, worker), asking(rig) as slow:
         await still(worker)
         await asyncio.sleep(0.3)
         size, _ = await digest(slow)
         assert size > WHOLE
-        await slow.leave()
         assert await rig.outcomes() == {"ok": 1}
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closing", "resetting"])
 async def test_a_client_that_leaves_while_it_is_waited_for(reset: bool) -> None:
     """The worker is dropped although the gateway was not reading from it."""
-    async with with_script(STREAM, abundance) as (rig, worker):
-        slow = await ask(rig)
+    async with with_script(STREAM, abundance) as (rig, worker), asking(rig) as slow:
         await still(worker)
         # With unread bytes in its buffer a closed socket resets by itself; shutting it down first sends an orderly end.
         if not reset:
@@ -99,19 +101,15 @@ async def test_a_client_that_leaves_while_it_is_waited_for(reset: bool) -> None:
 
 async def test_a_short_answer_does_not_wait_for_its_reader() -> None:
     """An answer that fits into the buffers leaves the worker free before its client has read it."""
-    async with with_script(STREAM, abundance) as (rig, worker):
-        worker.parts.clear()
-        slow = await ask(rig)
+    async with with_script(STREAM, sends(GOOD)) as (rig, worker), asking(rig) as slow:
         await until(lambda: rig.gateway.fleet.in_flight(worker.address) == 0, lambda: "the worker is still held")
         assert (await digest(slow))[0] > 0
-        await slow.leave()
 
 
 async def test_a_client_that_never_reads_holds_no_worker() -> None:
     """When the time for the whole exchange is over, the worker is let go, whatever the client does."""
     limits = {"first_seconds": 5.0, "idle_seconds": 5.0, "total_seconds": 0.3}
-    async with with_script(STREAM, abundance, timeouts=limits) as (rig, worker):
-        slow = await ask(rig)
+    async with with_script(STREAM, abundance, timeouts=limits) as (rig, worker), asking(rig) as slow:
         fleet = rig.gateway.fleet
         await until(lambda: fleet.in_flight(worker.address) == 1, lambda: "the worker was not asked")
         await until(lambda: fleet.in_flight(worker.address) == 0, lambda: "the worker is still held", 2)

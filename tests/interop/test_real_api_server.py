@@ -163,7 +163,7 @@ def test_streamed_completion_is_the_same_completion(cluster: Cluster, own: Own) 
 
 
 def test_completion_with_nulls(cluster: Cluster) -> None:
-    """Parameters that a caller sets to null count as not given where DB-GPT's own worker takes a null, else are named."""
+    """A null counts as not given where DB-GPT's own worker takes one, else the parameter is named."""
     taken: JsonObject = dict.fromkeys(("top_p", "top_k", "stop", "presence_penalty", "frequency_penalty"))
     got = post_json(f"{cluster.api}/completions", {"model": CERTAIN, "prompt": "Hi", **taken})
     assert text_at(got, "choices", 0, "text")

@@ -36,13 +36,13 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 async def test_metrics_page_is_what_prometheus_scrapes(gateway: Gateway) -> None:
     """The page has the text format's content type and parses."""
-    gateway.metrics.note("truncated")
+    gateway.metrics.note("text_shrunk")
     async with ClientSession() as session, session.get(f"{gateway.address}/metrics") as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         families = {family.name: family for family in text_string_to_metric_families(await response.text())}
     values = {sample.labels["note"]: sample.value for sample in families["gateway_stream_notes"].samples}
-    assert values["truncated"] == 1
+    assert values["text_shrunk"] == 1
 
 
 async def test_readiness_follows_the_gateway(gateway: Gateway) -> None:

@@ -113,7 +113,7 @@ def test_metrics_exist(document: Path) -> None:
     """A metric that a document names is one that the gateway has."""
     metrics = Metrics()
     metrics.watch_workers(list)
-    metrics.watch_connections(lambda: ConnectionCounts(0, 0, 0, 0))
+    metrics.watch_connections(lambda: ConnectionCounts(0, 0, 0, 0, 0))
     known = set(re.findall("^# TYPE (gateway_[a-z_]+)", metrics.render().decode(), re.MULTILINE))
     known |= set(_OUTCOMES)
     named = {re.sub("_(bucket|sum|count)$", "", name) for name in _METRIC.findall(_text(document))}

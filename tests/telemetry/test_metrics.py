@@ -63,7 +63,7 @@ def used() -> Metrics:
     metrics.on_event("reload", result="ok")
     metrics.registered_instances("http://c:1", 3)
     metrics.watch_workers(lambda: [WorkerRow("http://w:1", True, 2, 4)])
-    metrics.watch_connections(lambda: ConnectionCounts(1, 2, 3, 40))
+    metrics.watch_connections(lambda: ConnectionCounts(1, 2, 3, 40, 5))
     return metrics
 
 
@@ -104,6 +104,7 @@ def test_the_control_plane_and_the_fleet_show() -> None:
     assert value(metrics, "gateway_upstream_connections", state="active") == 2
     assert value(metrics, "gateway_upstream_connections_opened_total") == 3
     assert value(metrics, "gateway_upstream_connections_reused_total") == 40
+    assert value(metrics, "gateway_upstream_connections_retried_total") == 5
     assert value(metrics, "gateway_upstream_errors_total", kind="reset", **worker) == 1
     assert value(metrics, "gateway_probes_total", result="ok", **worker) == 1
     assert value(metrics, "gateway_discovery_total", result="ok", **controller) == 1
@@ -211,9 +212,9 @@ def test_an_unknown_note_is_not_lost() -> None:
     """A note that the list does not have yet is counted as other."""
     metrics = Metrics()
     metrics.note("brand_new", 2)
-    metrics.note("truncated")
+    metrics.note("text_shrunk")
     assert value(metrics, "gateway_stream_notes_total", note="other") == 2
-    assert value(metrics, "gateway_stream_notes_total", note="truncated") == 1
+    assert value(metrics, "gateway_stream_notes_total", note="text_shrunk") == 1
     assert {value(metrics, "gateway_stream_notes_total", note=note) for note in NOTES} == {0, 1, 2}
 
 
@@ -251,9 +252,9 @@ def test_two_gateways_in_one_process_do_not_share_counts() -> None:
     """Each `Metrics` has its own registry unless it is given one."""
     registry = CollectorRegistry()
     one, two = Metrics(registry), Metrics()
-    one.note("truncated")
-    assert registry.get_sample_value("gateway_stream_notes_total", {"note": "truncated"}) == 1
-    assert two.registry.get_sample_value("gateway_stream_notes_total", {"note": "truncated"}) == 0
+    one.note("text_shrunk")
+    assert registry.get_sample_value("gateway_stream_notes_total", {"note": "text_shrunk"}) == 1
+    assert two.registry.get_sample_value("gateway_stream_notes_total", {"note": "text_shrunk"}) == 0
 
 
 def test_bounds_ascend_and_hold_the_limits_that_alerts_use() -> None:
