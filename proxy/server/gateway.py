@@ -31,8 +31,9 @@ class Gateway:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request. Never raises, except when it is cancelled because its client left."""
         started = self._facilities.clock()
-        found = self._facilities.table().by_path(request.method, request.path)
+        found = self._facilities.table().by_path(request.method, request.rel_url.raw_path)
         if isinstance(found, Miss):
+            self._count_refused("", started)
             return _miss(request, found)
         try:
             scope = await self._scope(request, found)
@@ -60,11 +61,14 @@ class Gateway:
             "worker": None,
         }
 
-    def _refuse(self, match: PathMatch, error: GatewayError, started: float) -> web.Response:
-        route = match.route
-        counted = self._facilities.metrics.request(route.name, "")
+    def _count_refused(self, route: str, started: float) -> None:
+        counted = self._facilities.metrics.request(route, "")
         counted.started()
         counted.finished("client_error", self._facilities.clock() - started)
+
+    def _refuse(self, match: PathMatch, error: GatewayError, started: float) -> web.Response:
+        route = match.route
+        self._count_refused(route.name, started)
         log.info("request refused", extra={"route": route.name, "outcome": "client_error", "reason": error.message})
         return error_response(route, error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import AsyncExitStack
 
 import orjson
@@ -275,7 +276,7 @@ class RequestRun:
             headers = {"Content-Type": "application/json", **header_values(plan.headers, self._scope)}
         except RULE_FAILURES as problem:
             raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
-        begun = facilities.clock()
+        begun = time.monotonic()
         try:
             exchange = await facilities.pool.open(
                 Target.parse(address),
@@ -290,7 +291,7 @@ class RequestRun:
             facilities.trouble(address)
             raise as_gateway_error(error) from None
         sink.opened(exchange)
-        self._metrics.spent("connect", facilities.clock() - begun)
+        self._metrics.spent("connect", exchange.written_at - begun)
 
     def _plan(self) -> UpstreamPlan:
         if self._route.upstream is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 
 from aiohttp.http import StreamWriter
@@ -18,6 +19,8 @@ from proxy.limits import CLIENT_BUFFER_BYTES, ERROR_TEXT_MAX
 from proxy.telemetry.request import RequestMetrics
 from proxy.translate.stream import StreamReader, StreamTranslator
 from proxy.upstream import Exchange, ResponseHead, UpstreamError
+
+log = logging.getLogger(__name__)
 
 _KINDS: dict[str, Kind] = {
     "refused": "upstream_refused",
@@ -36,10 +39,16 @@ def as_gateway_error(error: UpstreamError) -> GatewayError:
     return GatewayError(_KINDS[error.kind], f"the worker failed: {error}")
 
 
+def _own_fault() -> GatewayError:
+    """For an exception that nobody foresaw: not the worker's fault, and the client's stream still gets its end."""
+    log.exception("the gateway failed on a worker's answer")
+    return GatewayError("internal", "the gateway failed on this request; its log has the reason")
+
+
 class ResponseSink:
     """One response of a worker, cut into frames. `done` is set when it is over: None, or the error it ended in.
 
-    received_bytes, received_frames: what came; spent: seconds of CPU that rewriting took; last_frames: loop time of the
+    received_bytes, received_frames: what came; spent: seconds of CPU that rewriting took; last_frames: time of the
     last read that brought frames. Subclasses say what a frame does.
     """
 
@@ -48,7 +57,7 @@ class ResponseSink:
         self._decoder: Decoder = framing.new_decoder(max_frame)
         self._address = address
         self._metrics = metrics
-        self._time = loop.time
+        self._time = time.monotonic  # uvloop's own clock has milliseconds, and stands still within a turn
         self._started = started
         self._last_frames = 0.0
         self._refused: ResponseHead | None = None
@@ -101,6 +110,8 @@ class ResponseSink:
             self._end(GatewayError("upstream_protocol", f"the worker {self._address} sent a broken stream: {error}"))
         except GatewayError as error:
             self._end(error)
+        except Exception:
+            self._end(_own_fault())
         self.spent += time.perf_counter() - begun
 
     def on_end(self) -> None:
@@ -120,6 +131,8 @@ class ResponseSink:
             self._end(GatewayError("upstream_reset", f"the worker {self._address} ended its answer too early: {error}"))
         except GatewayError as error:
             self._end(error)
+        except Exception:
+            self._end(_own_fault())
         else:
             self._end(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from .connection import Connection
@@ -18,7 +19,8 @@ class Exchange:
 
     A failure before the head is the result of `opened` (for `UpstreamPool.open` to raise), one after it goes to
     `sink.on_error`. There is one loop timer: it is set once, moved only to an earlier time, and when it fires too early
-    it is set anew, so that a chunk costs one look at the clock.
+    it is set anew, so that a chunk costs one look at the clock. `written_at`: when the request was written, as
+    `time.monotonic` has it.
     """
 
     __slots__ = (
@@ -37,6 +39,7 @@ class Exchange:
         "_timeouts",
         "_timer",
         "opened",
+        "written_at",
     )
 
     def __init__(
@@ -57,12 +60,14 @@ class Exchange:
         self._over = False
         self._since = self._time()
         self._timer: asyncio.TimerHandle | None = None
+        self.written_at = 0.0
         self.opened: asyncio.Future[UpstreamError | None] = self._loop.create_future()
 
     def start(self, request: bytes) -> None:
         """Write the request; `opened` is done when the head has been given to the sink, or the exchange has failed."""
         self._connection.exchange = self
         self._connection.write(request)
+        self.written_at = time.monotonic()
         self._since = self._time()
         self._set_timer()
 

@@ -42,7 +42,8 @@ BEGUN = STREAM_HEAD + chunk(frame("Hel")) + chunk(frame("Hello"))
 # What the client has seen of BEGUN: the last character may still change.
 SEEN = ["He", "Hell"]
 BANNERED = json.dumps({"text": f"{BANNER}\n\n(CUDA out of memory)", "error_code": 50002}).encode() + b"\0"
-OVERSIZED = b'{"text": "' + b"x" * 70_000
+# More than one read of any event loop.
+OVERSIZED = b'{"text": "' + b"x" * 600_000
 
 
 class Fault(NamedTuple):
