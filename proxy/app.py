@@ -31,6 +31,7 @@ from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.facilities import Facilities
 from proxy.server.gateway import Gateway
+from proxy.server.http_log import server_log
 from proxy.server.listeners import ModelPortSites
 from proxy.settings import Address, Settings, parse_address
 from proxy.telemetry.metrics import Metrics
@@ -133,13 +134,14 @@ class RunningGateway:
 
     async def _listen(self, stack: AsyncExitStack) -> web.AppRunner:
         app = web.Application(client_max_size=REQUEST_MAX_BYTES)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handle)  # an encoded line break too
         runner = web.AppRunner(
             app,
             handler_cancellation=True,
             access_log=None,
+            logger=server_log(),
             keepalive_timeout=KEEPALIVE_SECONDS,
-            shutdown_timeout=self.settings.shutdown_seconds,
+            shutdown_timeout=self.settings.shutdown_seconds / 2,  # aiohttp (3.14) waits for a handler twice as long
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -207,7 +207,7 @@ def _say_started(gateway: RunningGateway) -> None:
         _say("worker", click.style("none yet; the gateway goes on looking", fg="yellow"))
     clusters = [url for url, _ in gateway.backends.registrations()]
     for url in clusters:
-        _say("registers", f"with {url} as {gateway.advertised}")
+        _say("registers", f"with {url} as {gateway.advertised}; goes on trying while it is away")
     if not clusters:
         _say("registers", "nowhere")
     for warning in _cannot_call_back(gateway.advertised, clusters):

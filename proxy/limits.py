@@ -13,6 +13,10 @@ PACK_MAX_FILES: Final = 200
 
 # A request body: a 128k-token conversation is under 1 MB of text; images as data URLs need the rest.
 REQUEST_MAX_BYTES: Final = 32 * 1024 * 1024
+# Commas and opening brackets in a body, which bound how many values it holds. Each value costs about a microsecond, in
+# which nothing else is served. A prompt of two million characters has some 50,000 commas, a batch of 10,000 texts not
+# many more.
+REQUEST_MAX_VALUES: Final = 200_000
 # A caller that takes longer than this to send a body of that size is stuck or means harm.
 REQUEST_BODY_SECONDS: Final = 60.0
 # A question to a worker on the way to a request, such as a count of tokens; the request goes on without the answer.
@@ -31,7 +35,7 @@ ERROR_TEXT_MAX: Final = 2_000
 # A model's name; longer ones come only from mistakes and attacks, and names become labels.
 MODEL_NAME_MAX: Final = 256
 
-# Pending connections: one burst of DB-GPT's API server, which opens a connection for each request.
+# Pending connections: one burst of an API server that opens a connection for each request.
 LISTEN_BACKLOG: Final = 2_048
 # An idle client connection is kept this long.
 KEEPALIVE_SECONDS: Final = 75.0

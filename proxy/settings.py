@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from proxy.address import Address, parse_address
 from proxy.backends.flags import FLAGS
 from proxy.backends.settings import BackendSettings, Seconds, Section
-from proxy.documents import Document, DocumentError, parse_yaml, validate
+from proxy.documents import Document, DocumentError, read_yaml, validate
 from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS
 
 
@@ -101,7 +101,7 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
 
 def _read(file: Path) -> Document:
     try:
-        return parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        return read_yaml(file.read_text(encoding="utf-8"), str(file))
     except OSError as error:
         raise ValueError(f"--config {file}: {error.strerror}") from None
     except UnicodeDecodeError:

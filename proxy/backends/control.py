@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,6 +20,10 @@ from proxy.types import Json
 ControlErrorKind = Literal[
     "refused", "unreachable", "connect_timeout", "timeout", "reset", "status", "too_large", "malformed"
 ]
+
+
+# The longest host name has 253 characters; the rest is for a path. Addresses become labels and lines of the log.
+_URL_MAX: Final = 500
 
 
 class ControlError(Exception):
@@ -51,6 +55,18 @@ class CallLimits:
     max_bytes: int
 
 
+def brief(value: Json) -> str:
+    """A value of another program for a message: text cut to 80 characters, of an array or object only how large it is.
+
+    To write it whole could take long, or fail where it is nested deeper than Python recurses.
+    """
+    if isinstance(value, list):
+        return f"an array of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)}"
+    return repr(str(value)[:80])
+
+
 def new_session() -> aiohttp.ClientSession:
     """A session for control calls; needs a running loop.
 
@@ -71,6 +87,8 @@ def normalise_base_url(url: str) -> str:
 
     ValueError with one sentence for what cannot be used: another scheme than http and https, credentials, a query.
     """
+    if len(url) > _URL_MAX:
+        raise ValueError(f'"{url[:40]}..." is not an address: {len(url)} characters, expected at most {_URL_MAX}')
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -80,6 +98,8 @@ def normalise_base_url(url: str) -> str:
         raise ValueError(f'"{url}" is not an address: expected http://HOST:PORT or https://HOST:PORT')
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"the address of {parts.hostname} holds credentials: expected http://HOST:PORT without them")
+    if not url.strip().isascii() or "%" in (parts.hostname or ""):
+        raise ValueError(f'"{url}" is not an address: expected ASCII, an international name as xn--, and no IPv6 zone')
     if not parts.hostname or port == 0:
         raise ValueError(f'"{url}" is not an address: expected a host and a port from 1 to 65535')
     if parts.query or parts.fragment or any(char.isspace() or not char.isprintable() for char in parts.netloc):

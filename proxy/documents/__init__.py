@@ -2,6 +2,6 @@
 
 from proxy.documents.diagnostics import Diagnostic, DocumentError, suggestion
 from proxy.documents.validate import examine, validate
-from proxy.documents.yaml import Document, parse_yaml
+from proxy.documents.yaml import Document, parse_yaml, read_yaml
 
-__all__ = ["Diagnostic", "Document", "DocumentError", "examine", "parse_yaml", "suggestion", "validate"]
+__all__ = ["Diagnostic", "Document", "DocumentError", "examine", "parse_yaml", "read_yaml", "suggestion", "validate"]

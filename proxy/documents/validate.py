@@ -40,15 +40,18 @@ def validate(document: Document, model: type[Model]) -> Model:
 def examine(document: Document, model: type[Model]) -> tuple[Model | None, list[Diagnostic]]:
     """`document` as a `model`, and every mistake in its shape.
 
-    With unknown keys as the only mistakes there is a model too, made without them, so that a caller can look for
-    further mistakes of other kinds.
+    The document's own mistakes are among them. With unknown keys as the only other ones there is a model too, made
+    without them, so that a caller can look for further mistakes of other kinds.
     """
     value = document.value if document.value is not None else {}
+    unclear = {(mistake.line, mistake.column) for mistake in document.mistakes}
     try:
-        return model.model_validate(value), []
+        return model.model_validate(value), list(document.mistakes)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    mistakes = [_diagnostic(document, model, same) for same in _by_place(document, errors)]
+    found = [_diagnostic(document, model, same) for same in _by_place(document, errors)]
+    # What a value should have been is no news where the value itself could not be read.
+    mistakes = [*document.mistakes, *(each for each in found if (each.line, each.column) not in unclear)]
     unknown = [entry["loc"] for entry in errors if entry["type"] == "extra_forbidden"]
     if len(unknown) < len(errors):
         return None, mistakes

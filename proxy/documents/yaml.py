@@ -57,13 +57,15 @@ class Place(NamedTuple):
 class Document(NamedTuple):
     """A parsed file: its value, and the place of every value in it by path (`("request", "fields", "model")`).
 
-    `keys` has the places of the keys themselves, which is where a mistake about a key is shown.
+    `keys` has the places of the keys themselves, which is where a mistake about a key is shown. `mistakes`: what the
+    file says that is not plain YAML, where the rest could be read all the same.
     """
 
     file: str
     value: Json
     places: dict[Path, Place]
     keys: dict[Path, Place]
+    mistakes: tuple[Diagnostic, ...] = ()
 
     def at(self, path: Path, message: str, *, key: bool = False) -> Diagnostic:
         """A diagnostic at `path`, or at the nearest enclosing value that the file has."""
@@ -77,6 +79,17 @@ class Document(NamedTuple):
 
 def parse_yaml(text: str, file: str) -> Document:
     """The document in `text`; DocumentError with every mistake, named by `file`, where it is not plain YAML."""
+    document = read_yaml(text, file)
+    if document.mistakes:
+        raise DocumentError(document.mistakes)
+    return document
+
+
+def read_yaml(text: str, file: str) -> Document:
+    """As `parse_yaml`, but with the mistakes of single values in `Document.mistakes`, so that others are found too.
+
+    Of two equal keys the first one stands; a value that is not clear is null. DocumentError where nothing can be read.
+    """
     if len(text) > YAML_MAX_BYTES:
         raise DocumentError([Diagnostic(file, 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} characters")])
     try:
@@ -90,9 +103,7 @@ def parse_yaml(text: str, file: str) -> Document:
         raise DocumentError([Diagnostic(file, 1, 1, f"not YAML: {error}")]) from None
     reader = _Reader(file)
     value = reader.read(root, ()) if root is not None else None
-    if reader.mistakes:
-        raise DocumentError(reader.mistakes)
-    return Document(file, value, reader.places, reader.keys)
+    return Document(file, value, reader.places, reader.keys, tuple(reader.mistakes))
 
 
 def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:

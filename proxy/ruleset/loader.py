@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from proxy.documents import Diagnostic, Document, DocumentError, examine, parse_yaml, suggestion
+from proxy.documents import Diagnostic, Document, DocumentError, examine, read_yaml, suggestion
 from proxy.expr import FunctionRegistry
 from proxy.limits import PACK_MAX_FILES, YAML_MAX_BYTES
 from proxy.ruleset.compiler import Pack, compile_errors, compile_pack, compile_route
@@ -168,7 +168,7 @@ def _read_as(file: Path, model: type[_Model], mistakes: list[Diagnostic]) -> _Re
         if file.stat().st_size > YAML_MAX_BYTES:
             mistakes.append(Diagnostic(str(file), 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} bytes"))
             return None
-        document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        document = read_yaml(file.read_text(encoding="utf-8"), str(file))
     except DocumentError as error:
         mistakes += error.diagnostics
     except UnicodeDecodeError as error:

@@ -28,7 +28,6 @@ GATEWAY_SAMPLE: JsonObject = {
     "port": 8090,
     "version": "0",
     "default_model": "sample",
-    "management": False,
 }
 
 

@@ -83,5 +83,4 @@ class ModelDirectory:
             "port": self._port,
             "version": __version__,
             "default_model": self._default_model or (chats[0] if chats else None),
-            "management": False,
         }

@@ -19,7 +19,7 @@ class Directory(Protocol):
     """What rules may know of the gateway and its models beside the chosen worker."""
 
     def gateway(self) -> JsonObject:
-        """The document that rules see as `gateway`: host and port as advertised, version, default_model, management."""
+        """The document that rules see as `gateway`: host and port as advertised, version, default_model."""
 
     def listener(self, port: int) -> JsonObject:
         """The document that rules see as `listener`: port, and model where that port stands for one model."""

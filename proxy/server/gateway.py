@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from proxy.errors import GatewayError
-from proxy.limits import REQUEST_BODY_SECONDS
+from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_VALUES
 from proxy.server.facilities import Facilities
 from proxy.server.responses import error_response, json_response
 from proxy.server.run import RequestRun
@@ -86,6 +86,12 @@ async def _read_body(request: web.Request) -> Json:
         raise asyncio.CancelledError from None  # the client left within its body; there is nobody to answer
     except web.RequestPayloadError as error:
         raise GatewayError("bad_body", f"the body cannot be read: {error}") from None
+    if request.transport is None:
+        # It left in the moment in which its body was complete: wait_for (Python 3.10, 3.11) then keeps the cancellation
+        # to itself, and the request would go on for nobody.
+        raise asyncio.CancelledError
+    if _holds_more_values(raw, REQUEST_MAX_VALUES):
+        raise GatewayError("too_large", f"the body has more than {REQUEST_MAX_VALUES} commas and opening brackets")
     try:
         body: Json = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -93,6 +99,22 @@ async def _read_body(request: web.Request) -> Json:
     if not isinstance(body, dict):
         raise GatewayError("bad_body", "the body is not a JSON object")
     return body
+
+
+def _holds_more_values(raw: bytes, limit: int) -> bool:
+    """Whether a JSON text may hold more values than `limit`: each but the first has a comma or a bracket before it.
+
+    Those within strings count too, because this must cost less than reading the text.
+    """
+    if len(raw) <= limit:
+        return False
+    count = 0
+    for start in range(0, len(raw), 1 << 20):  # in parts, so that a dense body is found out early
+        end = start + (1 << 20)
+        count += raw.count(b",", start, end) + raw.count(b"[", start, end) + raw.count(b"{", start, end)
+        if count > limit:
+            return True
+    return False
 
 
 def _miss(request: web.Request, miss: Miss) -> web.Response:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 class ModelPortSites:
     """Gives each model a port of a range and keeps it for as long as the program runs.
 
-    DB-GPT's remote client sends no model with a count of tokens; the port that it called tells which is meant.
+    Some clients send no model with a count of tokens; the port that they called tells which is meant.
     """
 
     def __init__(self, runner: web.AppRunner, host: str, first: int, last: int) -> None:

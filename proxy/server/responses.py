@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, Kind
+from proxy.translate.answer import ClientAnswer
 from proxy.translate.errors import error_answer
 from proxy.translate.plan import Route
 from proxy.types import Json
@@ -16,6 +17,15 @@ JSON = "application/json"
 def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON body of any type, also a bare integer."""
     return web.Response(status=status, body=orjson.dumps(body), content_type=JSON, headers=headers)
+
+
+def answer_response(route: Route, answer: ClientAnswer) -> web.Response:
+    """A route's answer. GatewayError where it holds what cannot be written, such as a value nested 255 deep."""
+    try:
+        return json_response(answer.status, answer.body, answer.headers)
+    except orjson.JSONEncodeError as problem:
+        kind: Kind = "invalid_request" if route.upstream is None else "upstream_protocol"
+        raise GatewayError(kind, f"the answer cannot be written as JSON: {problem}") from None
 
 
 def error_response(route: Route, error: GatewayError) -> web.Response:

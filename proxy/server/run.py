@@ -17,7 +17,7 @@ from proxy.fleet.lease import Lease
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, MODEL_NAME_MAX, QUESTION_SECONDS
 from proxy.server.facilities import Facilities
-from proxy.server.responses import error_response, json_response
+from proxy.server.responses import answer_response, error_response
 from proxy.server.sinks import AnswerSink, ClientStream, CollectSink, ResponseSink, as_gateway_error
 from proxy.telemetry import request as telemetry
 from proxy.translate.answer import client_answer, refuse_failure
@@ -105,8 +105,7 @@ class RequestRun:
                 answers = [await self._ask(route.upstream, body) for body in bodies]
                 self._scope["answers"] = answers
                 self._scope["upstream"] = answers[0] if answers else None
-            answer = client_answer(route, self._scope)
-            return json_response(answer.status, answer.body, answer.headers), None
+            return answer_response(route, client_answer(route, self._scope)), None
 
     async def _stream(
         self, source: StreamSource, target: StreamTarget, body: Json
@@ -276,14 +275,22 @@ class RequestRun:
             headers = {"Content-Type": "application/json", **header_values(plan.headers, self._scope)}
         except RULE_FAILURES as problem:
             raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
+        try:
+            data = orjson.dumps(body)
+        except orjson.JSONEncodeError as problem:
+            raise GatewayError("invalid_request", f"the request cannot be passed on as JSON: {problem}") from None
+        try:
+            target = Target.parse(address)
+        except ValueError as problem:
+            raise GatewayError("upstream_refused", f"the worker cannot be called: {problem}") from None
         begun = time.monotonic()
         try:
             exchange = await facilities.pool.open(
-                Target.parse(address),
+                target,
                 method=plan.method,
                 path=plan.path,
                 headers=headers,
-                body=orjson.dumps(body),
+                body=data,
                 timeouts=limits,
                 sink=sink,
             )
@@ -346,10 +353,12 @@ class RequestRun:
             log.log(level, "request", extra={name: value for name, value in fields.items() if value is not None})
 
     def _trace(self) -> Json:
+        """The trace id, where it is one: an array or object would cost more to write down than it says."""
         try:
-            return self._route.trace(self._scope) if self._route.trace is not None else None
+            found = self._route.trace(self._scope) if self._route.trace is not None else None
         except RULE_FAILURES:
             return None
+        return found if isinstance(found, (str, int, float)) else None
 
 
 def _worker_document(facts: ModelFacts, asked: str) -> JsonObject:

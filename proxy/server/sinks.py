@@ -284,11 +284,11 @@ class ClientStream(ResponseSink):
         # Framed here, because a coroutine for each chunk would cost as much as the rewriting.
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if writer.chunked else data)
         if self._draining is None and transport.get_write_buffer_size() > CLIENT_BUFFER_BYTES:
+            if self.exchange is not None:
+                self.exchange.pause()  # now: a task's turn comes only after everything that waits in the socket
             self._draining = asyncio.ensure_future(self._drain(writer))
 
     async def _drain(self, writer: StreamWriter) -> None:
-        if self.exchange is not None:
-            self.exchange.pause()
         try:
             # A client that leaves meanwhile ends its handler, which ends everything else.
             with contextlib.suppress(ConnectionError):

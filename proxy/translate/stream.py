@@ -207,11 +207,18 @@ class StreamTranslator:
             frame = target.chunk(scope)
         except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
-        self._finished = final
         if frame is OMIT:
+            self._finished = final
             return b""
+        try:
+            data = target.framing.encode(orjson.dumps(frame))
+        except orjson.JSONEncodeError as problem:
+            raise GatewayError(
+                "upstream_protocol", f"the worker sent a frame that cannot be passed on: {problem}"
+            ) from None
+        self._finished = final
         self.sent_frames += 1
-        return target.framing.encode(orjson.dumps(frame))
+        return data
 
 
 def collected(reader: StreamReader) -> JsonObject:

@@ -3,7 +3,7 @@
 
 Cumulative text from a model server is not simply growing. A character whose bytes are not all there yet shows as U+FFFD
 at the end and is replaced by the next chunk (workers that decode all tokens again for each chunk); a server may cut
-a stop string off again, or send an empty text last. A client that slices by the length it has seen, as DB-GPT's API
+a stop string off again, or send an empty text last. A client that slices by the length it has seen, as some API
 server does, would lose or double characters. So what is shown grows only: its end is held back while it may still
 change.
 """
@@ -22,7 +22,8 @@ class TextFlow:
     """One stream's text.
 
     source: how the worker sends it; hold_back: characters kept back besides a half character until the end, so that the
-    finishing chunk always carries new text (DB-GPT 0.8.2's API server sends its finish event twice when it does not).
+    finishing chunk always carries new text (an API server that counts on it may send its finish event twice when it
+    does not).
     `notes` has, once each, what happened to the text that a reader of the answer cannot see: `text_shrunk`,
     `text_rewritten`. prefix: put before the worker's text.
     """

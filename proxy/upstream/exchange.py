@@ -12,6 +12,8 @@ from .response_reader import ResponseReader
 
 # Loops round timers to milliseconds; a timer that comes this early (seconds) counts as due.
 _TIMER_SLACK = 0.001
+# A read of this many bytes filled the loop's buffer (uvloop: 256,000, asyncio: 262,144), so more is waiting.
+_FULL_READ = 200_000
 
 
 class Exchange:
@@ -130,6 +132,8 @@ class Exchange:
             self._finish()
         elif reader.failure is not None:
             self.fail(reader.failure.kind, f"{self._address}: {reader.failure.text}")
+        elif len(data) >= _FULL_READ and not self._paused:
+            self._breathe()
 
     def peer_closed(self, cause: Exception | None, *, eof: bool) -> None:
         """The connection is gone; `eof` says that the peer closed it in order."""
@@ -138,6 +142,15 @@ class Exchange:
         else:
             reason = f" ({cause})" if cause is not None else ""
             self.fail("reset", f"{self._address} closed the connection {self._reader.progress()}{reason}", cause)
+
+    def _breathe(self) -> None:
+        """Let all others have their turn: uvloop reads a full socket up to 32 times, 8 MB, before anybody else runs."""
+        self._connection.pause()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._over and not self._paused:
+            self._connection.resume()
 
     # The sink
 

@@ -7,10 +7,12 @@ import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 
-from proxy.backends.control import CallLimits, ControlError, call_json, new_session, normalise_base_url
+from proxy.backends.control import CallLimits, ControlError, brief, call_json, new_session, normalise_base_url
+from proxy.types import Json
 from tests.backends.fakes import FakeServer
 
 LIMITS = CallLimits(connect=0.3, total=0.3, max_bytes=1000)
@@ -117,8 +119,28 @@ def test_base_addresses(url: str, expected: str) -> None:
     assert normalise_base_url(url) == expected
 
 
-@pytest.mark.parametrize("url", ["", "h:1", "http://h:99999", "http://h:0", "http://a b:1", "http://[x", "file:///etc"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "h:1", "http://h:99999", "http://h:0", "http://a b:1", "http://[x", "file:///etc"),
+        *("http://b\u00fccher:1", "http://h:1/p\u00e4th", "http://[fe80::1%eth0]:1", f"http://{'a' * 600}:1"),
+    ],
+)
 def test_bad_addresses(url: str) -> None:
     """What is no address is refused in one sentence."""
     with pytest.raises(ValueError, match="not a"):
         normalise_base_url(url)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("x" * 100, repr("x" * 80)), (None, "'None'"), ([1, 2], "an array of 2"), ({}, "an object of 0")],
+)
+def test_values_in_messages_are_short(value: Json, text: str) -> None:
+    """What another program sent is named in a message without being written out."""
+    assert brief(value) == text
+
+
+def test_a_value_nested_without_end_can_be_named() -> None:
+    """An answer that is nested as deep as JSON may be fails no message about it."""
+    assert brief(orjson.loads("[" * 1_000 + "]" * 1_000)) == "an array of 1"

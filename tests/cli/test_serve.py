@@ -140,7 +140,7 @@ async def test_an_unreachable_controller_is_retried_while_the_gateway_serves() -
         began = time.monotonic()
         clients = (await asyncio.to_thread(gateway.until, "^clients +http://(.+)"))[1]
         line = await asyncio.to_thread(gateway.until, "^registers +(.+)")
-        assert line[1] == f"with {registry.url} as {clients}"
+        assert line[1] == f"with {registry.url} as {clients}; goes on trying while it is away"
         assert time.monotonic() - began < QUICKLY
         admin = gateway.until(r"^operators +(http://[^/]+)")[1]
         assert (await asyncio.to_thread(_get, f"{admin}/readyz"))[0] == 200

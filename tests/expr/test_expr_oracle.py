@@ -178,7 +178,7 @@ def test_call_with_literals_is_refused_like_the_librarys(name: str, arguments: l
     """A call of a built-in function with literals is refused exactly when the library refuses it."""
     if name == "merge" and any(each[:2] != "`{" for each in arguments[1:]):
         reject()  # the library checks only the first argument of merge
-    if any(each[0] == "&" for each in arguments) and name in ("not_null", "to_array", "to_string", "type"):
+    if any(each[0] == "&" for each in arguments) and name in ("contains", "not_null", "to_array", "to_string", "type"):
         reject()  # the library lets an unevaluated expression through as a value
     source = f"{name}({', '.join(arguments)})"
     assert ask(source, {}) == ask_library(source, {})

@@ -139,6 +139,19 @@ async def test_the_gateway_s_stop_breaks_off_what_does_not_end(call: str, begin:
             await asking
 
 
+async def test_the_gateway_s_stop_takes_the_time_that_was_set() -> None:
+    """A stream that does not end gets the set time and not twice as much."""
+    async with scripted({"/worker_generate_stream": then_gone(STREAM_HEAD, chunk(frame("Hello")))}) as worker:
+        async with running(worker.address, shutdown_seconds=0.6, busy_at_end=True) as rig:
+            worker.arm()
+            asking = asyncio.create_task(rig.stream(HELLO))
+            await until(lambda: len(worker.struck) == 1, lambda: "the worker was not asked")
+            begun = time.monotonic()
+        assert 0.5 < time.monotonic() - begun < 1.0
+        with pytest.raises((CutShortError, ConnectionError)):
+            await asking
+
+
 async def test_the_gateway_s_stop_lets_streams_end() -> None:
     """A stream that is under way at the stop gets the time to end."""
     async with demo_worker(chunks_per_second=200) as worker:

@@ -296,3 +296,22 @@ async def test_a_worker_that_failed_is_asked_again() -> None:
         assert (await rig.stream(HELLO))[-1]["error_code"] == 50001
         assert (await rig.stream(HELLO))[-1]["text"] == "Hello"
         assert await rig.outcomes() == {"ok": 1, "upstream_error": 1}
+
+
+@pytest.mark.parametrize("call", ["generate", "embeddings"])
+async def test_an_answer_that_cannot_be_passed_on(call: str) -> None:
+    """An answer nested deeper than JSON is written is the worker's fault, told as such."""
+    nested = b"[" * 500 + b"]" * 500
+    usage = b'{"prompt_tokens": 1, "total_tokens": 2, "x": ' + nested + b"}"
+    final = b'{"text": "Hi", "error_code": 0, "finish_reason": "stop", "usage": ' + usage + b"}\0"
+    answers = {
+        STREAM: STREAM_HEAD + chunk(final) + LAST_CHUNK,
+        EMBEDDINGS: response(b'{"embedding": [[' + nested + b"]]}"),
+    }
+    path = STREAM if call == "generate" else EMBEDDINGS
+    async with with_script(path, sends(answers[path])) as (rig, _):
+        reply = await rig.post(call, {**HELLO, "input": ["a"]})
+        assert reply.object["error_code"] == 50001
+        assert "cannot be written as JSON" in reply.body.decode()
+        await rig.quiet()
+        assert await rig.outcomes() == {"upstream_error": 1}

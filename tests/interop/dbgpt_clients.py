@@ -54,6 +54,10 @@ class Clients:
         wanted = WorkerApplyRequest(model=model, apply_type=WorkerApplyType(kind))
         return asdict(await self.llm.worker_manager.worker_apply(wanted))
 
+    async def startup(self, model: str, host: str, port: int) -> Any:
+        wanted = WorkerStartupRequest(host=host, port=port, model=model, worker_type="llm", params={})
+        return await self.llm.worker_manager.model_startup(wanted)
+
     async def shutdown(self, model: str, host: str, port: int) -> Any:
         wanted = WorkerStartupRequest(host=host, port=port, model=model, worker_type="llm", params={})
         return await self.llm.worker_manager.model_shutdown(wanted)

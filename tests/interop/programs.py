@@ -239,6 +239,8 @@ class GatewayPlan:
     dbgpt_controller: str
     fastchat: tuple[str, ...]
     """``--fastchat-controller URL`` or ``--fastchat-worker URL``."""
+    settings: str = ""
+    """More lines of the settings file."""
 
     @property
     def url(self) -> str:
@@ -255,7 +257,7 @@ def gateway(folder: Path, plan: GatewayPlan) -> Program:
     command += ["serve", "--listen", f"127.0.0.1:{plan.port}", "--admin", f"127.0.0.1:{plan.admin_port}"]
     settings = folder / f"gateway-{plan.port}.yaml"
     # The models here rarely end by themselves, and their words come back as more tokens than they were.
-    settings.write_text("defaults: {max_new_tokens: 256}\n", encoding="utf-8")
+    settings.write_text(f"defaults: {{max_new_tokens: 256}}\n{plan.settings}", encoding="utf-8")
     command += ["--config", str(settings)]
     command += ["--dbgpt-controller", plan.dbgpt_controller, "--advertise", f"127.0.0.1:{plan.port}", *plan.fastchat]
     program = Program("gateway", command, folder, cwd=REPOSITORY)

@@ -130,12 +130,13 @@ def test_supported_models(cluster: Cluster, clients: DbgptClients) -> None:
 
 
 def test_starting_and_stopping_models_is_refused(cluster: Cluster, clients: DbgptClients) -> None:
-    """Apply and shutdown change nothing and say so where DB-GPT's user looks; the model answers afterwards."""
+    """Apply, startup and shutdown change nothing and say so to DB-GPT's user; the model answers afterwards."""
     applied = clients.call("apply", model=PLAIN, kind="stop")
     assert at(applied, "success") is False
     assert text_at(applied, "message")
-    with pytest.raises(ClientError, match="shutdown failed"):
-        clients.call("shutdown", model=PLAIN, host="127.0.0.1", port=cluster.plan.port)
+    for call in ("startup", "shutdown"):
+        with pytest.raises(ClientError, match="Not done: the models of this address"):
+            clients.call(call, model=PLAIN, host="127.0.0.1", port=cluster.plan.port)
     got = clients.call("generate", model=PLAIN, messages=HELLO, max_new_tokens=4)
     assert at(got, "error_code") == 0
 

@@ -18,7 +18,7 @@ from tests.interop.wire import post_json, post_object, text_at
 MODEL = "tiny-mortal"
 MANAGER = {"WorkerManager@service"}
 NAMES = {f"{MODEL}@llm", f"{MODEL}@text2vec"} | MANAGER
-GONE_SECONDS = 15.0
+GONE_SECONDS = 6.0
 """FastChat's controller lists a dead worker for 90 to 180 s; whoever asks DB-GPT meanwhile must not get it."""
 BACK_SECONDS = 30.0
 BODY: Json = {"model": MODEL, "messages": [{"role": "human", "content": "Hi"}], "max_new_tokens": 3}

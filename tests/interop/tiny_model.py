@@ -23,7 +23,7 @@ HIDDEN = 64
 SENTENCES = (
     "USER: What is a gateway? ASSISTANT: A gateway stands between two networks and speaks both of their languages.",
     "The quick brown fox jumps over the lazy dog, and the dog does not mind.",
-    "A chat between a curious user and an artificial intelligence assistant.",
+    "An artificial assistant answers what a curious person asks it in this chat.",
     "数据库和语言模型之间需要一个翻译。",
     "Größe, Straße, naïve, façade 🙂🚀",
     "SELECT name, count(*) FROM orders GROUP BY name ORDER BY 2 DESC;",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.structure.sources import ROOT, functions, module_name, part_of, python_files, tree
 
-PRODUCTS = re.compile("fastchat|dbgpt|openai|ollama", re.IGNORECASE)
+PRODUCTS = re.compile("fast-?chat|db-?gpt|openai|ollama", re.IGNORECASE)
 # Packages that are about products, or play one.
 ABOUT_PRODUCTS = {"backends", "demo"}
 FUNCTION_LINES_MAX = 60

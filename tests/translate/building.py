@@ -76,7 +76,7 @@ def scope_of(route: Route, body: Json) -> JsonObject:
         "headers": {},
         "path": {},
         "listener": {},
-        "gateway": {"host": "127.0.0.1", "port": 1, "version": "0", "default_model": None, "management": False},
+        "gateway": {"host": "127.0.0.1", "port": 1, "version": "0", "default_model": None},
         "models": [],
         "worker": dict(route.sample),
     }

@@ -25,6 +25,17 @@ def last(wire: bytes) -> JsonObject:
     return judged(wire)[-1]
 
 
+def test_a_finish_that_cannot_be_written_is_an_error() -> None:
+    """A usage nested deeper than JSON is written does not leave the client with an empty stream."""
+    usage = b'{"prompt_tokens": 1, "total_tokens": 2, "x": ' + b"[" * 500 + b"]" * 500 + b"}"
+    played = play(
+        ROUTE, SCOPE, [b'{"text": "Hi", "error_code": 0, "finish_reason": "stop", "usage": ' + usage + b"}\0"]
+    )
+    (frame,) = judged(played.wire)
+    assert frame["error_code"] == 50001
+    assert str(frame["text"]).startswith("the worker sent a frame that cannot be passed on")
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -441,3 +442,31 @@ async def test_a_sink_may_begin_the_next_exchange_in_on_end(pool: UpstreamPool) 
         await sink.finished()
     assert idle == [1]
     assert isinstance(sink.head, ResponseHead)
+
+
+async def test_a_flood_leaves_others_their_turn(pool: UpstreamPool) -> None:
+    """Between two full reads from one worker everything else that is due runs."""
+    waiting = 24 * 1024 * 1024
+    async with peer(close_after(response(bytes(waiting)))) as worker:
+        sink = Recorder()
+        turns = 0
+        in_one_turn = most = 0
+
+        def tick() -> None:
+            nonlocal turns, in_one_turn
+            turns, in_one_turn = turns + 1, 0
+            if not sink.over.done():
+                asyncio.get_running_loop().call_soon(tick)
+
+        def count(data: bytes) -> None:
+            nonlocal in_one_turn, most
+            time.sleep(0.002)  # slower than the worker, so that each read finds the socket full
+            in_one_turn += 1
+            most = max(most, in_one_turn)
+
+        sink.when_data = count
+        tick()
+        await start(pool, worker, sink)
+        await sink.finished()
+    assert len(sink.body) == waiting
+    assert most <= 2

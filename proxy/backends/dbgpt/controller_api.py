@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from proxy.backends.control import CallLimits, ControlError, call_json
+from proxy.backends.control import CallLimits, ControlError, brief, call_json
 from proxy.types import Json, JsonObject
 
 
@@ -70,7 +70,7 @@ class ControllerApi:
 
     def _expect_true(self, answer: Json, what: str) -> None:
         if answer is not True:
-            raise ControlError("malformed", f"{self.url}: {what} answered {str(answer)[:80]!r}, expected true")
+            raise ControlError("malformed", f"{self.url}: {what} answered {brief(answer)}, expected true")
 
 
 def _document(instance: Instance) -> JsonObject:

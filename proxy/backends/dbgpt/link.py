@@ -112,7 +112,7 @@ class ControllerLink:
         """One round: is it there, has it what it should have, is a heartbeat due."""
         self._error = ""
         try:
-            await self._api.health()
+            await self._present()
             if not self._reachable:
                 self._reachable, self._failures = True, 0
                 self._verified_at = -float("inf")
@@ -172,6 +172,14 @@ class ControllerLink:
         if stale:
             log.warning("controller %s: removing left-over rows %s", self.url, ", ".join(map(str, sorted(stale))))
         return stale
+
+    async def _present(self) -> None:
+        """A controller that is not there takes no heartbeat, which is one that failed."""
+        try:
+            await self._api.health()
+        except ControlError:
+            self._on_event("heartbeat", controller=self.url, result="failed")
+            raise
 
     async def _register(self, instance: Instance) -> None:
         self._maybe.add(instance)

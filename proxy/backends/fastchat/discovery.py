@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from proxy.backends.control import ControlError, EventHook, call_json, normalise_base_url
+from proxy.backends.control import ControlError, EventHook, brief, call_json, normalise_base_url
 from proxy.backends.fastchat.source_settings import SourceSettings
 from proxy.types import JsonObject
 
@@ -68,7 +68,7 @@ class ControllerWatch:
     async def _models(self) -> list[str]:
         names = (await self._call("/list_models", {})).get("models")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ControlError("malformed", f"{self.url}/list_models: models is {str(names)[:80]!r}, expected strings")
+            raise ControlError("malformed", f"{self.url}/list_models: models is {brief(names)}, expected strings")
         models = sorted(name for name in names if isinstance(name, str) and 0 < len(name) <= self._settings.max_name)
         most = self._settings.max_listed_models
         if len(models) > most:

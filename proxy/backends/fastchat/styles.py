@@ -120,7 +120,7 @@ _MOVED = (
     *("DEEPSEEK_CHAT", "METAMATH", "YUAN2"),
 )
 RELEASED = (*_FIXED, *_MOVED)
-"""The numbering of fschat 0.2.21 to 0.2.36 on PyPI (earlier ones of these end sooner)."""
+"""The numbering of the releases fschat 0.2.21 to 0.2.36 (earlier ones of these end sooner)."""
 MAIN = (*_FIXED, "LLAMA3", *_MOVED, "GEMMA", "CLLM", "DEFAULT")
 """The numbering of git main since 2024-04-23."""
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from proxy.backends.control import CallLimits, ControlError, call_json
+from proxy.backends.control import CallLimits, ControlError, brief, call_json
 from proxy.types import Json, JsonObject
 
 # A short text that every tokenizer splits into at least one token.
@@ -99,7 +99,7 @@ class WorkerApi:
         return answer
 
     def _malformed(self, path: str, what: str, expected: str, found: Json) -> ControlError:
-        return ControlError("malformed", f"{self.address}{path}: {what} is {str(found)[:80]!r}, expected {expected}")
+        return ControlError("malformed", f"{self.address}{path}: {what} is {brief(found)}, expected {expected}")
 
 
 def _number(value: Json, default: float) -> float:

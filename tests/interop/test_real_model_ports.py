@@ -1,0 +1,53 @@
+"""A port for each model: how DB-GPT's remote client, which names no model, has its tokens counted by the right one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.interop import programs
+from tests.interop.clients import DbgptClients
+from tests.interop.conftest import CERTAIN, KINDS, PLAIN, Cluster
+from tests.interop.programs import GatewayPlan
+from tests.interop.wire import Reply, int_at, post_object
+
+TEXT = "Quick? 快吗？"
+SECONDS = 20.0
+
+
+def counted(plan: GatewayPlan) -> dict[str, float]:
+    """Answered counts of tokens by model, as the gateway's metrics have them."""
+    with Reply("GET", f"{plan.admin}/metrics") as reply:
+        page = reply.text()
+    samples = [each for family in text_string_to_metric_families(page) for each in family.samples]
+    wanted = {"route": "count_token", "outcome": "ok"}
+    found = [
+        each for each in samples if each.name == "gateway_requests_total" and wanted.items() <= each.labels.items()
+    ]
+    return {each.labels["model"]: each.value for each in found if each.value}
+
+
+def test_the_port_tells_whose_tokens_are_counted(cluster: Cluster, tmp_path: Path) -> None:
+    """Both models are registered with ports of their own, and each count of the real client reaches its own model."""
+    controller_port, port, admin_port, first = programs.free_ports(4)
+    controller = f"http://127.0.0.1:{controller_port}"
+    ports = f"model_ports: {{first: {first}, last: {min(first + 20, 65_535)}}}\n"
+    plan = GatewayPlan(port, admin_port, controller, ("--fastchat-controller", cluster.fastchat_controller), ports)
+    with ExitStack() as stack:
+        stack.callback(programs.dbgpt_controller(cluster.pythons, tmp_path, controller_port).kill)
+        gateway = programs.gateway(tmp_path, plan)
+        stack.callback(gateway.kill)
+        names = {f"{model}@{kind}" for model in (PLAIN, CERTAIN) for kind in KINDS}
+        programs.wait_until(
+            "the models are registered", lambda: names <= {name for name, _ in programs.registered(controller)}, SECONDS
+        )
+        own = {name: at for name, at in programs.registered(controller) if name.endswith("@llm")}
+        assert len({*own.values(), port}) == 3, own
+        clients = DbgptClients(cluster.pythons, tmp_path, controller)
+        stack.callback(clients.close)
+        for model in (PLAIN, CERTAIN):
+            direct = post_object(f"{cluster.workers[model].url}/count_token", {"model": model, "prompt": TEXT})
+            assert clients.call("count_token", model=model, prompt=TEXT) == int_at(direct, "count")
+        assert counted(plan) == {PLAIN: 1, CERTAIN: 1}
