@@ -319,6 +319,7 @@ def _target(shop: Workshop, stream: StreamDoc) -> StreamTarget | None:
         mode=doc.text,
         hold_back=doc.hold_back,
         chunk=shop.value(doc.chunk, ("stream", "to", "chunk"), CHUNK),
+        last=None if doc.last is None else shop.value(doc.last, ("stream", "to", "last"), CHUNK),
     )
 
 

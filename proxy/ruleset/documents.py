@@ -200,6 +200,7 @@ class ToDoc(Strict):
     text: Mode
     hold_back: Annotated[int, Field(ge=0, le=64)] = 0
     chunk: Spec
+    last: Spec | None = None
 
 
 class StreamDoc(Strict):

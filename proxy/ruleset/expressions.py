@@ -100,11 +100,11 @@ class Workshop:
         inner = roots | {"item", "index"}
         body = self._one(spec.model_copy(update={"when": None, "name": None}), path, inner, "")
         if spec.where is not None:
-            body = mapping.when(self.read(spec.where, (*path, "where"), inner), body)
+            body = mapping.When(self.read(spec.where, (*path, "where"), inner), body)
         name = spec.name or (_label(source, label) if source else label)
         value = mapping.each(source.evaluate if source else _nothing, name, body)
         if spec.when is not None:
-            value = mapping.when(self.read(spec.when, (*path, "when"), roots), value)
+            value = mapping.When(self.read(spec.when, (*path, "when"), roots), value)
         return value if spec.null == "keep" else mapping.OmitNull(value)
 
     def _one(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> Value:
@@ -127,7 +127,7 @@ class Workshop:
         if spec.null != "keep" and "value" not in spec.model_fields_set:
             value = mapping.OmitNull(value)
         if spec.when is not None:
-            value = mapping.when(self.read(spec.when, (*path, "when"), roots), value)
+            value = mapping.When(self.read(spec.when, (*path, "when"), roots), value)
         return value
 
     def _source(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> tuple[Value, str]:

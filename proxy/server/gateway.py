@@ -75,7 +75,7 @@ class Gateway:
 
 async def _read_body(request: web.Request) -> Json:
     try:
-        raw = await asyncio.wait_for(request.read(), REQUEST_BODY_SECONDS)
+        raw = await _whole_body(request)
     except web.HTTPRequestEntityTooLarge as error:
         raise GatewayError(
             "too_large", f"the body is over the limit of {request.client_max_size} bytes ({error.text})"
@@ -99,6 +99,12 @@ async def _read_body(request: web.Request) -> Json:
     if not isinstance(body, dict):
         raise GatewayError("bad_body", "the body is not a JSON object")
     return body
+
+
+async def _whole_body(request: web.Request) -> bytes:
+    if request.content.is_eof():
+        return await request.read()  # it came with the head, as most do: nothing to wait for
+    return await asyncio.wait_for(request.read(), REQUEST_BODY_SECONDS)
 
 
 def _holds_more_values(raw: bytes, limit: int) -> bool:

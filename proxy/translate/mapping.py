@@ -185,9 +185,17 @@ def each(source: Value, label: str, body: Value) -> Value:
     return build
 
 
-def when(condition: Read, value: Value) -> Value:
+class When:
     """`value` where the condition holds, else left out."""
-    return lambda scope: value(scope) if truthy(condition(scope)) else OMIT
+
+    __slots__ = ("condition", "value")
+
+    def __init__(self, condition: Read, value: Value) -> None:
+        self.condition = condition
+        self.value = value
+
+    def __call__(self, scope: Scope) -> Json | Omit:
+        return self.value(scope) if truthy(self.condition(scope)) else OMIT
 
 
 def truthy(value: Json) -> bool:

@@ -122,12 +122,13 @@ class StreamSource:
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """How the client's stream is written."""
+    """How the client's stream is written. last: the mapping of the finishing frame, None where it is the chunk's."""
 
     framing: Framing
     mode: Mode
     hold_back: int
     chunk: Value
+    last: Value | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.errors import error_frame
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Scope, shown
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Scope, Value, When, shown
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.text import TextFlow
 from proxy.types import Json, JsonObject
@@ -29,6 +29,7 @@ class StreamReader:
 
     __slots__ = (
         "_code_key",
+        "_finish_key",
         "_source",
         "_text_key",
         "finish",
@@ -43,6 +44,7 @@ class StreamReader:
     def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0) -> None:
         self._source = source
         self._code_key = source.error_code.key if isinstance(source.error_code, ChunkRead) else None
+        self._finish_key = _condition_key(source.finish)
         self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
         self.scope: Scope = dict(scope)
         self.flow = TextFlow(source.mode, hold_back, _prefix(source, scope))
@@ -80,7 +82,7 @@ class StreamReader:
                 usage = source.usage(scope)
                 if usage is not OMIT and usage is not None:
                     self.usage = usage
-            if source.finish is not None:
+            if source.finish is not None and (self._finish_key is None or chunk.get(self._finish_key)):
                 finish = source.finish(scope)
                 self.finish = None if finish is OMIT else finish
         except RULE_FAILURES as problem:
@@ -117,6 +119,11 @@ class StreamReader:
         text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
         number = code if isinstance(code, int) and not isinstance(code, bool) else None
         raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
+
+
+def _condition_key(value: Value | None) -> str | None:
+    """The key of the frame without which this value is not there, so that most frames need not ask for it."""
+    return value.condition.key if isinstance(value, When) and isinstance(value.condition, ChunkRead) else None
 
 
 def _prefix(source: StreamSource, scope: Scope) -> str:
@@ -204,7 +211,7 @@ class StreamTranslator:
         scope["finish"] = reader.finish
         scope["usage"] = reader.usage
         try:
-            frame = target.chunk(scope)
+            frame = (target.last or target.chunk)(scope) if final else target.chunk(scope)
         except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
         if frame is OMIT:
