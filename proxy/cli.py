@@ -16,7 +16,7 @@ import click
 
 from proxy import __version__
 from proxy.address import Address, is_loopback
-from proxy.backends.flags import FLAGS, PURPOSE, flag_values
+from proxy.backends.flags import FLAGS, PROGRAM, PURPOSE, flag_values
 
 if TYPE_CHECKING:
     from proxy.app import RunningGateway
@@ -30,7 +30,7 @@ _PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 
 
 @click.group(help=PURPOSE, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="dbgpt-gateway", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Colours are for terminals, and not for everybody: https://no-color.org."""

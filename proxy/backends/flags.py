@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+PROGRAM = "dbgpt-gateway"
 PURPOSE = "A gateway that makes a FastChat fleet a member of a DB-GPT cluster."
 
 

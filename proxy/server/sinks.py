@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
 
 from aiohttp.http import StreamWriter
 
@@ -45,7 +46,7 @@ def _own_fault() -> GatewayError:
     return GatewayError("internal", "the gateway failed on this request; its log has the reason")
 
 
-class ResponseSink:
+class ResponseSink(ABC):
     """One response of a worker, cut into frames. `done` is set when it is over: None, or the error it ended in.
 
     received_bytes, received_frames: what came; spent: seconds of CPU that rewriting took; last_frames: time of the
@@ -68,11 +69,11 @@ class ResponseSink:
         self.received_frames = 0
         self.spent = 0.0
 
+    @abstractmethod
     def frames(self, frames: list[bytes]) -> None:
         """Take complete frames. GatewayError ends the exchange."""
-        raise NotImplementedError
 
-    def ended(self) -> None:
+    def ended(self) -> None:  # noqa: B027  a whole answer has nothing more to end
         """The body is complete and all its frames were taken. GatewayError where it should not have ended here."""
 
     def failed(self, error: GatewayError) -> GatewayError | None:
