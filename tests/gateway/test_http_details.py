@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -256,12 +257,17 @@ def mirror(tmp_path: Path) -> Path:
 ASK: JsonObject = {"model": "m", "prompt": "a b", "note": "plain", "echo": "plain"}
 
 
+def notes(requests: Sequence[Request]) -> list[str]:
+    """The rule's header in what a worker got; the gateway's own probes, which come at any time, have none."""
+    return [request.headers["x-note"] for request in requests if "x-note" in request.headers]
+
+
 async def test_a_rule_s_headers_go_both_ways(mirror: Path) -> None:
     """A header of a rule reaches the worker and the client."""
     async with scripted({}) as worker, running(worker.address, rules=mirror) as rig:
         reply = await call(rig.listen, "POST", "/count", ASK)
         assert (reply.status, reply.json, reply.headers["x-echo"]) == (200, 2, "plain")
-        assert worker.peer.requests[-1].headers["x-note"] == "plain"
+        assert notes(worker.peer.requests) == ["plain"]
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\r\n\r\nHTTP/1.1 200 OK", "a\x00b"])
@@ -276,7 +282,7 @@ async def test_a_header_cannot_be_smuggled_into_one(mirror: Path, field: str, va
         assert "x-evil" not in reply.headers
         assert all("x-evil" not in request.headers for request in worker.peer.requests)
         if field == "note":
-            assert len([request for request in worker.peer.requests if request.path == "/count_token"]) == 1
+            assert notes(worker.peer.requests) == []
         assert sum((await rig.outcomes()).values()) == 1
 
 
@@ -287,14 +293,14 @@ async def test_a_header_without_a_value_is_not_sent(mirror: Path, field: str) ->
         reply = await call(rig.listen, "POST", "/count", {**ASK, field: None})
         assert reply.status == 200
         assert ("x-echo" in reply.headers) is (field == "note")
-        assert ("x-note" in worker.peer.requests[-1].headers) is (field == "echo")
+        assert bool(notes(worker.peer.requests)) is (field == "echo")
 
 
 async def test_text_outside_ascii_in_a_header_reaches_the_worker(mirror: Path) -> None:
     """A value in another script goes out in UTF-8, or is refused; it never breaks the request."""
     async with scripted({}) as worker, running(worker.address, rules=mirror) as rig:
         assert (await call(rig.listen, "POST", "/count", {**ASK, "note": "你好"})).json == 2
-        assert worker.peer.requests[-1].headers["x-note"].encode("latin-1").decode() == "你好"
+        assert [note.encode("latin-1").decode() for note in notes(worker.peer.requests)] == ["你好"]
 
 
 async def test_the_demonstration_worker_was_asked_once(both: tuple[Rig, DemoWorker]) -> None:
