@@ -54,16 +54,14 @@ class ResponseSink(ABC):
     """
 
     def __init__(self, framing: Framing, max_frame: int, address: str, metrics: RequestMetrics, started: float) -> None:
-        loop = asyncio.get_running_loop()
         self._decoder: Decoder = framing.new_decoder(max_frame)
         self._address = address
         self._metrics = metrics
-        self._time = time.monotonic  # uvloop's own clock has milliseconds, and stands still within a turn
         self._started = started
         self._last_frames = 0.0
         self._refused: ResponseHead | None = None
         self._refusal = b""
-        self.done: asyncio.Future[GatewayError | None] = loop.create_future()
+        self.done: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
         self.exchange: Exchange | None = None
         self.received_bytes = 0
         self.received_frames = 0
@@ -148,7 +146,7 @@ class ResponseSink(ABC):
 
     def _observe(self, count: int) -> None:
         self.received_frames += count
-        now = self._time()
+        now = time.monotonic()  # uvloop's own clock has milliseconds, and stands still within a turn
         if self._last_frames:
             self._metrics.gap(now - self._last_frames)
         else:

@@ -82,7 +82,7 @@ class StreamReader:
                 usage = source.usage(scope)
                 if usage is not OMIT and usage is not None:
                     self.usage = usage
-            if source.finish is not None and (self._finish_key is None or chunk.get(self._finish_key)):
+            if source.finish is not None and (self._finish_key is None or chunk.get(self._finish_key) is not None):
                 finish = source.finish(scope)
                 self.finish = None if finish is OMIT else finish
         except RULE_FAILURES as problem:
