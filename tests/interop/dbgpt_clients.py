@@ -14,6 +14,11 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+# The answers have the pipe for themselves: DB-GPT prints to the standard output here and there, from its import on.
+ANSWERS = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
+
+# ruff: noqa: E402
 from dbgpt.core import ModelMessage, ModelRequest
 from dbgpt.model.base import WorkerApplyType
 from dbgpt.model.cluster import WorkerApplyRequest, WorkerStartupRequest
@@ -79,12 +84,9 @@ async def answer(clients: Clients, line: str) -> dict[str, Any]:
 
 async def main(controller: str) -> None:
     """Answer line by line until the input ends."""
-    # The answers have the pipe for themselves: DB-GPT prints to the standard output here and there.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
     clients = Clients(controller)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        print(json.dumps(await answer(clients, line)), file=answers, flush=True)
+        print(json.dumps(await answer(clients, line)), file=ANSWERS, flush=True)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def program_environment(folder: Path) -> dict[str, str]:
-    """The surroundings of each program: no proxies, no network, no GPU, one thread, its files in ``folder``."""
-    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    kept.pop("PYTHONPATH", None)
+    """The surroundings of each program: no proxies, no network, no GPU, one thread, its files in ``folder``.
+
+    A program must not notice that it is tested: DB-GPT 0.8.2 prints a line and seeds its random numbers where ``CI``
+    is set.
+    """
+    hidden = ("CI", "PYTHONPATH", "PYTEST_CURRENT_TEST", "PYTEST_VERSION")
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    kept = {key: value for key, value in kept.items() if not key.lower().endswith("_proxy")}
     return kept | {
         "NO_PROXY": "*",
         "no_proxy": "*",
