@@ -48,5 +48,7 @@ MODEL_PORTS_MAX: Final = 256
 # More workers than one gateway's share of a cluster, and more models than fit on one machine.
 FLEET_WORKERS_MAX: Final = 256
 FLEET_MODELS_PER_WORKER_MAX: Final = 64
+# Requests that may wait for one model; each holds its body in memory.
+QUEUE_LENGTH_MAX: Final = 10_000
 # Label values of one kind before the rest is counted as "other".
 LABEL_VALUES_MAX: Final = 500

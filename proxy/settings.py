@@ -6,22 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from proxy.address import Address, parse_address
 from proxy.backends.flags import FLAGS
-from proxy.backends.settings import BackendSettings, Seconds, Section
+from proxy.backends.settings import (
+    BackendSettings,
+    Expression,
+    Header,
+    Limit,
+    ListenAddress,
+    PolicyName,
+    QueueLength,
+    Seconds,
+    Section,
+)
 from proxy.documents import Document, DocumentError, read_yaml, validate
 from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS
-
-
-def _is_address(text: str) -> str:
-    parse_address(text)
-    return text
-
-
-ListenAddress = Annotated[str, AfterValidator(_is_address)]
 
 
 class Log(Section):
@@ -38,6 +40,41 @@ class TimeoutSettings(Section):
     first_seconds: Seconds = 600.0
     idle_seconds: Seconds = 300.0
     total_seconds: Seconds = 3_600.0
+
+
+class Retries(Section):
+    """`balance.retries`: asking another worker while the client has seen nothing.
+
+    attempts: workers asked in all; share and burst: how many retries there may be to so many requests, so that a fleet
+    in trouble is not asked twice as much.
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    burst: Annotated[int, Field(ge=0, le=10_000)] = 10
+
+
+class BreakerSettings(Section):
+    """`balance.breaker`: when a worker that fails gets no more requests, and for how long."""
+
+    failures: Annotated[int, Field(ge=1, le=1_000)] = 5
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    open_seconds: Seconds = 5.0
+    most_open_seconds: Seconds = 60.0
+
+
+class Balance(Section):
+    """`balance`: how requests are spread over the workers of a model, and what happens when they are busy or fail."""
+
+    policy: PolicyName = "least_in_flight"
+    hash_header: Header | None = None
+    hash_field: Expression | None = None
+    worker_limit: Limit | None = None
+    queue_length: QueueLength = 64
+    queue_seconds: Seconds = 30.0
+    pin_header: Header | None = None
+    retries: Retries = Retries()
+    breaker: BreakerSettings = BreakerSettings()
 
 
 class ModelPorts(Section):
@@ -69,6 +106,8 @@ class Settings(BackendSettings):
     default_model: str | None = None
     model_ports: ModelPorts | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
+    balance: Balance = Balance()
+    watch_files: bool = True
     shutdown_seconds: Seconds = SHUTDOWN_SECONDS
     log: Log = Log()
     demo: Demo | None = None
@@ -83,12 +122,7 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     document = Document("settings", {}, {}, {}) if file is None else _read(file)
     validate(document, Settings)
     merged: dict[str, object] = dict(document.value) if isinstance(document.value, dict) else {}
-    for name, given in flags.items():
-        section = merged.get(name)
-        if isinstance(given, Mapping):
-            merged[name] = {**(section if isinstance(section, dict) else {}), **given}
-        else:
-            merged[name] = given
+    _merge(merged, flags)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
@@ -97,6 +131,18 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     if problems:
         raise ValueError("\n".join(problems))
     return settings
+
+
+def _merge(into: dict[str, object], given: Mapping[str, object]) -> None:
+    """Put what was given over what is there, key by key where both are sections."""
+    for name, value in given.items():
+        there = into.get(name)
+        if isinstance(value, Mapping):
+            section: dict[str, object] = dict(there) if isinstance(there, dict) else {}
+            _merge(section, value)
+            into[name] = section
+        else:
+            into[name] = value
 
 
 def _read(file: Path) -> Document:
@@ -111,7 +157,7 @@ def _read(file: Path) -> Document:
 def _flag_mistake(entry: ErrorDetails) -> str:
     """The file was right by itself, so what is wrong was given as a flag."""
     section, *rest = (str(part) for part in entry["loc"])
-    flags = [flag.name for flag in FLAGS if [flag.section, flag.key] == [section, *rest[:1]]]
+    flags = [flag.name for flag in FLAGS if flag.section == section and ".".join(rest).startswith(flag.key)]
     return f"{flags[0] if flags else f'--{section}'}: {entry['msg'].removeprefix('Value error, ')}"
 
 

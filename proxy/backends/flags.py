@@ -10,10 +10,10 @@ PURPOSE = "A gateway that makes a FastChat fleet a member of a DB-GPT cluster."
 
 
 class Flag(NamedTuple):
-    """A command-line flag and what it sets in the settings: section and key.
+    """A command-line flag and what it sets in the settings: section and key, which may be a path with dots.
 
     addresses: it may be given several times, and each time with several URLs between commas; an empty one clears what
-    the settings file has.
+    the settings file has. alone: the value of the flag without one; None where a value is needed.
     """
 
     name: str
@@ -21,11 +21,20 @@ class Flag(NamedTuple):
     key: str
     help: str
     addresses: bool = True
+    alone: str | None = None
 
 
 FLAGS: tuple[Flag, ...] = (
     Flag("--fastchat-controller", "fastchat", "controllers", "Take the fleet from this FastChat controller."),
     Flag("--fastchat-worker", "fastchat", "workers", "Serve this FastChat worker."),
+    Flag(
+        "--accept-workers",
+        "fastchat",
+        "accept.listen",
+        "Be the controller with which FastChat workers register. Without a value: 127.0.0.1:21001.",
+        addresses=False,
+        alone="127.0.0.1:21001",
+    ),
     Flag("--dbgpt-controller", "dbgpt", "controllers", "Register with this DB-GPT controller."),
     Flag(
         "--advertise",
@@ -44,7 +53,12 @@ def flag_values(given: Mapping[str, object]) -> dict[str, dict[str, object]]:
         value = given.get(flag.name.removeprefix("--").replace("-", "_"))
         if value is not None and value != ():
             urls = _split(value) if flag.addresses and isinstance(value, tuple) else value
-            values.setdefault(flag.section, {})[flag.key] = urls
+            *sections, key = flag.key.split(".")
+            place = values.setdefault(flag.section, {})
+            for section in sections:
+                inner = place.setdefault(section, {})
+                place = inner if isinstance(inner, dict) else {}
+            place[key] = urls
     return values
 
 

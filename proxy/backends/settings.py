@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from proxy.address import Address, is_wildcard, parse_address
 from proxy.backends.control import normalise_base_url
 from proxy.backends.fastchat.styles import style_name
+from proxy.expr import STANDARD, ExpressionSyntaxError, compile_expression
+from proxy.limits import QUEUE_LENGTH_MAX
 
 
 def _callable_address(text: str) -> str:
@@ -19,7 +22,40 @@ def _callable_address(text: str) -> str:
     return text
 
 
+def _listen_address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _allowed(text: str) -> str:
+    """A network, an address, or the name of a host."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        pass
+    if not text or "/" in text or ":" in text or any(char.isspace() for char in text):
+        raise ValueError(f"expected a network such as 10.0.0.0/8, an address or the name of a host, got '{text}'")
+    return text.lower()
+
+
+def _expression(text: str) -> str:
+    try:
+        compile_expression(text, STANDARD)
+    except ExpressionSyntaxError as error:
+        raise ValueError(f"'{text}' is no expression: {error}") from None
+    return text
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+Allowed = Annotated[str, AfterValidator(_allowed)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Token = Annotated[str, Field(min_length=8, max_length=200, pattern=r"^[A-Za-z0-9._~-]+$")]
+Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")]
+Expression = Annotated[str, AfterValidator(_expression)]
+Limit = Annotated[int, Field(ge=1, le=100_000)]
+QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
+PolicyName = Literal["least_in_flight", "power_of_two", "weighted_round_robin", "random", "consistent_hash"]
 BaseUrl = Annotated[str, AfterValidator(normalise_base_url)]
 CallableAddress = Annotated[str, AfterValidator(_callable_address)]
 
@@ -30,14 +66,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class AcceptSettings(Section):
+    """`fastchat.accept`: the gateway is the controller with which workers register."""
+
+    listen: ListenAddress = "127.0.0.1:21001"
+    allow: list[Allowed] = []
+    rewrite: bool = True
+    addresses: dict[BaseUrl, BaseUrl] = {}
+    token: Token | None = None
+    hand_out: Literal["worker", "gateway"] = "worker"
+    state_file: str | None = None
+
+
 class FastChatSettings(Section):
     """`fastchat`: where the fleet is."""
 
     controllers: list[BaseUrl] = []
     workers: list[BaseUrl] = []
+    accept: AcceptSettings | None = None
     probe_seconds: Seconds = 2.0
+    probes_to_down: Annotated[int, Field(ge=1, le=100)] = 3
+    probes_to_up: Annotated[int, Field(ge=1, le=100)] = 1
     list_seconds: Seconds = 5.0
+    forget_seconds: Seconds = 600.0
     probe_embeddings: bool = True
+    worker_limits: dict[BaseUrl, Limit] = {}
 
 
 class DbgptSettings(Section):
@@ -46,6 +99,7 @@ class DbgptSettings(Section):
     controllers: list[BaseUrl] = []
     advertise: CallableAddress | None = None
     heartbeat_seconds: Annotated[float, Field(gt=0, le=20)] = 15.0
+    management: bool = False
 
 
 class Defaults(Section):
@@ -56,8 +110,23 @@ class Defaults(Section):
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
-class ModelSettings(Section):
+class Balancing(Section):
+    """How requests for a model are spread and held back; None leaves it to the common value."""
+
+    policy: PolicyName | None = None
+    hash_header: Header | None = None
+    hash_field: Expression | None = None
+    worker_limit: Limit | None = None
+    queue_length: QueueLength | None = None
+    queue_seconds: Seconds | None = None
+
+
+class ModelSettings(Balancing):
     """`models.NAME`: what differs for one model."""
+
+    aliases: list[Name] = []
+    fallback: Name | None = None
+    resume: bool = False
 
     template_style: str | None = None
     chat_template: str | None = None
@@ -68,6 +137,7 @@ class ModelSettings(Section):
     stop_token_ids: list[int] = []
     context_length: Annotated[int, Field(ge=1)] | None = None
     defaults: Defaults = Defaults()
+    connect_seconds: Seconds | None = None
     first_seconds: Seconds | None = None
     idle_seconds: Seconds | None = None
     total_seconds: Seconds | None = None
@@ -114,16 +184,36 @@ class BackendSettings(Section):
     def problems(self, listen: str, *, demo: bool) -> list[str]:
         """What does not go together, one sentence each; only the file and the flags together can tell."""
         found = []
-        if not demo and not self.fastchat.controllers and not self.fastchat.workers:
+        fleet = self.fastchat
+        if not demo and not fleet.controllers and not fleet.workers and fleet.accept is None:
             found.append(
-                "there is no fleet to serve: give --fastchat-worker URL or --fastchat-controller URL "
-                "(fastchat.workers or fastchat.controllers in the settings file), or --demo to try it without one"
+                "there is no fleet to serve: give --fastchat-worker URL, --fastchat-controller URL or --accept-workers "
+                "(fastchat.workers, .controllers or .accept in the settings file), or --demo to try it without one"
             )
+        found += self._name_problems()
         if self.dbgpt.controllers and self.dbgpt.advertise is None and is_wildcard(parse_address(listen).host):
             found.append(
                 f"--listen {listen} is all addresses of this machine, and DB-GPT needs one that it can call: "
                 "give --advertise HOST:PORT (dbgpt.advertise in the settings file)"
             )
+        return found
+
+    def _name_problems(self) -> list[str]:
+        """Aliases that mean two models, and fallbacks that lead back."""
+        found = []
+        owners: dict[str, str] = {}
+        for name, model in self.models.items():
+            for alias in model.aliases:
+                if alias in self.models or owners.setdefault(alias, name) != name:
+                    other = alias if alias in self.models else owners[alias]
+                    found.append(f"models.{name}.aliases: '{alias}' means the model '{other}' already")
+            seen = [name]
+            following = model.fallback
+            while following is not None and following not in seen:
+                seen.append(following)
+                following = self.models[following].fallback if following in self.models else None
+            if following == name:
+                found.append(f"models.{name}.fallback: leads back to itself: {' -> '.join([*seen, name])}")
         return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.backends.flags import flag_values
 from proxy.documents import DocumentError
 from proxy.settings import Address, Settings, load_settings
 
@@ -184,7 +185,7 @@ def test_wrong_flags_are_named_as_flags() -> None:
 def test_a_gateway_without_a_fleet_does_not_start(file: Path) -> None:
     """It could never answer anything, so that is told at once, with the ways out."""
     file.write_text("listen: 127.0.0.1:0\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"there is no fleet to serve: give --fastchat-worker URL .* or --demo"):
+    with pytest.raises(ValueError, match=r"there is no fleet to serve: give --fastchat-worker URL, .* or --demo"):
         load_settings(file, {})
 
 
@@ -221,3 +222,41 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: object, se
         file.mkdir()
     with pytest.raises(ValueError, match=f"^{re.escape(f'--config {file}: {sentence}')}$"):
         load_settings(file, {})
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        ({"a": {"aliases": ["b"]}, "b": {}}, "models.a.aliases: 'b' means the model 'b' already"),
+        ({"a": {"aliases": ["x"]}, "b": {"aliases": ["x"]}}, "models.b.aliases: 'x' means the model 'a' already"),
+        ({"a": {"fallback": "a"}}, "models.a.fallback: leads back to itself: a -> a"),
+        ({"a": {"fallback": "b"}, "b": {"fallback": "a"}}, "models.a.fallback: leads back to itself: a -> b -> a"),
+    ],
+)
+def test_names_that_contradict_each_other_are_refused(models: dict[str, object], says: str) -> None:
+    """One name means one model, and falling back ends somewhere."""
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}") as caught:
+        load_settings(None, {"models": models, "demo": {}})
+    assert says in str(caught.value)
+
+
+def test_the_flag_of_the_controller_role_keeps_what_the_file_says_of_it(file: Path) -> None:
+    """`--accept-workers` changes the address only."""
+    file.write_text("fastchat: {accept: {allow: [10.1.2.3/8, GPU-1]}}\n", encoding="utf-8")
+    given = flag_values({"accept_workers": "127.0.0.1:21009"})
+    accept = load_settings(file, given).fastchat.accept
+    assert accept is not None
+    assert (accept.listen, accept.allow) == ("127.0.0.1:21009", ["10.0.0.0/8", "gpu-1"])
+
+
+@pytest.mark.parametrize("allowed", ["", "http://gpu-1", "10.0.0.0/40", "gpu 1"])
+def test_what_is_no_host_and_no_network_is_refused(allowed: str) -> None:
+    """A mistyped network must not silently allow nothing, or anything."""
+    with pytest.raises(ValueError, match="expected a network such as"):
+        load_settings(None, {"fastchat": {"accept": {"allow": [allowed]}}})
+
+
+def test_a_hash_field_must_be_an_expression() -> None:
+    """It is found out when the settings are read, not at the first request."""
+    with pytest.raises(ValueError, match="'user\\[' is no expression"):
+        load_settings(None, {"demo": {}, "balance": {"hash_field": "user["}})
