@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from proxy.fleet.facts import OUTCOMES, ModelFacts, Outcome, WorkerView
+from proxy.fleet.breaker import Breaker
+from proxy.fleet.facts import OUTCOMES, Kind, ModelFacts, Outcome, WorkerView
+from proxy.fleet.leaks import LeakWatch
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Worker:
     """The fleet's own record of one worker; only `proxy.fleet` changes it. Fields as in `WorkerView`."""
 
     address: str
+    id: str
+    seed: int  # its place among others where a hash decides
     since: float
     up: bool = False
     reason: str = ""
+    drained: bool = False
     last_seen: float | None = None
     queue_length: int = 0
     speed: float = 1.0
     in_flight: int = 0
+    foreign: int = 0
+    learned_limit: int | None = None
     models: dict[str, ModelFacts] = field(default_factory=dict)
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
-    forgotten: bool = False  # out of the fleet as soon as its last lease ends
+    breaker: Breaker = field(default_factory=Breaker)
+    leak: LeakWatch = field(default_factory=LeakWatch)
+    on_idle: Callable[[Worker], None] | None = None  # a forgotten one leaves the table with its last lease
 
-    def view(self) -> WorkerView:
+    def served(self) -> Iterable[tuple[str, Kind]]:
+        """Each pair of model and kind that it serves."""
+        return ((facts.model, kind) for facts in self.models.values() for kind in facts.kinds)
+
+    def view(self, limit: int, degraded: str) -> WorkerView:
         """A copy that stays as it is now."""
         return WorkerView(
             self.address, self.up, self.reason, self.since, self.last_seen, self.queue_length, self.speed,
-            self.in_flight, tuple(self.models.values()), dict(self.outcomes),
+            self.in_flight, tuple(self.models.values()), dict(self.outcomes), self.id, limit, self.breaker.state,
+            degraded, self.drained, self.foreign,
         )  # fmt: skip
 
 
 class Lease:
     """A worker chosen for one request. Hold it until the last byte, then `release`; releasing again does nothing.
 
-    facts are those of the moment of choosing: a request is finished with the template it was begun with.
+    facts are those of the moment of choosing: a request is finished with the template it was begun with. Their model
+    is another than the one asked for where a fallback answers.
     """
 
-    __slots__ = ("_on_release", "_worker", "facts", "released")
+    __slots__ = ("_number", "_on_release", "_worker", "facts", "released")
 
-    def __init__(self, worker: Worker, facts: ModelFacts, on_release: Callable[[Worker, Outcome], None]) -> None:
+    def __init__(
+        self, worker: Worker, facts: ModelFacts, number: int, on_release: Callable[[Worker, int, Outcome, float], None]
+    ) -> None:
         self._worker = worker
+        self._number = number
         self._on_release = on_release
         self.facts = facts
         self.released = False
@@ -52,11 +70,16 @@ class Lease:
         """The worker's base address, as in "http://host:port"."""
         return self._worker.address
 
-    def release(self, outcome: Outcome = "neutral") -> None:
+    @property
+    def model(self) -> str:
+        """The fleet's own name of the model that answers."""
+        return self.facts.model
+
+    def release(self, outcome: Outcome, now: float) -> None:
         """Give the worker back and say how it went; only the first call counts."""
         if self.released:
             return
         self.released = True
         self._worker.in_flight -= 1
         self._worker.outcomes[outcome] += 1
-        self._on_release(self._worker, outcome)
+        self._on_release(self._worker, self._number, outcome, now)

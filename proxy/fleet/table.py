@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
+from proxy.fleet.desk import Desk
+from proxy.fleet.events import Announcer, FleetEvent
 from proxy.fleet.facts import (
     KINDS,
+    FleetError,
     FleetFull,
     Kind,
     ModelFacts,
     ModelRow,
-    NoWorker,
-    Outcome,
-    UnknownModel,
+    QueueRow,
     WorkerReport,
     WorkerView,
+    worker_id,
 )
+from proxy.fleet.leaks import leak_sentence
 from proxy.fleet.lease import Lease, Worker
-from proxy.fleet.select import least_in_flight
+from proxy.fleet.memory import Key, Memory
+from proxy.fleet.pool import Pool
+from proxy.fleet.queue import Ticket
+from proxy.fleet.rules import FleetRules
+from proxy.fleet.select import Draws, EvenDraws, hash64, least_in_flight
 
-Key = tuple[str, Kind]
 Listener = Callable[[], None]
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Fleet:
@@ -31,21 +38,45 @@ class Fleet:
     are remembered when its workers are down or forgotten, so that questions about it can always be answered; up to
     `max_remembered` pairs of model and kind, the longest unseen go first.
 
-    `version` grows with every change of the answerable set or of known facts; listeners are called after it has grown.
-    They are called inside the change and must neither raise nor change the fleet.
+    rng breaks ties and throws the dice of the policies; without one they fall in a fixed, even order.
+    `now` is in seconds, on any clock that never goes back. `version` grows with every change of the answerable set or
+    of known facts; listeners are called after it has grown. They are called inside the change and must neither raise
+    nor change the fleet.
     """
 
-    def __init__(self, *, max_workers: int, max_models_per_worker: int, max_remembered: int = 1_000) -> None:
+    def __init__(
+        self,
+        *,
+        max_workers: int,
+        max_models_per_worker: int,
+        max_remembered: int = 1_000,
+        rules: FleetRules | None = None,
+        rng: Draws | None = None,
+        on_event: FleetEvent | None = None,
+    ) -> None:
         self._max_workers = max_workers
         self._max_models = max_models_per_worker
-        self._max_remembered = max_remembered
+        self._rng = rng or EvenDraws()
+        self._announcer = Announcer(on_event)
         self._workers: dict[str, Worker] = {}
-        self._up: dict[Key, list[Worker]] = {}
-        self._remembered: dict[Key, ModelFacts] = {}
+        self._pools: dict[Key, Pool] = {}
+        self._memory = Memory(max_remembered)
+        self._rules = rules or FleetRules()
+        self._desk = Desk(self._workers, self._pools, self._memory, self._rules, self._rng, self._announcer)
         self._listeners: list[Listener] = []
         self.version = 0
 
-    # Changes
+    # Changes of what is known
+
+    def configure(self, rules: FleetRules, now: float) -> None:
+        """Other rules from now on. Who waits already goes on waiting, also beyond a bound that has become smaller."""
+        self._rules = self._desk.rules = rules
+        for pool in self._pools.values():
+            pool.configure(rules.of(pool.model))
+        for worker in self._workers.values():
+            self._reseat(worker, worker.served())
+        self._changed()
+        self._desk.serve(now)
 
     def report(self, report: WorkerReport, now: float) -> None:
         """A full look at a worker succeeded: it is up, with exactly these models. FleetFull when a bound is passed."""
@@ -56,20 +87,32 @@ class Fleet:
         worker = self._record(report.address, now)
         models = {facts.model: facts for facts in report.models}
         changed = not worker.up or models != worker.models
+        before = [*worker.served()]
         if not worker.up:
             worker.up, worker.reason, worker.since = True, "", now
-        worker.models = models
-        worker.queue_length, worker.speed, worker.last_seen = report.queue_length, report.speed, now
+            worker.leak.reset()
+            self._reset_breaker(worker)
+        worker.models, worker.learned_limit = models, report.limit
+        self._status(worker, report.queue_length, report.speed, now)
+        self._reseat(worker, [*before, *worker.served()])
         if changed:
-            for facts in report.models:
-                self._remember(facts)
-            self._refresh()
+            self._remember(report.models)
+            self._changed()
+        self._desk.serve(now)
 
-    def seen(self, address: str, now: float, *, queue_length: int, speed: float) -> None:
-        """A worker answered a cheap status call. Does not bring a worker up: its facts may have changed."""
+    def seen(self, address: str, now: float, *, queue_length: int, speed: float, limit: int | None = None) -> None:
+        """A worker answered a cheap status call. Does not bring a worker up: its facts may have changed.
+
+        limit: None leaves what is known of it."""
         worker = self._workers.get(address)
-        if worker is not None:
-            worker.queue_length, worker.speed, worker.last_seen = queue_length, speed, now
+        if worker is None:
+            return
+        slots, learned = worker.leak.slots, worker.learned_limit
+        worker.learned_limit = learned if limit is None else limit
+        self._status(worker, queue_length, speed, now)
+        if (slots, learned) != (worker.leak.slots, worker.learned_limit):
+            self._reseat(worker, worker.served())
+        self._desk.serve(now)
 
     def fail(self, address: str, reason: str, now: float) -> None:
         """A worker cannot be used, for this reason. One that was never up is listed too. FleetFull as in `report`."""
@@ -77,74 +120,140 @@ class Fleet:
         was_up, worker.up, worker.reason = worker.up, False, reason
         if was_up:
             worker.since = now
-            self._refresh()
+            self._withdrawn(worker, now)
 
-    def forget(self, address: str) -> None:
+    def forget(self, address: str, now: float) -> None:
         """Take a worker out of the table; what is in flight there goes on and is counted until it ends."""
         worker = self._workers.get(address)
         if worker is None:
             return
         was_up, worker.up, worker.reason = worker.up, False, "forgotten"
-        worker.forgotten = True
         if worker.in_flight == 0:
             del self._workers[address]
+        else:
+            worker.on_idle = self._gone
         if was_up:
-            self._refresh()
+            worker.since = now
+            self._withdrawn(worker, now)
 
-    def acquire(self, model: str, kind: Kind, rng: random.Random) -> Lease:
-        """A lease on the least loaded worker that is up for this model and kind; UnknownModel or NoWorker otherwise."""
-        workers = self._up.get((model, kind))
-        if not workers:
-            raise self._refusal(model, kind)
-        worker = least_in_flight(workers, rng)
-        return Lease(worker, worker.models[model], self._released)
+    def drain(self, worker: str, now: float) -> bool:
+        """The worker (address or id) gets nothing new; what is in flight there goes on. False: there is no such one."""
+        return self._set_drained(worker, now, drained=True)
+
+    def enable(self, worker: str, now: float) -> bool:
+        """The worker (address or id) is used again, also where its breaker was open. False: there is no such one."""
+        return self._set_drained(worker, now, drained=False)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` after each growth of `version`; the answer ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    # Requests
+
+    def acquire(
+        self,
+        model: str,
+        kind: Kind,
+        now: float,
+        *,
+        key: str | None = None,
+        pinned: str | None = None,
+        avoid: frozenset[str] = _NONE,
+    ) -> Lease:
+        """A lease at once, on the worker that the model's policy chooses, or on one of its fallback's.
+
+        key: what a consistent hash looks at; pinned: address or id of the only worker that will do; avoid: addresses
+        that will not. UnknownModel; NoWorker, also where only those to avoid are left; UnknownWorker (pinned); AtLimit.
+        """
+        return self._desk.acquire(model, kind, now, key, pinned, avoid)
+
+    def wait(
+        self,
+        model: str,
+        kind: Kind,
+        now: float,
+        granted: Callable[[Lease], None],
+        refused: Callable[[FleetError], None],
+        *,
+        key: str | None = None,
+        pinned: str | None = None,
+        avoid: frozenset[str] = _NONE,
+    ) -> Ticket:
+        """Stand in the model's queue after an `acquire` that found all at their limit. One of the two is called once,
+        perhaps before this returns, unless the ticket is cancelled; they must not raise. A lease that nobody wants any
+        more may be released in them. QueueFull, and what `acquire` raises but AtLimit.
+        """
+        ticket = Ticket(model, kind, granted, refused, key=key, pinned=pinned, avoid=avoid)
+        self._desk.wait(ticket, now)
+        return ticket
+
+    def least_loaded(self, model: str, kind: Kind | None, now: float) -> str | None:
+        """The address of the worker with the least to do, for a client that goes there by itself; None: no worker.
+
+        It counts there as another's request until the worker's next status. Limits do not hold for it.
+        """
+        pools = [pool for k in KINDS if kind in (None, k) and (pool := self._pools.get((model, k))) and pool.seats]
+        workers = [worker for pool in pools for worker in pool.with_room(now, None, _NONE)]
+        workers = workers or [worker for pool in pools for worker, _ in pool.seats]
+        if not workers:
+            return None
+        chosen = least_in_flight(list(dict.fromkeys(workers)), None, self._rng)
+        chosen.foreign += 1
+        chosen.leak.touched()
+        return chosen.address
+
     # Questions
 
     def known(self, model: str, kind: Kind | None = None) -> ModelFacts | None:
         """The facts of a model, also while nobody can answer it; None when it was never seen (with this kind).
 
-        Workers that are up come before workers that are down. When they differ the one with the shortest context
-        speaks for all, because a request that fits it fits each of them.
+        Workers that may be used come first, then its fallback's, then those that may not be used. When they differ the
+        one with the shortest context speaks for all, because a request that fits it fits each of them.
         """
         kinds = KINDS if kind is None else (kind,)
-        for up in (True, False):
-            found = [
-                (worker.models[model].context_length, worker.address, worker.models[model])
-                for worker in self._workers.values()
-                if worker.up is up and model in worker.models and not worker.models[model].kinds.isdisjoint(kinds)
-            ]
-            if found:
-                return min(found, key=lambda item: item[:2])[2]
-        return next((self._remembered[model, k] for k in kinds if (model, k) in self._remembered), None)
+        names = self._rules.chain(model)
+        for name in names:
+            pools = [pool for k in kinds if (pool := self._pools.get((name, k)))]
+            found = _shortest(name, (worker for pool in pools for worker, _ in pool.seats))
+            if found is not None:
+                return found
+        for name in names:
+            serving = (
+                w for w in self._workers.values() if name in w.models and not w.models[name].kinds.isdisjoint(kinds)
+            )
+            found = _shortest(name, serving)
+            found = found or next((facts for k in kinds if (facts := self._memory.get((name, k)))), None)
+            if found is not None:
+                return found
+        return None
 
     def models(self) -> list[ModelRow]:
-        """Each (model, kind) ever seen, sorted, with whether it can be answered now."""
-        return [
-            ModelRow(model, kind, bool(self._up.get((model, kind))), len(self._up.get((model, kind), ())))
-            for model, kind in sorted(self._remembered)
-        ]
+        """Each (model, kind) ever seen or with a fallback that was, sorted, with whether it can be answered now."""
+        keys = {*self._memory.keys(), *self._lent(lambda key: key in self._memory)}
+        rows = ((model, kind, self._answering(model, kind)) for model, kind in sorted(keys))
+        return [ModelRow(model, kind, workers > 0, workers) for model, kind, workers in rows]
 
     def answerable(self) -> frozenset[Key]:
-        """Each (model, kind) that a worker can answer now."""
-        return frozenset(self._up)
+        """Each (model, kind) that a worker can answer now, with those whose fallback can."""
+        own = {key for key, pool in self._pools.items() if pool.seats}
+        return frozenset(own.union(self._lent(own.__contains__)))
 
     def workers(self) -> list[WorkerView]:
         """All workers, by address."""
-        return [self._workers[address].view() for address in sorted(self._workers)]
+        return [self._view(self._workers[address]) for address in sorted(self._workers)]
 
     def worker(self, address: str) -> WorkerView | None:
-        """One worker, or None."""
-        worker = self._workers.get(address)
-        return None if worker is None else worker.view()
+        """One worker by address or id, or None."""
+        worker = self._find(address)
+        return None if worker is None else self._view(worker)
+
+    def queues(self) -> list[QueueRow]:
+        """How many wait for each model and kind for which anybody ever waited, sorted."""
+        return [QueueRow(*key, len(pool.queue)) for key, pool in sorted(self._pools.items()) if pool.queue.used]
 
     def is_up(self, address: str) -> bool:
-        """Whether this worker may be given requests."""
+        """Whether this worker answers; it may be drained."""
         return address in self._workers and self._workers[address].up
 
     def in_flight(self, address: str) -> int:
@@ -158,52 +267,93 @@ class Fleet:
         if worker is None:
             if len(self._workers) >= self._max_workers:
                 raise FleetFull(f"worker {address} stays out: the fleet holds {self._max_workers} workers already")
-            worker = self._workers[address] = Worker(address, since=now)
-        worker.forgotten = False
+            worker = self._workers[address] = Worker(address, worker_id(address), hash64(address), since=now)
+        worker.on_idle = None
         return worker
 
-    def _released(self, worker: Worker, outcome: Outcome) -> None:
-        """Where a lease ends. `outcome` is already counted in the worker's record."""
-        if worker.forgotten and worker.in_flight == 0 and self._workers.get(worker.address) is worker:
-            del self._workers[worker.address]
+    def _find(self, name: str) -> Worker | None:
+        worker = self._workers.get(name)
+        return worker or next((worker for worker in self._workers.values() if worker.id == name), None)
 
-    def _remember(self, facts: ModelFacts) -> None:
-        for kind in facts.kinds:
-            self._remembered.pop((facts.model, kind), None)
-            self._remembered[facts.model, kind] = facts
-        for key in self._forgettable(len(self._remembered) - self._max_remembered):
-            del self._remembered[key]
+    def _gone(self, worker: Worker) -> None:
+        del self._workers[worker.address]
 
-    def _forgettable(self, count: int) -> list[Key]:
-        if count <= 0:
-            return []
-        held = set(self._keys())
-        return [key for key in self._remembered if key not in held][:count]
+    def _set_drained(self, name: str, now: float, *, drained: bool) -> bool:
+        worker = self._find(name)
+        if worker is None:
+            return False
+        if not drained:
+            self._reset_breaker(worker)
+        if worker.drained != drained:
+            worker.drained = drained
+            self._announcer.drained(worker)
+            self._reseat(worker, worker.served())
+            self._changed()
+        self._desk.serve(now)
+        return True
 
-    def _keys(self) -> Iterator[Key]:
-        for worker in self._workers.values():
-            for facts in worker.models.values():
-                for kind in facts.kinds:
-                    yield facts.model, kind
+    def _reset_breaker(self, worker: Worker) -> None:
+        was_closed = worker.breaker.state == "closed"
+        worker.breaker.reset()
+        if not was_closed:
+            self._announcer.breaker(worker)
 
-    def _refresh(self) -> None:
-        up: dict[Key, list[Worker]] = {}
-        for worker in self._workers.values():
-            if worker.up:
-                for facts in worker.models.values():
-                    for kind in facts.kinds:
-                        up.setdefault((facts.model, kind), []).append(worker)
-        self._up = up
+    def _status(self, worker: Worker, queue_length: int, speed: float, now: float) -> None:
+        """What the worker says of its own load."""
+        worker.queue_length, worker.speed, worker.last_seen = queue_length, speed, now
+        worker.foreign = max(0, queue_length - worker.in_flight)
+        slots = worker.leak.slots
+        worker.leak.status(queue_length, now, self._rules.leak_seconds, idle=worker.in_flight == 0)
+        if worker.leak.slots != slots:
+            self._announcer.degraded(worker, self._degraded(worker))
+
+    def _withdrawn(self, worker: Worker, now: float) -> None:
+        self._reseat(worker, worker.served())
+        self._changed()
+        self._desk.serve(now)
+
+    def _reseat(self, worker: Worker, keys: Iterable[Key]) -> None:
+        """Bring the worker's places in these pools up to date."""
+        served = set(worker.served()) if worker.up and not worker.drained else ()
+        for key in dict.fromkeys(keys):
+            if key in served and key not in self._pools:
+                self._pools[key] = Pool(*key, self._rules.of(key[0]))
+            if key in self._pools:
+                self._pools[key].seat(worker, self._limit(worker, key[0]) if key in served else None)
+
+    def _limit(self, worker: Worker, model: str | None) -> int:
+        return max(1, self._rules.limit(worker.address, model, worker.learned_limit) - worker.leak.slots)
+
+    def _degraded(self, worker: Worker) -> str:
+        return leak_sentence(worker.address, worker.leak.slots, self._rules.leak_seconds)
+
+    def _view(self, worker: Worker) -> WorkerView:
+        limit = max(self._limit(worker, model) for model in worker.models or (None,))
+        return worker.view(limit, self._degraded(worker))
+
+    def _remember(self, models: Iterable[ModelFacts]) -> None:
+        for facts in models:
+            self._memory.remember(facts)
+        if self._memory.crowded():
+            for key in self._memory.shrink({key for worker in self._workers.values() for key in worker.served()}):
+                self._pools.pop(key, None)
+
+    def _lent(self, own: Callable[[Key], bool]) -> Iterator[Key]:
+        """Each (model, kind) with a fallback for which `own` holds."""
+        for model in self._rules.models:
+            for name in self._rules.chain(model)[1:]:
+                yield from ((model, kind) for kind in KINDS if own((name, kind)))
+
+    def _answering(self, model: str, kind: Kind) -> int:
+        pools = (self._pools.get((name, kind)) for name in self._rules.chain(model))
+        return next((len(pool.seats) for pool in pools if pool is not None and pool.seats), 0)
+
+    def _changed(self) -> None:
         self.version += 1
         for listener in tuple(self._listeners):
             listener()
 
-    def _refusal(self, model: str, kind: Kind) -> UnknownModel | NoWorker:
-        if (model, kind) in self._remembered:
-            reasons = [f"{w.address}: {w.reason}" for w in self._workers.values() if model in w.models and not w.up][:3]
-            detail = f" ({'; '.join(reasons)})" if reasons else ""
-            return NoWorker(f'no worker can answer model "{model}" ({kind}) now{detail}', model, kind)
-        kinds = sorted(k for m, k in self._remembered if m == model)
-        if kinds:
-            return UnknownModel(f'model "{model}" does not offer {kind}, only {", ".join(kinds)}', model, kind)
-        return UnknownModel(f'no worker serves a model "{model}"', model, kind)
+
+def _shortest(model: str, workers: Iterable[Worker]) -> ModelFacts | None:
+    found = [(worker.models[model].context_length, worker.address, worker.models[model]) for worker in workers]
+    return min(found, key=lambda item: item[:2])[2] if found else None

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.fleet.facts import OUTCOMES, FleetFull, Kind, ModelFacts, NoWorker, Outcome, UnknownModel, WorkerReport
-from proxy.fleet.lease import Lease
+from proxy.fleet.facts import FleetFull, Kind, NoWorker, QueueRow, UnknownModel
+from proxy.fleet.rules import FleetRules, ModelRules
 from proxy.fleet.table import Fleet
-
-A, B = "http://a:1", "http://b:2"
-
-
-def facts(model: str, *kinds: Kind, context: int = 2048) -> ModelFacts:
-    return ModelFacts(model, frozenset(kinds or ("llm",)), context, None, {"model": model, "context_length": context})
-
-
-def report(address: str, *models: ModelFacts) -> WorkerReport:
-    return WorkerReport(address, models)
+from tests.fleet.making import A, B, C, Heard, facts, fleet_of, limited, report, wait
 
 
 @pytest.fixture
@@ -29,63 +15,60 @@ def fleet() -> Fleet:
     return Fleet(max_workers=4, max_models_per_worker=3)
 
 
-@pytest.fixture
-def rng() -> random.Random:
-    return random.Random(1)
-
-
-def test_unknown_model_differs_from_a_known_one_without_workers(fleet: Fleet, rng: random.Random) -> None:
+def test_unknown_model_differs_from_a_known_one_without_workers(fleet: Fleet) -> None:
     """A model nobody ever served is unknown; one whose worker is down has no worker, and the reason is told."""
     with pytest.raises(UnknownModel, match='"m"'):
-        fleet.acquire("m", "llm", rng)
+        fleet.acquire("m", "llm", 9.0)
     fleet.report(report(A, facts("m")), 1.0)
     fleet.fail(A, "connection refused", 2.0)
     with pytest.raises(NoWorker, match="connection refused") as caught:
-        fleet.acquire("m", "llm", rng)
+        fleet.acquire("m", "llm", 9.0)
     assert (caught.value.model, caught.value.kind) == ("m", "llm")
 
 
-def test_wrong_kind_names_what_the_model_offers(fleet: Fleet, rng: random.Random) -> None:
+def test_wrong_kind_names_what_the_model_offers(fleet: Fleet) -> None:
     """Asking a chat model for vectors says what it offers instead."""
     fleet.report(report(A, facts("m")), 1.0)
     with pytest.raises(UnknownModel, match="does not offer text2vec, only llm"):
-        fleet.acquire("m", "text2vec", rng)
+        fleet.acquire("m", "text2vec", 9.0)
 
 
-def test_least_in_flight_is_chosen(fleet: Fleet, rng: random.Random) -> None:
+def test_least_in_flight_is_chosen(fleet: Fleet) -> None:
     """Requests spread evenly, and a freed worker is next."""
     fleet.report(report(A, facts("m")), 1.0)
     fleet.report(report(B, facts("m")), 1.0)
-    leases = [fleet.acquire("m", "llm", rng) for _ in range(6)]
+    leases = [fleet.acquire("m", "llm", 9.0) for _ in range(6)]
     assert fleet.in_flight(A) == fleet.in_flight(B) == 3
     freed = next(lease for lease in leases if lease.address == B)
-    freed.release()
-    assert fleet.acquire("m", "llm", rng).address == B
+    freed.release("neutral", 9.0)
+    assert fleet.acquire("m", "llm", 9.0).address == B
 
 
-def test_ties_are_broken_at_random(fleet: Fleet, rng: random.Random) -> None:
-    """An idle fleet does not send everything to its first worker."""
+@pytest.mark.parametrize("seeded", [True, False])
+def test_ties_are_broken_at_random(fleet: Fleet, seeded: bool) -> None:
+    """An idle fleet does not send everything to its first worker, not even without a source of randomness."""
+    fleet = fleet_of() if seeded else fleet
     fleet.report(report(A, facts("m")), 1.0)
     fleet.report(report(B, facts("m")), 1.0)
     chosen = []
     for _ in range(200):
-        lease = fleet.acquire("m", "llm", rng)
+        lease = fleet.acquire("m", "llm", 9.0)
         chosen.append(lease.address)
-        lease.release()
+        lease.release("neutral", 9.0)
     assert 60 < chosen.count(A) < 140
 
 
-def test_release_counts_once(fleet: Fleet, rng: random.Random) -> None:
+def test_release_counts_once(fleet: Fleet) -> None:
     """A second release neither frees another slot nor counts another outcome."""
     fleet.report(report(A, facts("m")), 1.0)
-    lease, other = fleet.acquire("m", "llm", rng), fleet.acquire("m", "llm", rng)
-    lease.release("failure")
-    lease.release("success")
+    lease, other = fleet.acquire("m", "llm", 9.0), fleet.acquire("m", "llm", 9.0)
+    lease.release("failure", 9.0)
+    lease.release("success", 9.0)
     view = fleet.worker(A)
     assert view is not None
     assert view.in_flight == 1
     assert view.outcomes == {"success": 0, "neutral": 0, "failure": 1}
-    other.release()
+    other.release("neutral", 9.0)
     assert fleet.in_flight(A) == 0
 
 
@@ -94,7 +77,7 @@ def test_facts_outlive_their_worker(fleet: Fleet) -> None:
     fleet.report(report(A, facts("m", "llm", context=4096)), 1.0)
     fleet.fail(A, "gone", 2.0)
     assert fleet.known("m") is not None
-    fleet.forget(A)
+    fleet.forget(A, 9.0)
     known = fleet.known("m", "llm")
     assert known is not None
     assert known.context_length == 4096
@@ -161,7 +144,7 @@ def test_bounds_hold(fleet: Fleet) -> None:
         fleet.report(report("http://w:9", facts("m")), 1.0)
     with pytest.raises(FleetFull, match="has 4 models, at most 3"):
         fleet.report(report("http://w:0", *(facts(name) for name in "abcd")), 1.0)
-    fleet.forget("http://w:0")
+    fleet.forget("http://w:0", 9.0)
     fleet.report(report("http://w:9", facts("m")), 1.0)
 
 
@@ -174,96 +157,191 @@ def test_remembered_models_are_bounded() -> None:
     assert [row.model for row in fleet.models()] == ["kept", "m8", "m9"]
 
 
-def test_forgotten_worker_keeps_count_until_its_last_lease(fleet: Fleet, rng: random.Random) -> None:
+def test_forgotten_worker_keeps_count_until_its_last_lease(fleet: Fleet) -> None:
     """A worker that returns under its address while old requests run there is not taken for idle."""
     fleet.report(report(A, facts("m")), 1.0)
-    lease = fleet.acquire("m", "llm", rng)
-    fleet.forget(A)
+    lease = fleet.acquire("m", "llm", 9.0)
+    fleet.forget(A, 9.0)
     assert not fleet.is_up(A)
     fleet.report(report(A, facts("m")), 2.0)
     assert fleet.in_flight(A) == 1
-    lease.release()
+    lease.release("neutral", 9.0)
     assert fleet.is_up(A)
-    last = fleet.acquire("m", "llm", rng)
-    fleet.forget(A)
-    last.release()
+    last = fleet.acquire("m", "llm", 9.0)
+    fleet.forget(A, 9.0)
+    last.release("neutral", 9.0)
     assert fleet.workers() == []
 
 
-class FleetMachine(RuleBasedStateMachine):
-    """Any order of reports, failures, requests and releases."""
+def test_a_limit_comes_from_the_nearest_place() -> None:
+    """The address beats the model, the model the default, all of them what was learned, and that what is assumed."""
+    plain = FleetRules()
+    model = FleetRules(models={"m": ModelRules(worker_limit=7)})
+    default = FleetRules(default=ModelRules(worker_limit=8), models={"m": ModelRules(worker_limit=7)})
+    fleet = fleet_of(A, rules=plain)
 
-    addresses = ("http://a:1", "http://b:2", "http://c:3")
-    names = ("m", "n")
+    def limit() -> int:
+        view = fleet.worker(A)
+        assert view is not None
+        return view.limit
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fleet = Fleet(max_workers=3, max_models_per_worker=2)
-        self.rng = random.Random(0)
-        self.now = 0.0
-        self.leases: list[Lease] = []
-        self.served: dict[str, frozenset[str]] = {}
-        self.seen: set[str] = set()
-        self.version = 0
-
-    @rule(address=st.sampled_from(addresses), models=st.sets(st.sampled_from(names), min_size=1))
-    def report(self, address: str, models: set[str]) -> None:
-        self.now += 1
-        self.fleet.report(report(address, *(facts(model) for model in sorted(models))), self.now)
-        self.served[address] = frozenset(models)
-        self.seen |= models
-
-    @rule(address=st.sampled_from(addresses))
-    def fail(self, address: str) -> None:
-        self.now += 1
-        self.fleet.fail(address, "down", self.now)
-        self.served.pop(address, None)
-
-    @rule(address=st.sampled_from(addresses))
-    def forget(self, address: str) -> None:
-        self.fleet.forget(address)
-        self.served.pop(address, None)
-
-    @rule(model=st.sampled_from(names))
-    def acquire(self, model: str) -> None:
-        serving = {address for address, models in self.served.items() if model in models}
-        if serving:
-            least = min(self.fleet.in_flight(address) for address in serving)
-            lease = self.fleet.acquire(model, "llm", self.rng)
-            assert lease.address in serving
-            assert self.fleet.in_flight(lease.address) == least + 1
-            self.leases.append(lease)
-        else:
-            with pytest.raises(NoWorker if model in self.seen else UnknownModel):
-                self.fleet.acquire(model, "llm", self.rng)
-
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), again=st.booleans())
-    def release(self, data: st.DataObject, outcome: Outcome, again: bool) -> None:
-        lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
-        lease.release(outcome)
-        if again:
-            lease.release(outcome)
-
-    @invariant()
-    def counts_match(self) -> None:
-        for address in self.addresses:
-            assert self.fleet.in_flight(address) == sum(lease.address == address for lease in self.leases)
-            assert self.fleet.is_up(address) == (address in self.served)
-
-    @invariant()
-    def answerable_matches(self) -> None:
-        assert {model for model, _ in self.fleet.answerable()} == set().union(*self.served.values())
-        assert {row.model for row in self.fleet.models()} == self.seen
-        assert all(self.fleet.known(model) is not None for model in self.seen)
-        assert self.fleet.version >= self.version
-        self.version = self.fleet.version
-
-    def teardown(self) -> None:
-        for lease in self.leases:
-            lease.release()
-        assert all(self.fleet.in_flight(address) == 0 for address in self.addresses)
+    assert limit() == 5
+    fleet.seen(A, 1.0, queue_length=0, speed=1, limit=1024)
+    assert limit() == 1024
+    fleet.seen(A, 1.0, queue_length=0, speed=1)
+    assert limit() == 1024
+    fleet.configure(FleetRules(default=ModelRules(worker_limit=8)), 2.0)
+    assert limit() == 8
+    for rules in (model, default):
+        fleet.configure(rules, 2.0)
+        assert limit() == 7
+    fleet.configure(FleetRules(models=model.models, worker_limits={A: 2}), 3.0)
+    assert limit() == 2
 
 
-FleetMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestFleetMachine = FleetMachine.TestCase
+def test_a_limit_of_one_model_counts_what_the_worker_does_for_others() -> None:
+    """The models of one worker share it: what runs for the one is no room for the other."""
+    fleet = fleet_of(rules=FleetRules(models={"small": ModelRules(worker_limit=1), "big": ModelRules(worker_limit=3)}))
+    fleet.report(report(A, facts("small"), facts("big")), 0.0)
+    lease = fleet.acquire("big", "llm", 1.0)
+    waiter = wait(fleet, "small")
+    assert waiter.waits
+    fleet.acquire("big", "llm", 1.0)
+    lease.release("success", 2.0)
+    assert waiter.waits
+    assert [view.limit for view in fleet.workers()] == [3]
+
+
+def test_a_drained_worker_finishes_and_gets_nothing_new() -> None:
+    """Draining leaves running requests alone and shows at once in what can be answered; enabling puts it back."""
+    heard = Heard()
+    fleet = fleet_of(A, heard=heard)
+    lease = fleet.acquire("m", "llm", 1.0)
+    assert fleet.drain("a:1", 2.0)
+    assert fleet.drain(A, 2.0)
+    assert fleet.answerable() == frozenset()
+    assert fleet.is_up(A)
+    with pytest.raises(NoWorker, match=r"http://a:1: drained"):
+        fleet.acquire("m", "llm", 3.0)
+    fleet.fail(A, "restarting", 4.0)
+    fleet.report(report(A, facts("m")), 5.0)
+    view = fleet.worker("a:1")
+    assert view is not None
+    assert (view.drained, view.in_flight, view.up) == (True, 1, True)
+    lease.release("success", 6.0)
+    assert fleet.enable("a:1", 7.0)
+    assert fleet.answerable() == {("m", "llm")}
+    assert fleet.acquire("m", "llm", 8.0).address == A
+    assert heard.of("drained") == [f"{A} drained", f"{A} enabled"]
+    assert not fleet.drain("nobody:1", 9.0)
+    assert not fleet.enable("http://nobody:1", 9.0)
+
+
+def test_load_that_others_bring_counts_for_the_choice() -> None:
+    """A worker that other clients keep busy is not taken for idle; what is ours is not counted twice."""
+    fleet = fleet_of(A, B)
+    ours = [fleet.acquire("m", "llm", 1.0) for _ in range(2)]
+    assert {lease.address for lease in ours} == {A, B}
+    fleet.seen(A, 2.0, queue_length=4, speed=1)
+    fleet.seen(B, 2.0, queue_length=1, speed=1)
+    assert [view.foreign for view in fleet.workers()] == [3, 0]
+    assert [fleet.acquire("m", "llm", 3.0).address for _ in range(3)] == [B, B, B]
+
+
+def test_an_address_that_is_handed_out_counts_until_the_next_status() -> None:
+    """Clients that go to workers by themselves are spread like leases, and forgotten when the worker speaks."""
+    fleet = fleet_of(A, B)
+    handed = [fleet.least_loaded("m", None, 1.0) for _ in range(4)]
+    assert sorted(str(address) for address in handed) == [A, A, B, B]
+    assert [view.foreign for view in fleet.workers()] == [2, 2]
+    fleet.seen(A, 2.0, queue_length=0, speed=1)
+    assert fleet.acquire("m", "llm", 3.0).address == A
+    assert fleet.least_loaded("m", "text2vec", 3.0) is None
+    assert fleet.least_loaded("other", None, 3.0) is None
+    for _ in range(20):  # a full worker is still the answer: its own queue holds who goes there
+        assert fleet.least_loaded("m", "llm", 4.0) in (A, B)
+
+
+def test_a_fallback_answers_where_a_model_has_no_worker() -> None:
+    """The model's own workers come first; without one the next model of the chain answers, and it is told once."""
+    heard = Heard()
+    rules = FleetRules(models={"m": ModelRules(fallback="n"), "n": ModelRules(fallback="o")})
+    fleet = fleet_of(A, rules=rules, heard=heard)
+    fleet.report(report(B, facts("o", context=512)), 0.0)
+    assert fleet.acquire("m", "llm", 1.0).model == "m"
+    fleet.fail(A, "gone", 2.0)
+    leases = [fleet.acquire("m", "llm", 3.0) for _ in range(3)]
+    assert {(lease.address, lease.model) for lease in leases} == {(B, "o")}
+    assert heard.of("fallback") == ["m", "m", "m"]
+    assert heard.texts == ['model "m" has no worker; "o" answers']
+    known = fleet.known("m", "llm")
+    assert known is not None
+    assert known.context_length == 512
+    assert fleet.answerable() == {("m", "llm"), ("n", "llm"), ("o", "llm")}
+    assert [(row.model, row.answerable, row.workers) for row in fleet.models()] == [
+        ("m", True, 1),
+        ("n", True, 1),
+        ("o", True, 1),
+    ]
+    fleet.fail(B, "gone too", 4.0)
+    with pytest.raises(NoWorker, match=r'model "m".*gone.*gone too'):
+        fleet.acquire("m", "llm", 5.0)
+    assert fleet.answerable() == frozenset()
+
+
+def test_a_retry_goes_to_the_fallback_when_its_own_workers_have_failed() -> None:
+    """A request that its only worker has let down is answered by the fallback, not refused."""
+    fleet = fleet_of(A, rules=FleetRules(models={"m": ModelRules(fallback="n")}))
+    fleet.report(report(B, facts("n")), 0.0)
+    assert fleet.acquire("m", "llm", 1.0, avoid=frozenset({A})).model == "n"
+    with pytest.raises(NoWorker, match="to be avoided"):
+        fleet.acquire("n", "llm", 1.0, avoid=frozenset({B}))
+
+
+def test_fallbacks_that_go_in_a_circle_end() -> None:
+    """Settings that lead back to where they began give no worker, and no endless search."""
+    rules = FleetRules(models={"m": ModelRules(fallback="n"), "n": ModelRules(fallback="m")})
+    fleet = fleet_of(A, rules=rules)
+    fleet.fail(A, "gone", 1.0)
+    for model in ("m", "n"):
+        with pytest.raises(NoWorker):
+            fleet.acquire(model, "llm", 2.0)
+    assert fleet.answerable() == frozenset()
+    assert fleet.known("n") is not None
+
+
+def test_other_rules_take_hold_at_once() -> None:
+    """A reload that raises the limit lets in who waits; one that lowers it lets those who run finish."""
+    fleet = fleet_of(A, rules=limited(1))
+    first = fleet.acquire("m", "llm", 1.0)
+    waiters = [wait(fleet), wait(fleet)]
+    version = fleet.version
+    fleet.configure(limited(2), 2.0)
+    assert [waiter.waits for waiter in waiters] == [False, True]
+    assert fleet.version > version
+    fleet.configure(limited(1), 3.0)
+    first.release("success", 4.0)
+    assert waiters[1].waits
+    waiters[0].lease.release("success", 5.0)
+    assert not waiters[1].waits
+    assert fleet.queues() == [QueueRow("m", "llm", 0)]
+
+
+def test_each_choice_is_counted_by_its_policy() -> None:
+    """What the metrics say of selections is what was chosen, by the rules in force then."""
+    heard = Heard()
+    fleet = fleet_of(A, B, heard=heard)
+    fleet.acquire("m", "llm", 1.0)
+    fleet.configure(FleetRules(models={"m": ModelRules(policy="random")}), 2.0)
+    fleet.acquire("m", "llm", 3.0)
+    assert heard.of("selection") == ["least_in_flight", "random"]
+
+
+def test_a_worker_that_changes_its_models_takes_along_only_those() -> None:
+    """After a report without a model nobody gets a lease for it there, and the others stay."""
+    fleet = fleet_of()
+    fleet.report(report(A, facts("m"), facts("n")), 0.0)
+    fleet.report(report(C, facts("m")), 0.0)
+    fleet.report(report(A, facts("n")), 1.0)
+    assert [fleet.acquire("m", "llm", 2.0).address for _ in range(3)] == [C, C, C]
+    assert fleet.acquire("n", "llm", 2.0).address == A
