@@ -22,5 +22,14 @@ INTER_FRAME: Final = (
     *(1.0, 2.5, 5.0, 10.0),
 )
 
-# What the gateway adds of its own: microseconds when all is well, the rest is a queue or a slow connect.
-OVERHEAD: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+# Waiting for a worker: from a slot that is free a moment later, over the usual limit of half a minute, to a minute.
+QUEUE_WAIT: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    *(10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
+)
+
+# What the gateway adds of its own: microseconds when all is well, above 0.1 a queue or a slow connect.
+OVERHEAD: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)

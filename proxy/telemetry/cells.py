@@ -93,6 +93,10 @@ class CounterTable:
         self._labels = dict(labels)
         self._counts: dict[tuple[str, ...], float] = dict.fromkeys(start, 0.0)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self._labels)
+
     def increase(self, *values: str, by: float = 1.0) -> None:
         key = tuple(labels.fold(value) for labels, value in zip(self._labels.values(), values, strict=True))
         self._counts[key] = self._counts.get(key, 0.0) + by

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import proxy
-from proxy.telemetry.cells import OTHER
+from proxy.telemetry.cells import OTHER, HistogramCell
 from proxy.telemetry.request import RequestMetrics, Totals
-from proxy.telemetry.rows import ConnectionCounts, WorkerRow
+from proxy.telemetry.rows import BreakerState, ConnectionCounts, QueueRow, WorkerRow
+
+# The higher, the fewer requests the worker gets.
+BREAKER_STATES: Final[Mapping[BreakerState, int]] = {"closed": 0, "half_open": 1, "open": 2}
 
 
 def build_family() -> Metric:
@@ -100,19 +104,55 @@ def controller_families(
 
 
 def worker_families(rows: Iterable[WorkerRow], cap: int) -> Iterator[Metric]:
-    up = GaugeMetricFamily("gateway_worker_up", "1 if requests go to the worker, else 0.", labels=["worker"])
-    in_flight = GaugeMetricFamily(
-        "gateway_worker_in_flight", "Requests of this gateway that the worker holds now.", labels=["worker"]
-    )
-    queue = GaugeMetricFamily(
-        "gateway_worker_queue_length", "Queue length that the worker reported last.", labels=["worker"]
-    )
+    def gauge(name: str, text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"gateway_worker_{name}", text, labels=["worker"])
+
+    up = gauge("up", "1 if the worker answers, else 0.")
+    in_flight = gauge("in_flight", "Requests of this gateway that the worker holds now.")
+    queue = gauge("queue_length", "Queue length that the worker reported last.")
+    limit = gauge("limit", "Most requests of this gateway that the worker gets at once.")
+    breaker = gauge("breaker_state", "State of the worker's breaker: 0 closed, 1 half open, 2 open.")
+    degraded = gauge("degraded", "1 if the worker is used only where no other is left, else 0.")
+    drained = gauge("drained", "1 if an operator took the worker out of service, else 0.")
     for row in _capped(rows, cap):
-        up.add_metric([row.worker], int(row.up))
-        in_flight.add_metric([row.worker], row.in_flight)
+        labels = [row.worker]
+        up.add_metric(labels, int(row.up))
+        in_flight.add_metric(labels, row.in_flight)
+        breaker.add_metric(labels, BREAKER_STATES[row.breaker])
+        degraded.add_metric(labels, int(row.degraded))
+        drained.add_metric(labels, int(row.drained))
         if row.queue_length is not None:
-            queue.add_metric([row.worker], row.queue_length)
-    yield from (up, in_flight, queue)
+            queue.add_metric(labels, row.queue_length)
+        if row.limit is not None:
+            limit.add_metric(labels, row.limit)
+    yield from (up, in_flight, queue, limit, breaker, degraded, drained)
+
+
+def queue_families(rows: Iterable[QueueRow], waits: Mapping[str, HistogramCell]) -> Iterator[Metric]:
+    """rows: the queues now, those of the same model and kind are summed; waits: finished waits by model."""
+    depth = GaugeMetricFamily(
+        "gateway_queue_depth", "Requests that wait for a worker now, by model and kind.", labels=["model", "kind"]
+    )
+    waiting: dict[tuple[str, str], int] = {}
+    for row in rows:
+        waiting[row.model, row.kind] = waiting.get((row.model, row.kind), 0) + row.waiting
+    for labels, count in waiting.items():
+        depth.add_metric(labels, count)
+    yield depth
+    wait = HistogramMetricFamily(
+        "gateway_queue_wait_seconds", "Time that a request waited for a worker, however it ended.", labels=["model"]
+    )
+    for model, cell in waits.items():
+        cell.add_to(wait, [model])
+    yield wait
+
+
+def reload_families(*, successful: bool, loaded: float) -> Iterator[Metric]:
+    """loaded: when the settings and rules in use were loaded, in seconds since 1970."""
+    last = "1 if the last reload of settings and rules succeeded, else 0."
+    yield GaugeMetricFamily("gateway_config_last_reload_successful", last, value=int(successful))
+    when = "When the settings and rules in use were loaded, in seconds since 1970."
+    yield GaugeMetricFamily("gateway_config_last_reload_success_timestamp_seconds", when, value=loaded)
 
 
 def connection_families(counts: ConnectionCounts) -> Iterator[Metric]:
@@ -129,11 +169,24 @@ def connection_families(counts: ConnectionCounts) -> Iterator[Metric]:
 
 
 def _capped(rows: Iterable[WorkerRow], cap: int) -> list[WorkerRow]:
-    """One row for each worker, in order of address; those past the cap become one row "other", up only if all are."""
-    unique = sorted({row.worker: row for row in rows}.values())
+    """One row for each worker, in order of address; those past the cap become one row "other".
+
+    Its numbers are sums, and its states those of the worst: it is up only if all are, and degraded if one is.
+    """
+    unique = sorted({row.worker: row for row in rows}.values(), key=lambda row: row.worker)
     kept, rest = unique[:cap], unique[cap:]
     if rest:
         queues = [row.queue_length for row in rest if row.queue_length is not None]
-        everyone_up = all(row.up for row in rest)
-        kept.append(WorkerRow(OTHER, everyone_up, sum(row.in_flight for row in rest), sum(queues) if queues else None))
+        limits = [row.limit for row in rest if row.limit is not None]
+        other = WorkerRow(
+            OTHER,
+            up=all(row.up for row in rest),
+            in_flight=sum(row.in_flight for row in rest),
+            queue_length=sum(queues) if queues else None,
+            limit=sum(limits) if limits else None,
+            breaker=max((row.breaker for row in rest), key=BREAKER_STATES.__getitem__),
+            degraded=any(row.degraded for row in rest),
+            drained=any(row.drained for row in rest),
+        )
+        kept.append(other)
     return kept

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from proxy.telemetry.cells import OTHER, CounterTable, Labels
+from proxy.telemetry.buckets import QUEUE_WAIT
+from proxy.telemetry.cells import OTHER, CounterTable, HistogramCell, Labels
+from proxy.telemetry.events import EventCounters, word_labels
 from proxy.telemetry.families import (
     build_family,
     connection_families,
     controller_families,
+    queue_families,
+    reload_families,
     request_families,
     total_families,
     worker_families,
 )
 from proxy.telemetry.request import RequestMetrics, Totals
-from proxy.telemetry.rows import ConnectionCounts, WorkerRow
+from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
 
 # Understood by every Prometheus; the names and labels here need nothing newer.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,10 +41,23 @@ NOTES: Final[tuple[Note, ...]] = get_args(Note)
 Dimension = Literal["route", "model", "worker", "controller"]
 DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
 
+WaitResult = Literal[
+    "granted",  # it got a worker
+    "timeout",  # it waited as long as it may
+    "refused",  # the last worker went away
+    "left",  # its client left
+]
+
 # Events whose last success has an age.
 AGED_EVENTS: Final = ("registration", "heartbeat")
-# Kinds and results are words of the program, a few for each metric; the bound only catches a mistake.
-WORDS_MAX: Final = 40
+
+
+class _Sample(NamedTuple):
+    """What other parts of the gateway own, as it was when a scrape began."""
+
+    workers: list[WorkerRow]
+    queues: list[QueueRow]
+    connections: ConnectionCounts | None
 
 
 class Metrics:
@@ -49,6 +66,7 @@ class Metrics:
     registry: where they are registered (None: a registry of their own); one gateway for each registry.
     label_cap: how many routes, models, workers and controllers keep a name of their own, each; the rest is "other".
     clock: monotonic seconds, for the ages of registrations and heartbeats.
+    wall_clock: seconds since 1970, for the time of the last reload; what was loaded at the start counts as one.
     Everything but `render` and `scrape` is for the event loop's thread.
     """
 
@@ -58,18 +76,24 @@ class Metrics:
         *,
         label_cap: int = 500,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._label_cap = label_cap
         self._clock = clock
+        self._wall_clock = wall_clock
         self._labels: dict[Dimension, Labels] = {name: Labels(label_cap) for name in DIMENSIONS}
         self._totals = Totals()
         self._requests: dict[tuple[str, str], RequestMetrics] = {}
         self._instances: dict[str, int] = {}
         self._accepted: dict[tuple[str, str], float] = {}
+        self._waits: dict[str, HistogramCell] = {}
+        self._reloaded = True
+        self._loaded_at = wall_clock()
         self._read_workers: Callable[[], Iterable[WorkerRow]] | None = None
+        self._read_queues: Callable[[], Iterable[QueueRow]] | None = None
         self._read_connections: Callable[[], ConnectionCounts] | None = None
-        self._sampled: tuple[list[WorkerRow], ConnectionCounts | None] | None = None
+        self._sampled: _Sample | None = None
         self._scraping = asyncio.Lock()
         self._make_counters()
         PlatformCollector(registry=self.registry)
@@ -77,43 +101,23 @@ class Metrics:
         self.registry.register(_Collector(self._families))
 
     def _make_counters(self) -> None:
-        worker, controller = self._labels["worker"], self._labels["controller"]
-
-        def words(*start: str) -> Labels:
-            labels = Labels(WORDS_MAX)
-            for word in start:
-                labels.fold(word)
-            return labels
-
         self._notes = CounterTable(
             "gateway_stream_notes",
             "Repairs and losses in streams that a client does not see as an error, by kind.",
-            {"note": words(*NOTES)},
+            {"note": word_labels(*NOTES)},
             [(note,) for note in NOTES],
         )
         self._upstream_errors = CounterTable(
             "gateway_upstream_errors",
             "Failures of calls to a worker, by worker and kind.",
-            {"worker": worker, "kind": words()},
+            {"worker": self._labels["worker"], "kind": word_labels()},
         )
-        self._other_events = CounterTable(
-            "gateway_events", "Events that have no counter of their own, by name.", {"event": words()}
+        self._queue_ends = CounterTable(
+            "gateway_queue_ends",
+            "Requests that waited for a worker, by model and how it ended.",
+            {"model": self._labels["model"], "result": word_labels(*get_args(WaitResult))},
         )
-        self._events: dict[str, tuple[str, CounterTable]] = {}
-        for name, plural, label, labels, text in (
-            ("probe", "probes", "worker", worker, "Health probes of workers, by worker and result."),
-            ("discovery", "discovery", "controller", controller, "Polls of a controller for workers, by result."),
-            (
-                "registration",
-                "registrations",
-                "controller",
-                controller,
-                "Registrations sent, by controller and result.",
-            ),
-            ("heartbeat", "heartbeats", "controller", controller, "Heartbeats sent, by controller and result."),
-        ):
-            table = CounterTable(f"gateway_{plural}", text, {label: labels, "result": words()})
-            self._events[name] = (label, table)
+        self._events = EventCounters({str(name): labels for name, labels in self._labels.items()})
 
     def close_labels(self, dimension: Dimension, values: Collection[str]) -> None:
         """Let only these values of a dimension have series of their own; called again, it replaces the set."""
@@ -134,23 +138,31 @@ class Metrics:
     def upstream_error(self, worker: str, kind: str) -> None:
         self._upstream_errors.increase(worker, kind)
 
-    def on_event(self, name: str, /, **labels: object) -> None:
-        """Count one event of the control plane.
+    def waited(self, model: str, seconds: float, result: WaitResult = "granted") -> None:
+        """A request's wait for a worker is over. Call it for each request that could not have one at once."""
+        name = self._labels["model"].fold(model)
+        cell = self._waits.get(name)
+        if cell is None:
+            cell = self._waits[name] = HistogramCell(QUEUE_WAIT)
+        cell.observe(seconds)
+        self._queue_ends.increase(model, result)
 
-        probe(worker, result), discovery(controller, result), registration(controller, result) and
-        heartbeat(controller, result) have counters of their own, other names count in `gateway_events_total`.
-        Labels that the counter does not have are left out. A result of "ok" sets the age of the controller's
-        registration or heartbeat to nought.
+    def on_event(self, name: str, /, **labels: object) -> None:
+        """Count one event.
+
+        Those with counters of their own are in `proxy.telemetry.events`, other names count in `gateway_events_total`.
+        Labels that the counter does not have are left out. registration and heartbeat: a result of "ok" sets the age
+        of the controller's last one to nought. reload: a result of "ok" says that the last one was successful, any
+        other that it was not.
         """
-        known = self._events.get(name)
-        if known is None:
-            self._other_events.increase(name)
-            return
-        label, table = known
-        owner, result = str(labels.get(label, "")), str(labels.get("result", ""))
-        table.increase(owner, result)
-        if result == "ok" and name in AGED_EVENTS:
-            self._accepted[name, self._labels["controller"].fold(owner)] = self._clock()
+        self._events.count(name, labels)
+        succeeded = labels.get("result") == "ok"
+        if name == "reload":
+            self._reloaded = succeeded
+            self._loaded_at = self._wall_clock() if succeeded else self._loaded_at
+        elif succeeded and name in AGED_EVENTS:
+            controller = self._labels["controller"].fold(str(labels.get("controller", "")))
+            self._accepted[name, controller] = self._clock()
 
     def registered_instances(self, controller: str, count: int) -> None:
         """How many instances the controller holds for this gateway now."""
@@ -160,6 +172,10 @@ class Metrics:
         """Read the workers from `rows` at each scrape."""
         self._read_workers = rows
 
+    def watch_queues(self, rows: Callable[[], Iterable[QueueRow]]) -> None:
+        """Read from `rows` at each scrape how many requests wait."""
+        self._read_queues = rows
+
     def watch_connections(self, counts: Callable[[], ConnectionCounts]) -> None:
         """Read the connections to workers from `counts` at each scrape."""
         self._read_connections = counts
@@ -168,11 +184,16 @@ class Metrics:
         """Drop the series of a worker that left for good, so that another can have its place under the cap."""
         self._labels["worker"].forget(worker)
         self._upstream_errors.forget("worker", worker)
-        self._events["probe"][1].forget("worker", worker)
+        self._events.forget("worker", worker)
 
-    def _read_watched(self) -> tuple[list[WorkerRow], ConnectionCounts | None]:
-        rows = [] if self._read_workers is None else list(self._read_workers())
-        return rows, None if self._read_connections is None else self._read_connections()
+    def _read_watched(self) -> _Sample:
+        fold = self._labels["model"].fold
+        queues = [] if self._read_queues is None else list(self._read_queues())
+        return _Sample(
+            [] if self._read_workers is None else list(self._read_workers()),
+            [row._replace(model=fold(row.model)) for row in queues],
+            None if self._read_connections is None else self._read_connections(),
+        )
 
     def render(self) -> bytes:
         """Everything in text format 0.0.4 (`CONTENT_TYPE`). It takes milliseconds: on the event loop use `scrape`."""
@@ -188,18 +209,19 @@ class Metrics:
                 self._sampled = None
 
     def _families(self) -> Iterator[Metric]:
-        rows, connections = self._sampled or self._read_watched()
+        sample = self._sampled or self._read_watched()
         yield build_family()
         yield from request_families(list(self._requests.copy().values()))
         yield from total_families(self._totals)
-        for table in (self._notes, self._upstream_errors, self._other_events):
+        for table in (self._notes, self._upstream_errors, self._queue_ends):
             yield table.family()
-        for _, table in self._events.values():
-            yield table.family()
+        yield from self._events.families()
         yield from controller_families(self._instances.copy(), self._accepted.copy(), self._clock())
-        yield from worker_families(rows, self._label_cap)
-        if connections is not None:
-            yield from connection_families(connections)
+        yield from reload_families(successful=self._reloaded, loaded=self._loaded_at)
+        yield from worker_families(sample.workers, self._label_cap)
+        yield from queue_families(sample.queues, self._waits.copy())
+        if sample.connections is not None:
+            yield from connection_families(sample.connections)
 
 
 class _Collector(Collector):

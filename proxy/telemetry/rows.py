@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+BreakerState = Literal["closed", "half_open", "open"]
 
 
 class WorkerRow(NamedTuple):
-    """The state of one worker now. worker: its address; queue_length: as the worker reported it, None before it did."""
+    """The state of one worker now.
+
+    worker: its address. queue_length: as the worker reported it, None before it did. limit: most requests that it gets
+    at once, None where there is none. degraded: it is used only where no other worker is left. drained: it gets no new
+    requests, because an operator said so.
+    """
 
     worker: str
     up: bool
     in_flight: int
     queue_length: int | None
+    limit: int | None = None
+    breaker: BreakerState = "closed"
+    degraded: bool = False
+    drained: bool = False
+
+
+class QueueRow(NamedTuple):
+    """Requests that wait now for a worker of this model that can do what `kind` says."""
+
+    model: str
+    kind: str
+    waiting: int
 
 
 class ConnectionCounts(NamedTuple):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 import timeit
+from typing import get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import proxy
 from proxy.telemetry import buckets
-from proxy.telemetry.metrics import NOTES, Metrics
+from proxy.telemetry.metrics import NOTES, Metrics, WaitResult
 from proxy.telemetry.request import OUTCOMES, PHASES
-from proxy.telemetry.rows import ConnectionCounts, WorkerRow
+from proxy.telemetry.rows import BreakerState, ConnectionCounts, QueueRow, WorkerRow
 
 
 class Clock:
@@ -60,9 +61,21 @@ def used() -> Metrics:
     for event in ("registration", "heartbeat", "discovery"):
         metrics.on_event(event, controller="http://c:1", result="ok")
     metrics.on_event("probe", worker="http://w:1", result="ok")
+    metrics.on_event("selection", policy="random")
+    metrics.on_event("breaker", worker="http://w:1", state="open")
+    metrics.on_event("degraded", worker="http://w:1", state="degraded")
+    metrics.on_event("retry", reason="upstream_refused")
+    metrics.on_event("failover", model="vicuna")
+    metrics.on_event("resumed", model="vicuna", result="ok")
+    metrics.on_event("fallback", model="vicuna")
+    metrics.on_event("registered_worker", result="ok")
+    metrics.on_event("rejected_registration", reason="not_allowed")
     metrics.on_event("reload", result="ok")
+    metrics.on_event("last_resort", model="vicuna")
+    metrics.waited("vicuna", 0.3)
     metrics.registered_instances("http://c:1", 3)
-    metrics.watch_workers(lambda: [WorkerRow("http://w:1", True, 2, 4)])
+    metrics.watch_workers(lambda: [WorkerRow("http://w:1", True, 2, 4, 5, "half_open", True, True)])
+    metrics.watch_queues(lambda: [QueueRow("vicuna", "llm", 3)])
     metrics.watch_connections(lambda: ConnectionCounts(1, 2, 3, 40, 5))
     return metrics
 
@@ -91,6 +104,10 @@ def test_a_request_shows_in_every_metric_it_touched() -> None:
         assert value(metrics, "gateway_overhead_seconds_count", phase=phase) == 1
     assert value(metrics, "gateway_overhead_seconds_bucket", phase="queue", le="0.00025") == 1
     assert value(metrics, "gateway_overhead_seconds_bucket", phase="queue", le="0.0001") == 0
+    bundle = metrics.request("generate", "vicuna")
+    bundle.spent("queue", 29.0)
+    assert value(metrics, "gateway_overhead_seconds_bucket", phase="queue", le="10.0") == 1
+    assert value(metrics, "gateway_overhead_seconds_bucket", phase="queue", le="30.0") == 2
 
 
 def test_the_control_plane_and_the_fleet_show() -> None:
@@ -111,13 +128,96 @@ def test_the_control_plane_and_the_fleet_show() -> None:
     assert value(metrics, "gateway_registrations_total", result="ok", **controller) == 1
     assert value(metrics, "gateway_heartbeats_total", result="ok", **controller) == 1
     assert value(metrics, "gateway_registered_instances", **controller) == 3
-    assert value(metrics, "gateway_events_total", event="reload") == 1
+    assert value(metrics, "gateway_worker_limit", **worker) == 5
+    assert value(metrics, "gateway_worker_breaker_state", **worker) == 1
+    assert value(metrics, "gateway_worker_degraded", **worker) == 1
+    assert value(metrics, "gateway_worker_drained", **worker) == 1
+    assert value(metrics, "gateway_queue_depth", model="vicuna", kind="llm") == 3
     assert value(metrics, "gateway_stream_notes_total", note="finish_synthesized") == 1
     samples = parsed(metrics)
     builds = [dict(labels) for (name, labels) in samples if name == "gateway_build_info"]
     assert [build["version"] for build in builds] == [proxy.__version__]
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
     assert any(name == "python_info" for name, _ in samples)
+
+
+def test_each_event_of_the_fleet_has_its_counter() -> None:
+    """A dashboard finds what happened to workers and requests under names of their own; the rest is not lost."""
+    metrics = used()
+    worker, model = {"worker": "http://w:1"}, {"model": "vicuna"}
+    assert value(metrics, "gateway_selections_total", policy="random") == 1
+    assert value(metrics, "gateway_worker_breaker_transitions_total", state="open", **worker) == 1
+    assert value(metrics, "gateway_worker_degraded_transitions_total", state="degraded", **worker) == 1
+    assert value(metrics, "gateway_retries_total", reason="upstream_refused") == 1
+    assert value(metrics, "gateway_failovers_total", **model) == 1
+    assert value(metrics, "gateway_resumed_streams_total", result="ok", **model) == 1
+    assert value(metrics, "gateway_fallbacks_total", **model) == 1
+    assert value(metrics, "gateway_worker_registrations_total", result="ok") == 1
+    assert value(metrics, "gateway_rejected_registrations_total", reason="not_allowed") == 1
+    assert value(metrics, "gateway_reloads_total", result="ok") == 1
+    assert value(metrics, "gateway_reloads_total", result="refused") == 0
+    assert value(metrics, "gateway_events_total", event="last_resort") == 1
+    assert value(metrics, "gateway_events_total", event="selection") is None
+
+
+def test_a_wait_shows_how_long_it_was_and_how_it_ended() -> None:
+    """Every wait is in the histogram, also one in vain, so that its p99 is what clients see."""
+    metrics = Metrics()
+    for seconds in (0.0004, 0.3, 29.0):
+        metrics.waited("m", seconds)
+    metrics.waited("m", 60.0, "timeout")
+    metrics.waited("m", 1.0, "left")
+    assert value(metrics, "gateway_queue_wait_seconds_bucket", model="m", le="0.001") == 1
+    assert value(metrics, "gateway_queue_wait_seconds_bucket", model="m", le="0.5") == 2
+    assert value(metrics, "gateway_queue_wait_seconds_bucket", model="m", le="30.0") == 4
+    assert value(metrics, "gateway_queue_wait_seconds_bucket", model="m", le="60.0") == 5
+    assert value(metrics, "gateway_queue_wait_seconds_sum", model="m") == pytest.approx(90.3004)
+    ends = {
+        result: value(metrics, "gateway_queue_ends_total", model="m", result=result) for result in get_args(WaitResult)
+    }
+    assert ends == {"granted": 3, "timeout": 1, "refused": None, "left": 1}
+
+
+def test_queues_are_read_at_the_scrape_and_models_past_the_cap_are_summed() -> None:
+    """The page shows who waits now; queues of models without a name of their own are one series, not two."""
+    metrics = Metrics(label_cap=1)
+    rows = [QueueRow("a", "llm", 2), QueueRow("b", "llm", 3), QueueRow("c", "llm", 4), QueueRow("a", "text2vec", 0)]
+    metrics.watch_queues(lambda: rows)
+    metrics.waited("b", 0.1)
+    metrics.waited("c", 0.1)
+    assert value(metrics, "gateway_queue_depth", model="b", kind="llm") == 3
+    assert value(metrics, "gateway_queue_depth", model="other", kind="llm") == 6
+    assert value(metrics, "gateway_queue_depth", model="other", kind="text2vec") == 0
+    assert value(metrics, "gateway_queue_wait_seconds_count", model="other") == 1
+    rows[:] = [QueueRow("b", "llm", 0)]
+    assert value(metrics, "gateway_queue_depth", model="b", kind="llm") == 0
+    assert value(metrics, "gateway_queue_depth", model="other", kind="llm") is None
+
+
+def test_a_failed_reload_shows_until_one_succeeds() -> None:
+    """The start counts as a load; a refused reload leaves the time of the one in use."""
+    clock = Clock()
+    metrics = Metrics(wall_clock=clock)
+    last = "gateway_config_last_reload"
+    assert value(metrics, f"{last}_successful") == 1
+    clock.now += 60
+    metrics.on_event("reload", result="refused")
+    assert value(metrics, f"{last}_successful") == 0
+    assert value(metrics, f"{last}_success_timestamp_seconds") == 1000
+    clock.now += 60
+    metrics.on_event("reload", result="ok")
+    assert value(metrics, f"{last}_successful") == 1
+    assert value(metrics, f"{last}_success_timestamp_seconds") == 1120
+    assert value(metrics, "gateway_reloads_total", result="refused") == 1
+
+
+def test_made_up_reasons_cannot_flood_the_page() -> None:
+    """A reason that somebody's text leaked into makes a bounded number of series."""
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.on_event("rejected_registration", reason=f"http://evil:{number}")
+    rejected = [name for name, _ in parsed(metrics) if name == "gateway_rejected_registrations_total"]
+    assert len(rejected) == 41
 
 
 def test_the_same_pair_has_the_same_bundle() -> None:
@@ -174,6 +274,30 @@ def test_workers_past_the_cap_are_summed() -> None:
     assert value(metrics, "gateway_worker_in_flight", worker="other") == 5
     assert value(metrics, "gateway_worker_queue_length", worker="other") == 5
     assert value(metrics, "gateway_worker_up", worker="other") == 0
+    assert value(metrics, "gateway_worker_limit", worker="other") is None
+
+
+@pytest.mark.parametrize(("states", "worst"), [(("closed", "half_open"), 1), (("open", "closed"), 2)])
+def test_the_worst_worker_past_the_cap_shows(states: tuple[BreakerState, BreakerState], worst: int) -> None:
+    """An alert on breakers, degraded or drained workers also rings for those without a name of their own."""
+    metrics = Metrics(label_cap=1)
+    first = WorkerRow("a", True, 0, 0, 5, "closed")
+    second, third = WorkerRow("b", True, 0, 0, 5, states[0]), WorkerRow("c", True, 0, 0, 3, states[1], True, True)
+    metrics.watch_workers(lambda: [third, second, first])
+    assert value(metrics, "gateway_worker_breaker_state", worker="a") == 0
+    assert value(metrics, "gateway_worker_breaker_state", worker="other") == worst
+    assert value(metrics, "gateway_worker_degraded", worker="other") == 1
+    assert value(metrics, "gateway_worker_drained", worker="other") == 1
+    assert value(metrics, "gateway_worker_limit", worker="other") == 8
+
+
+def test_a_worker_without_more_facts_is_an_ordinary_one() -> None:
+    """What is not known of a worker makes no alert: no limit, breaker closed, neither degraded nor drained."""
+    metrics = Metrics()
+    metrics.watch_workers(lambda: [WorkerRow("a", True, 0, None)])
+    assert value(metrics, "gateway_worker_limit", worker="a") is None
+    for state in ("breaker_state", "degraded", "drained"):
+        assert value(metrics, f"gateway_worker_{state}", worker="a") == 0
 
 
 def test_a_forgotten_worker_leaves_no_series() -> None:
@@ -182,6 +306,9 @@ def test_a_forgotten_worker_leaves_no_series() -> None:
     metrics.forget_worker("http://w:1")
     assert value(metrics, "gateway_probes_total", worker="http://w:1", result="ok") is None
     assert value(metrics, "gateway_upstream_errors_total", worker="http://w:1", kind="reset") is None
+    for change, state in (("breaker", "open"), ("degraded", "degraded")):
+        name = f"gateway_worker_{change}_transitions_total"
+        assert value(metrics, name, worker="http://w:1", state=state) is None
     assert value(metrics, "gateway_registrations_total", controller="http://c:1", result="ok") == 1
 
 
@@ -259,10 +386,17 @@ def test_two_gateways_in_one_process_do_not_share_counts() -> None:
 
 def test_bounds_ascend_and_hold_the_limits_that_alerts_use() -> None:
     """Histograms need ascending bounds; two seconds to the first frame is a common promise."""
-    for bounds in (buckets.REQUEST_DURATION, buckets.FIRST_FRAME, buckets.INTER_FRAME, buckets.OVERHEAD):
+    for bounds in (
+        buckets.REQUEST_DURATION,
+        buckets.FIRST_FRAME,
+        buckets.INTER_FRAME,
+        buckets.QUEUE_WAIT,
+        buckets.OVERHEAD,
+    ):
         assert list(bounds) == sorted(set(bounds))
     assert {2.0, 3.0, 15.0, 30.0, 60.0} <= set(buckets.FIRST_FRAME)
-    assert (buckets.OVERHEAD[0], buckets.OVERHEAD[-1]) == (0.00005, 0.1)
+    assert (buckets.OVERHEAD[0], buckets.OVERHEAD[-1]) == (0.00005, 60.0)
+    assert (buckets.QUEUE_WAIT[0], buckets.QUEUE_WAIT[-1]) == (0.001, 60.0)
     assert (buckets.INTER_FRAME[0], buckets.INTER_FRAME[-1]) == (0.001, 10.0)
     assert (buckets.REQUEST_DURATION[0], buckets.REQUEST_DURATION[-1]) == (0.05, 7200.0)
 
@@ -274,11 +408,12 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
         for family in text_string_to_metric_families(used().render().decode())
         if not family.name.startswith(("process_", "python_"))
     ]
-    assert len(families) >= 25
+    assert len(families) >= 45
     for family in families:
         assert re.fullmatch(r"gateway_[a-z]+(_[a-z]+)*", family.name), family.name
         assert re.fullmatch(r"[A-Z0-9].{15,}\.", family.documentation), family.name
         names = {sample.name for sample in family.samples}
+        assert names, family.name
         assert all(name.endswith("_total") for name in names) is (family.type == "counter"), family.name
         assert "milli" not in family.name
         assert "micro" not in family.name
