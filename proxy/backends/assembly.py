@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from proxy.backends.control import EventHook
+from aiohttp import web
+
+from proxy.address import Address, is_wildcard
+from proxy.backends.control import EventHook, normalise_base_url
 from proxy.backends.dbgpt.link import RegistrarSettings
-from proxy.backends.dbgpt.names import assign_public_names
+from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar
+from proxy.backends.fastchat.controller.app import Handler
+from proxy.backends.fastchat.controller.guard import Guard
+from proxy.backends.fastchat.controller.role import ControllerRole
 from proxy.backends.fastchat.source import FleetSource
 from proxy.backends.fastchat.source_settings import SourceSettings
 from proxy.backends.overrides import ModelOverrides
+from proxy.backends.service import ELSEWHERE, STRANGER, Service, kinds_of
 from proxy.backends.settings import BackendSettings
+from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.limits import FIRST_LOOK_SECONDS
 from proxy.types import Json, JsonObject
+
+log = logging.getLogger(__name__)
 
 
 class Advertised(NamedTuple):
@@ -32,33 +43,41 @@ class Advertised(NamedTuple):
 class Backends:
     """The source of the fleet and the memberships of the gateway; follows the fleet by itself once `run` is under way.
 
-    extra_workers: addresses beside those of the settings, such as the demonstration fleet's. ValueError with one
-    sentence for an address or a model's template that cannot be used.
+    models: as made from the same settings; extra_workers: addresses beside those of the settings, such as the
+    demonstration fleet's; own_ports: where this gateway listens, so that it takes no worker of that address. ValueError
+    with one sentence for an address that cannot be used.
     """
 
     def __init__(
         self,
         settings: BackendSettings,
+        models: ModelOverrides,
         fleet: Fleet,
         advertised: Advertised,
         *,
         extra_workers: Iterable[str],
+        own_ports: Iterable[int],
         rng: random.Random,
         on_event: EventHook,
     ) -> None:
+        self._settings = settings
         self._fleet = fleet
         self._advertised = advertised
+        self._extra_workers = [*extra_workers]
+        self._on_event = on_event
+        self._service = Service()
+        self._rejected: dict[str, str] = {}
         self._source = FleetSource(
             fleet,
-            workers=[*settings.fastchat.workers, *extra_workers],
+            workers=[*settings.fastchat.workers, *self._extra_workers],
             controllers=settings.fastchat.controllers,
-            models=ModelOverrides(settings.models, settings.defaults),
-            settings=SourceSettings(
-                probe_interval=settings.fastchat.probe_seconds,
-                list_interval=settings.fastchat.list_seconds,
-                probe_embeddings=settings.fastchat.probe_embeddings,
-            ),
+            models=models,
+            settings=_source_settings(settings),
             on_event=on_event,
+        )
+        accept = settings.fastchat.accept
+        self._role = (
+            None if accept is None else ControllerRole(accept, self._source, own_ports=own_ports, on_event=on_event)
         )
         self._registrar = Registrar(
             settings.dbgpt.controllers,
@@ -70,14 +89,38 @@ class Backends:
         )
         self._unsubscribe = fleet.subscribe(self._registrar.changed)
 
+    def update(self, settings: BackendSettings, models: ModelOverrides) -> None:
+        """Work with other settings from now on; `models` as made from them."""
+        self._settings = settings
+        self._source.update(
+            workers=[*settings.fastchat.workers, *self._extra_workers],
+            controllers=settings.fastchat.controllers,
+            models=models,
+            settings=_source_settings(settings),
+        )
+        if self._role is not None and settings.fastchat.accept is not None:
+            self._role.update(settings.fastchat.accept)
+        if not settings.dbgpt.management:
+            self._service.clear()
+        self._registrar.update(settings.dbgpt.controllers, settings.dbgpt.heartbeat_seconds)
+
     async def first_look(self) -> None:
         """Try every worker and controller of the fleet once; whoever has not answered by then is asked again later."""
+        if self._role is not None:
+            await self._role.restore()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._source.first_look(), FIRST_LOOK_SECONDS)
 
     async def run(self) -> None:
         """Keep the fleet and the memberships up to date until cancelled."""
-        await asyncio.gather(self._source.run(), self._registrar.run())
+        roles = [] if self._role is None else [self._role.run()]
+        await asyncio.gather(self._source.run(), self._registrar.run(), *roles)
+
+    def worker_listener(self, fall_through: Handler) -> web.Application | None:
+        """What serves the address with which workers register, None without one. fall_through: everything else."""
+        if self._role is None:
+            return None
+        return self._role.app(self._fleet, public_names=self.public_names, fall_through=fall_through)
 
     def changed(self) -> None:
         """Something that is registered may have changed, such as a port."""
@@ -88,18 +131,71 @@ class Backends:
         self._source.check_soon(address)
 
     async def withdraw(self) -> None:
-        """Leave every cluster."""
+        """Leave every cluster; ends within a few seconds."""
         self._unsubscribe()
         await self._registrar.withdraw_all()
 
     async def close(self) -> None:
         """Let go of tasks and connections."""
         await self._registrar.close()
+        if self._role is not None:
+            await self._role.close()
         await self._source.close()
 
+    def how_to_join(self, listener: Address) -> str:
+        """Where workers register, and the one flag that makes one do so."""
+        accept = self._settings.fastchat.accept
+        url = f"http://THIS-MACHINE:{listener.port}" if is_wildcard(listener.host) else f"http://{listener}"
+        path = "/TOKEN" if accept is not None and accept.token is not None else ""
+        return f"workers at http://{listener}; start FastChat workers with --controller-address {url}{path}"
+
+    def sources(self, address: str) -> tuple[str, ...]:
+        """Who knows of a worker: the settings, its own registration, controllers by their base address."""
+        return self._source.sources(address)
+
+    # --- names
+
     def public_names(self) -> dict[str, str]:
-        """Public name to the fleet's own name, for every model that was ever seen."""
-        return assign_public_names(row.model for row in self._fleet.models()).models
+        """Public name to the fleet's own name, for every model that was ever seen and for each of its aliases."""
+        return self._names().models
+
+    def aliases(self, model: str) -> list[str]:
+        """Further names under which clients know a model."""
+        settings = self._settings.models.get(model)
+        return [] if settings is None else list(settings.aliases)
+
+    def _names(self) -> PublicNames:
+        aliases = {alias: name for name in sorted(self._settings.models) for alias in self.aliases(name)}
+        return assign_public_names((row.model for row in self._fleet.models()), aliases)
+
+    # --- service
+
+    def in_service(self, model: str, kind: Kind) -> bool:
+        """Whether nobody took this model out of service."""
+        return self._service.answers(model, kind)
+
+    def service_version(self) -> int:
+        """Grows whenever a model is put in or out of service."""
+        return self._service.version
+
+    def operate(self, operation: str, model: str, worker_type: str | None) -> tuple[bool, str]:
+        """A cluster asks to start or stop (`start_model`, `stop_model`) a model: whether it was done, and a sentence.
+
+        To stop means to take it out of service here: its rows are withdrawn, and new requests find it unavailable.
+        worker_type: as the cluster says it, None for all that the model can do.
+        """
+        if not self._settings.dbgpt.management or operation not in ("start_model", "stop_model"):
+            return False, ELSEWHERE
+        own = self.public_names().get(model, model)
+        seen = frozenset(row.kind for row in self._fleet.models() if row.model == own)
+        kinds = seen & kinds_of(worker_type)
+        if not kinds:
+            return False, STRANGER.format(model=model[:80])
+        done = self._service.start(own, kinds) if operation == "start_model" else self._service.stop(own, kinds)
+        self._registrar.changed()
+        return True, done
+
+    # --- clusters
 
     def registrations(self) -> list[tuple[str, int]]:
         """Each cluster's controller and how many rows it holds for this gateway."""
@@ -111,10 +207,41 @@ class Backends:
 
     def _memberships(self) -> list[Membership]:
         here = self._advertised
+        names = self._names()
+        for called in names.rejected.keys() - self._rejected.keys():
+            log.error("model %r is not registered: %s", called, names.rejected[called])
+            self._on_event("registration", controller="all", result="collision")
+        self._rejected = names.rejected
+        answerable = self._fleet.answerable()
+        kinds: tuple[Kind, ...] = ("llm", "text2vec")
         return [
-            Membership(model, kind, here.host, here.port_of(model) or here.port)
-            for model, kind in sorted(self._fleet.answerable())
+            Membership(name, kind, here.host, here.port_of(model) or here.port)
+            for name, model in sorted(names.models.items())
+            for kind in kinds
+            if (model, kind) in answerable and self._service.answers(model, kind)
         ]
+
+
+def check(settings: BackendSettings) -> None:
+    """ValueError with one sentence for a setting that could not be put in force."""
+    if settings.fastchat.accept is not None:
+        Guard(allow=settings.fastchat.accept.allow, addresses=settings.fastchat.accept.addresses)
+
+
+def worker_limits(settings: BackendSettings) -> dict[str, int]:
+    """The most requests at once that the operator set for single workers, by address."""
+    return {normalise_base_url(url): limit for url, limit in settings.fastchat.worker_limits.items()}
+
+
+def _source_settings(settings: BackendSettings) -> SourceSettings:
+    return SourceSettings(
+        probe_interval=settings.fastchat.probe_seconds,
+        list_interval=settings.fastchat.list_seconds,
+        probes_to_down=settings.fastchat.probes_to_down,
+        probes_to_up=settings.fastchat.probes_to_up,
+        forget_after=settings.fastchat.forget_seconds,
+        probe_embeddings=settings.fastchat.probe_embeddings,
+    )
 
 
 def _described(status: dict[str, object]) -> JsonObject:

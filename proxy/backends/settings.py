@@ -177,6 +177,10 @@ class BackendSettings(Section):
     defaults: Defaults = Defaults()
     models: dict[str, ModelSettings] = {}
 
+    def worker_listener_address(self) -> Address | None:
+        """Where workers register, None where they cannot."""
+        return None if self.fastchat.accept is None else parse_address(self.fastchat.accept.listen)
+
     def advertised_address(self) -> Address | None:
         """The address that was set for clusters to call, None where it is the listening one."""
         return None if self.dbgpt.advertise is None else parse_address(self.dbgpt.advertise)

@@ -88,10 +88,11 @@ class FakeWorker(FakeServer):
         self.models = models
         self.embeddings = True
         self.tokenizer = True
+        self.queue_length = 3
 
     def answer(self, method: str, path: str, body: JsonObject) -> Json:
         if path == "/worker_get_status":
-            return {"model_names": [*self.models], "speed": 1, "queue_length": 3}
+            return {"model_names": [*self.models], "speed": 1, "queue_length": self.queue_length}
         model = self.models[str(body["model"])]
         if model.broken:
             raise KeyError

@@ -76,7 +76,7 @@ class ControllerLink:
     ) -> None:
         self.url = api.url
         self.wake = asyncio.Event()
-        self._api, self._wanted, self._settings = api, wanted, settings
+        self._api, self._wanted, self.settings = api, wanted, settings
         self._clock, self._rng, self._on_event = clock, rng, on_event
         self._confirmed: set[Instance] = set()
         self._maybe: set[Instance] = set()
@@ -138,13 +138,13 @@ class ControllerLink:
     async def _synchronise(self, wanted: frozenset[Instance]) -> None:
         now = self._clock()
         stale: set[Instance] = set()
-        if now - self._verified_at >= self._settings.verify_interval:
+        if now - self._verified_at >= self.settings.verify_interval:
             stale = await self._verify(wanted)
             self._verified_at = now
         await self._each((self._maybe - wanted) | stale, self._withdraw)
         new = wanted - self._confirmed
         await self._each(new, self._register)
-        if now - self._beat_at >= self._settings.heartbeat_interval:
+        if now - self._beat_at >= self.settings.heartbeat_interval:
             await self._each(self._confirmed - new, self._heartbeat)
             self._beat_at = now
 
@@ -224,7 +224,7 @@ class ControllerLink:
         self._tell("unreachable", str(error))
 
     def _pause(self) -> float:
-        settings = self._settings
+        settings = self.settings
         if self._reachable:
             return max(0.0, min(settings.check_interval, self._beat_at + settings.heartbeat_interval - self._clock()))
         grown = settings.backoff_first * settings.backoff_factor ** min(self._failures, 50)

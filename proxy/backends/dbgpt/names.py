@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 # DB-GPT's database registry keeps 255 characters of a key; "@text2vec" is part of it.
@@ -28,20 +28,21 @@ class PublicNames(NamedTuple):
     rejected: dict[str, str]
 
 
-def assign_public_names(models: Iterable[str]) -> PublicNames:
-    """A public name for each model, never one for two.
+def assign_public_names(models: Iterable[str], aliases: Mapping[str, str] | None = None) -> PublicNames:
+    """A public name for each model and each of its aliases (alias to model), never one for two models.
 
     Of two models with the same public name the one that is really called so gets it, else the first in order of names;
-    the answer depends on the set of models only, not on who came first.
+    an alias never takes the name of a model. The answer depends on the set of names only, not on who came first.
+    An alias of none of these models is left out.
     """
     names: dict[str, str] = {}
     rejected: dict[str, str] = {}
-    for model in sorted(set(models), key=lambda model: (public_name(model) != model, model)):
-        name = public_name(model)
-        if not name:
-            rejected[model] = "nothing of its name can be registered"
-        elif name in names:
-            rejected[model] = f"it would be registered as {name!r}, as the model {names[name]!r} is"
-        else:
-            names[name] = model
+    own = {model: model for model in models}
+    for group in (own, {alias: model for alias, model in (aliases or {}).items() if model in own}):
+        for called in sorted(group, key=lambda called: (public_name(called) != called, called)):
+            name = public_name(called)
+            if not name:
+                rejected[called] = "nothing of its name can be registered"
+            elif names.setdefault(name, group[called]) != group[called]:
+                rejected[called] = f"it would be registered as {name!r}, as the model {names[name]!r} is"
     return PublicNames(names, rejected)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -57,8 +59,10 @@ class Registrar:
         self._settings = settings or RegistrarSettings()
         self._session_factory, self._clock, self._rng, self._on_event = session_factory, clock, rng, on_event
         self._session: aiohttp.ClientSession | None = None
-        self._links: list[ControllerLink] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._links: dict[str, ControllerLink] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._running = False
         self._rejected: dict[str, str] = {}
         self._stopped = asyncio.Event()
 
@@ -66,41 +70,63 @@ class Registrar:
         """Keep all controllers in step until cancelled or until `withdraw_all`."""
         self._open()
         if not self._stopped.is_set():
-            self._tasks = [asyncio.create_task(link.run(), name=f"register {link.url}") for link in self._links]
+            self._running = True
+            for url, link in self._links.items():
+                self._start(url, link)
         try:
             await self._stopped.wait()
         finally:
             await self._stop_links()
 
+    def update(self, controllers: Iterable[str], heartbeat_interval: float) -> None:
+        """Other controllers from now on, or another interval. One that is left out loses our rows in the background."""
+        urls = list(dict.fromkeys(normalise_base_url(url) for url in controllers))
+        self._settings = replace(self._settings, heartbeat_interval=heartbeat_interval)
+        self._urls = urls
+        if self._session is None or self._stopped.is_set():
+            return
+        for url in self._links.keys() - set(urls):
+            work = self._leave(self._links.pop(url), self._tasks.pop(url, None), self._leaving.get(url))
+            self._leaving[url] = asyncio.create_task(work, name=f"leave {url}")
+        for link in self._links.values():
+            link.settings = self._settings
+        for url in urls:
+            if url not in self._links:
+                link = self._links[url] = self._link(url, self._session)
+                if self._running:
+                    self._start(url, link)
+        self.changed()
+
     def changed(self) -> None:
         """The desired set may have changed: act at once. Cheap, may be called from anywhere in the loop's thread."""
-        for link in self._links:
+        for link in self._links.values():
             link.wake.set()
 
     async def withdraw_all(self) -> None:
         """Stop, and take everything back from all controllers at the same time; ends within `withdraw_timeout`."""
         self._stopped.set()
         await self._stop_links()
-        work = [asyncio.create_task(link.withdraw_all(), name=f"withdraw {link.url}") for link in self._links]
-        if work:
-            _, late = await asyncio.wait(work, timeout=self._settings.withdraw_timeout)
+        links = self._links.values()
+        work = {asyncio.create_task(link.withdraw_all(), name=f"withdraw {link.url}") for link in links}
+        if work or self._leaving:
+            leaving = set(self._leaving.values())
+            _, late = await asyncio.wait(work | leaving, timeout=self._settings.withdraw_timeout)
             await end_tasks(late)
-        for link in self._links:
-            if left := link.left():
-                log.warning(
-                    "controller %s: may still hold %s until its heartbeat timeout", link.url, ", ".join(map(str, left))
-                )
+        for link in links:
+            _tell_what_is_left(link)
 
     def status(self) -> list[ControllerStatus]:
         """Each controller's state, in the order given."""
-        if not self._links:
-            return [ControllerStatus(url, None, (), None, "") for url in self._urls]
-        return [link.status() for link in self._links]
+        return [
+            self._links[url].status() if url in self._links else ControllerStatus(url, None, (), None, "")
+            for url in self._urls
+        ]
 
     async def close(self) -> None:
         """End all tasks and close the session; does not withdraw."""
         self._stopped.set()
         await self._stop_links()
+        await end_tasks(self._leaving.values())
         if self._session is not None:
             await self._session.close()
 
@@ -121,22 +147,40 @@ class Registrar:
         return frozenset(rows | {Instance(MANAGER_KEY, *self._manager)})
 
     def _open(self) -> None:
-        if self._session is not None:
-            return
-        self._session = self._session_factory()
+        if self._session is None:
+            self._session = self._session_factory()
+            self._links = {url: self._link(url, self._session) for url in self._urls}
+
+    def _link(self, url: str, session: aiohttp.ClientSession) -> ControllerLink:
         limits = CallLimits(self._settings.connect_timeout, self._settings.call_timeout, self._settings.max_body)
-        self._links = [
-            ControllerLink(
-                ControllerApi(self._session, url, limits),
-                self.wanted,
-                self._settings,
-                self._clock,
-                self._rng,
-                self._on_event,
-            )
-            for url in self._urls
-        ]
+        api = ControllerApi(session, url, limits)
+        return ControllerLink(api, self.wanted, self._settings, self._clock, self._rng, self._on_event)
+
+    def _start(self, url: str, link: ControllerLink) -> None:
+        self._tasks[url] = asyncio.create_task(self._keep(url, link), name=f"register {url}")
+
+    async def _keep(self, url: str, link: ControllerLink) -> None:
+        if url in self._leaving:  # it was left a moment ago, and what is entered now must not be taken back
+            await asyncio.wait([self._leaving[url]])
+        await link.run()
+
+    async def _leave(
+        self, link: ControllerLink, task: asyncio.Task[None] | None, before: asyncio.Task[None] | None
+    ) -> None:
+        """Take our rows back from a controller that is none of ours any more."""
+        await end_tasks([task] if task is not None else [])
+        if before is not None:
+            await asyncio.wait([before])
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(link.withdraw_all(), self._settings.withdraw_timeout)
+        _tell_what_is_left(link)
 
     async def _stop_links(self) -> None:
-        tasks, self._tasks = self._tasks, []
+        self._running = False
+        tasks, self._tasks = list(self._tasks.values()), {}
         await end_tasks(tasks)
+
+
+def _tell_what_is_left(link: ControllerLink) -> None:
+    if left := link.left():
+        log.warning("controller %s: may still hold %s until its heartbeat timeout", link.url, ", ".join(map(str, left)))

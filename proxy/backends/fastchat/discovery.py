@@ -48,6 +48,11 @@ class ControllerWatch:
         self._asked_at: dict[str, float] = {}
         self._addresses: dict[str, set[str]] = {}
 
+    def reconfigure(self, settings: SourceSettings) -> None:
+        """Other settings from the next poll on; every address is asked for again."""
+        self._settings = settings
+        self._asked_at.clear()
+
     async def step(self) -> None:
         """Poll once: the list of models, and the addresses that are due."""
         try:

@@ -1,4 +1,8 @@
-"""Keeps a fleet in step with FastChat workers, named by the user or found through FastChat controllers."""
+"""Keeps a fleet in step with FastChat workers: named by the user, named by FastChat controllers, or registered here.
+
+A worker is known by its address, whoever speaks of it. What one source says takes nothing away from another, and a
+source that fails takes nothing away at all: workers go when they are down for long, or when the settings drop them.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 
 import aiohttp
 
 from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url
 from proxy.backends.fastchat.discovery import ControllerWatch
-from proxy.backends.fastchat.source_settings import ModelKnowledge, SourceSettings
+from proxy.backends.fastchat.source_settings import NAMED, REGISTERED, ModelKnowledge, SourceSettings
 from proxy.backends.fastchat.watch import WorkerWatch
 from proxy.backends.fastchat.worker_api import WorkerApi
 from proxy.fleet.table import Fleet
@@ -44,10 +49,11 @@ class FleetSource:
         self._models, self._clock, self._on_event = models, clock, on_event
         self._session_factory = session_factory
         self._session: aiohttp.ClientSession | None = None
-        self._static = list(dict.fromkeys(normalise_base_url(url) for url in workers))
-        self._controller_urls = list(dict.fromkeys(normalise_base_url(url) for url in controllers))
+        self._named = _bases(workers)
+        self._controller_urls = _bases(controllers)
         self._workers: dict[str, WorkerWatch] = {}
-        self._controllers: list[ControllerWatch] = []
+        self._controllers: dict[str, ControllerWatch] = {}
+        self._controller_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
         self._full_told = False
@@ -59,7 +65,7 @@ class FleetSource:
         """
         self._open()
         named = dict(self._workers)
-        controllers = [_guarded(watch.step, watch.url) for watch in self._controllers]
+        controllers = [_guarded(watch.step, watch.url) for watch in self._controllers.values()]
         await asyncio.gather(*controllers, *(_guarded(watch.step, address) for address, watch in named.items()))
         found = [(address, watch) for address, watch in self._workers.items() if address not in named]
         await asyncio.gather(*(_guarded(watch.step, address) for address, watch in found))
@@ -71,8 +77,8 @@ class FleetSource:
         try:
             for worker in self._workers.values():
                 self._spawn(self._keep_worker(worker), worker.address)
-            for controller in self._controllers:
-                self._spawn(self._keep_controller(controller), controller.url)
+            for controller in self._controllers.values():
+                self._start_controller(controller)
             await asyncio.Event().wait()
         finally:
             await self._stop()
@@ -82,72 +88,176 @@ class FleetSource:
         if address in self._workers:
             self._workers[address].wake.set()
 
+    def introduce(self, address: str, source: str) -> bool:
+        """A worker was named: by a controller (its address is the source), or by itself (REGISTERED).
+
+        It is probed soon, again too when it is known already. False where there is no room for another one: workers
+        that only registered and were never up have no part in the bound, whoever lets them in has one of its own.
+        """
+        watch = self._workers.get(address)
+        if watch is not None:
+            watch.sources.add(source)
+            if source == REGISTERED:
+                watch.wake.set()
+            return True
+        if sum(not each.is_newcomer for each in self._workers.values()) >= self._settings.max_workers:
+            if not self._full_told:
+                log.warning("worker %s stays out: %d workers are watched already", address, len(self._workers))
+            self._full_told = True
+            return False
+        self._add(address, self._open(), source)
+        return True
+
+    def heartbeat(self, address: str, queue_length: int) -> None:
+        """A worker says that it is there. Its own status is newer, unless it is too busy to answer."""
+        view = self._fleet.worker(address)
+        now = self._clock()
+        if view is None or not view.up:
+            self.check_soon(address)
+        elif view.last_seen is None or now - view.last_seen > 2 * self._settings.probe_interval:
+            self._fleet.seen(address, now, queue_length=queue_length, speed=view.speed)
+
+    def sources(self, address: str) -> tuple[str, ...]:
+        """Who knows of a worker: NAMED, REGISTERED, base addresses of controllers; sorted."""
+        watch = self._workers.get(address)
+        return tuple(sorted(watch.sources)) if watch is not None else ()
+
+    def watch(self, address: str) -> WorkerWatch | None:
+        """The watch of a worker, or None when it is not (or no longer) watched."""
+        return self._workers.get(address)
+
+    def withdraw(self, address: str, source: str) -> None:
+        """A source no longer knows of a worker, which goes when it is down for long and not before."""
+        watch = self._workers.get(address)
+        if watch is not None and source in watch.sources and watch.sources != {source}:
+            watch.sources.discard(source)
+
+    def drop(self, address: str) -> None:
+        """Forget a worker at once; what is in flight there goes on."""
+        watch = self._workers.pop(address, None)
+        if watch is not None:
+            watch.retire()
+            self._fleet.forget(address, self._clock())
+            self._full_told = False
+
+    def update(
+        self, *, workers: Iterable[str], controllers: Iterable[str], models: ModelKnowledge, settings: SourceSettings
+    ) -> None:
+        """Other settings from now on; ValueError with one sentence, and nothing changed, for a bad address.
+
+        What is new is looked at at once, what is no longer named goes unless another source knows of it. Every worker
+        is asked for its facts again, because they may be read differently now.
+        """
+        named, urls = _bases(workers), _bases(controllers)
+        self._models, self._settings = models, settings
+        self._named, gone_names = named, set(self._named) - set(named)
+        self._controller_urls, gone_urls = urls, set(self._controller_urls) - set(urls)
+        for watch in self._workers.values():
+            watch.reconfigure(settings, models)
+        for url in gone_urls:
+            self._controllers.pop(url, None)
+            task = self._controller_tasks.pop(url, None)
+            if task is not None:
+                task.cancel()
+        for controller in self._controllers.values():
+            controller.reconfigure(settings)
+        if self._session is not None:
+            self._add_missing(self._session)
+        for address, watch in [*self._workers.items()]:
+            gone = watch.sources & {*gone_urls, *([NAMED] if address in gone_names else [])}
+            if gone:
+                watch.sources -= gone
+                if not watch.sources:
+                    log.info("worker %s: dropped, the settings no longer name it", address)
+                    self.drop(address)
+                elif watch.is_newcomer:
+                    self._fleet.forget(address, self._clock())
+
     async def close(self) -> None:
         """End all tasks and close the session. The fleet stays as it is."""
         await self._stop()
         if self._session is not None:
             await self._session.close()
 
-    def _open(self) -> None:
-        if self._session is not None:
-            return
-        self._session = self._session_factory()
-        for address in self._static:
-            self._add(address, self._session, static=True)
-        self._controllers = [
-            ControllerWatch(self._session, url, self._settings, self._clock, self._introduce, self._on_event)
-            for url in self._controller_urls
-        ]
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = self._session_factory()
+            self._add_missing(self._session)
+        return self._session
 
-    def _introduce(self, address: str) -> None:
-        """A controller named a worker."""
-        if address in self._workers or self._session is None:
-            return
-        if len(self._workers) >= self._settings.max_workers:
-            if not self._full_told:
-                log.warning("worker %s stays out: %d workers are watched already", address, len(self._workers))
-            self._full_told = True
-            return
-        watch = self._add(address, self._session, static=False)
+    def _add_missing(self, session: aiohttp.ClientSession) -> None:
+        """Watch what the settings name and nobody watches yet."""
+        for address in self._named:
+            if address in self._workers:
+                self._workers[address].sources.add(NAMED)
+            else:
+                self._add(address, session, NAMED)
+        for url in self._controller_urls:
+            if url not in self._controllers:
+                introduce = partial(self._introduced, url)
+                watch = ControllerWatch(session, url, self._settings, self._clock, introduce, self._on_event)
+                self._controllers[url] = watch
+                if self._running:
+                    self._start_controller(watch)
+
+    def _introduced(self, url: str, address: str) -> None:
+        if url in self._controllers:
+            self.introduce(address, url)
+
+    def _add(self, address: str, session: aiohttp.ClientSession, source: str) -> None:
+        api = WorkerApi(session, address, self._settings.look_limits(), self._settings.embed_limits())
+        watch = WorkerWatch(api, self._fleet, self._settings, self._models, self._clock, self._on_event, source=source)
+        self._workers[address] = watch
         if self._running:
             self._spawn(self._keep_worker(watch), address)
 
-    def _add(self, address: str, session: aiohttp.ClientSession, *, static: bool) -> WorkerWatch:
-        api = WorkerApi(session, address, self._settings.look_limits(), self._settings.embed_limits())
-        watch = WorkerWatch(api, self._fleet, self._settings, self._models, self._clock, self._on_event, static=static)
-        self._workers[address] = watch
-        return watch
+    def _start_controller(self, watch: ControllerWatch) -> None:
+        self._controller_tasks[watch.url] = self._spawn(self._keep_controller(watch), watch.url)
 
     async def _keep_worker(self, watch: WorkerWatch) -> None:
         fault = ""
-        while not self._is_lost(watch):
+        while not watch.retired and not self._is_lost(watch):
             watch.wake.clear()
             fault = await _guarded(watch.step, watch.address, fault)
+            interval = self._settings.probe_interval
+            gap = min(self._settings.probe_gap, interval)
+            await asyncio.sleep(gap)  # whoever can wake a watch again and again makes no storm of probes
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(watch.wake.wait(), self._settings.probe_interval)
-        log.info("worker %s: dropped, it was down for %g s", watch.address, self._settings.forget_after)
-        self._fleet.forget(watch.address)
-        del self._workers[watch.address]
-        self._full_told = False
+                await asyncio.wait_for(watch.wake.wait(), interval - gap)
+        if not watch.retired:
+            level = logging.DEBUG if watch.is_newcomer else logging.INFO
+            log.log(level, "worker %s: dropped, it was down for %g s", watch.address, self._patience(watch))
+            self.drop(watch.address)
 
     async def _keep_controller(self, watch: ControllerWatch) -> None:
         fault = ""
-        while True:
+        while self._controllers.get(watch.url) is watch:
             fault = await _guarded(watch.step, watch.url, fault)
             await asyncio.sleep(self._settings.list_interval)
 
     def _is_lost(self, watch: WorkerWatch) -> bool:
-        down_since = watch.down_since
-        return not watch.static and down_since is not None and self._clock() - down_since > self._settings.forget_after
+        if NAMED in watch.sources or watch.down_since is None:
+            return False
+        return self._clock() - watch.down_since > self._patience(watch)
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _patience(self, watch: WorkerWatch) -> float:
+        settings = self._settings
+        is_silent = watch.is_newcomer and not watch.answered
+        return min(settings.newcomer_seconds, settings.forget_after) if is_silent else settings.forget_after
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"watch {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _stop(self) -> None:
         self._running = False
         await end_tasks(self._tasks)
+
+
+def _bases(urls: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(normalise_base_url(url) for url in urls))
 
 
 async def _guarded(step: Callable[[], Awaitable[None]], name: str, last_fault: str = "") -> str:

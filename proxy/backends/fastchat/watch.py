@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from proxy.backends.control import ControlError, EventHook
-from proxy.backends.fastchat.source_settings import ModelKnowledge, SourceSettings
+from proxy.backends.fastchat.source_settings import REGISTERED, ModelKnowledge, SourceSettings
 from proxy.backends.fastchat.worker_api import Status, WorkerApi
 from proxy.fleet.facts import FleetFull, Kind, ModelFacts, WorkerReport
 from proxy.fleet.table import Fleet
@@ -28,7 +28,10 @@ _OF_ONE_MODEL = ("status", "malformed", "too_large", "timeout", "reset")
 class WorkerWatch:
     """One worker. `step` is one probe; it never raises for anything that the worker does.
 
-    static: named by the user, never dropped. down_since: on `clock`, None while it is up.
+    sources: who knows of it, see `source_settings`. down_since: on `clock`, None while it is up. settled: it was up at
+    least once; answered: it answered a probe, usably or not; failed: it could not be used at least once, at the last
+    time for this reason. A worker of which only its own registration tells has no place in the fleet until it is
+    settled, so that many of them take none away.
     """
 
     def __init__(
@@ -40,23 +43,42 @@ class WorkerWatch:
         clock: Callable[[], float],
         on_event: EventHook,
         *,
-        static: bool,
+        source: str,
     ) -> None:
         self.address = api.address
-        self.static = static
+        self.sources = {source}
+        self.settled = self.failed = self.answered = self.retired = False
+        self.reason = ""
         self.wake = asyncio.Event()
         self.down_since: float | None = clock()
         self._api, self._fleet, self._settings = api, fleet, settings
         self._models, self._clock, self._on_event = models, clock, on_event
         self._lock = asyncio.Lock()
-        self._timeouts = self._errors = self._embedding_tries = 0
+        self._misses = self._good = self._embedding_tries = 0
         self._told = ""
         self._warned: dict[str, str] = {}  # subject (a model, or "" for the worker) to the last warning about it
         self._names: tuple[str, ...] = ()
         self._llm: dict[str, tuple[JsonObject, int]] = {}
         self._embedding: dict[str, int | None] = {}
+        self._limit: int | None = None
         self._problems: dict[str, str] = {}
         self._look_due: float | None = None  # None: at the next answer
+
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether nothing but a registration speaks for it."""
+        return not self.settled and self.sources == {REGISTERED}
+
+    def reconfigure(self, settings: SourceSettings, models: ModelKnowledge) -> None:
+        """Other settings and knowledge of models: everything is asked again at the next answer."""
+        self._settings, self._models = settings, models
+        self._look_due = None
+        self.wake.set()
+
+    def retire(self) -> None:
+        """It is no longer wanted: what it still answers changes nothing."""
+        self.retired = True
+        self.wake.set()
 
     async def step(self) -> None:
         """Probe once. Two steps never run at the same time."""
@@ -70,14 +92,23 @@ class WorkerWatch:
         try:
             status = await self._api.status(self._settings.status_limits())
         except ControlError as error:
-            self._failed(error)
+            if not self.retired:
+                self._failed(error)
             return
-        self._timeouts = self._errors = 0
+        if self.retired:
+            return
+        self.answered = True
+        self._misses, self._good = 0, self._good + 1
+        if self.settled and self.down_since is not None and self._good < self._settings.probes_to_up:
+            self._tell("returning", f"answers again, {self._settings.probes_to_up} times in a row are wanted")
+            return
         names = self._usable_names(status.models)
         if names != self._names or (self.down_since is None and not self._fleet.is_up(self.address)):
             self._new_life(names)
         if self._look_due is not None and self._clock() < self._look_due:
-            self._fleet.seen(self.address, self._clock(), queue_length=status.queue_length, speed=status.speed)
+            self._fleet.seen(
+                self.address, self._clock(), queue_length=status.queue_length, speed=status.speed, limit=self._limit
+            )
             self._conclude()
             return
         try:
@@ -130,20 +161,23 @@ class WorkerWatch:
             if model in self._embedding:
                 continue
             try:
-                self._embedding[model] = await self._api.embedding_size(model)
+                size, offered = await self._api.embeddings(model)
             except ControlError as error:
                 log.info("worker %s: embeddings of model %r not known yet: %s", self.address, model, error)
                 return False
-            if self._embedding[model] is not None:
+            limit = self._settings.usual_limit if offered else self._settings.limit_without_embeddings
+            news = size is not None or limit != self._limit
+            self._embedding[model], self._limit = size, limit
+            if news:
                 self._report(status)
         return True
 
     def _report(self, status: Status) -> None:
         models = tuple(facts for facts in map(self._facts, self._names) if facts.kinds)
-        if models:
-            report = WorkerReport(self.address, models, status.queue_length, status.speed)
+        if models and not self.retired:
+            report = WorkerReport(self.address, models, status.queue_length, status.speed, self._limit)
             self._fleet.report(report, self._clock())
-            self.down_since = None
+            self.down_since, self.settled = None, True
 
     def _facts(self, model: str) -> ModelFacts:
         conversation, context_length = self._llm.get(model, (None, 0))
@@ -178,15 +212,12 @@ class WorkerWatch:
 
     def _failed(self, error: ControlError) -> None:
         """No usable answer. Busy is not down: a worker's event loop stands still while it embeds or generates."""
+        self._good = 0
         if error.kind == "timeout" and self._fleet.is_up(self.address) and self._fleet.in_flight(self.address):
             self._tell("busy", str(error))
             return
-        if error.kind in ("timeout", "connect_timeout"):
-            self._timeouts += 1
-        elif error.kind != "refused":
-            self._errors += 1
-        settings = self._settings
-        tired = self._timeouts >= settings.timeouts_to_down or self._errors >= settings.errors_to_down
+        self._misses += 1
+        tired = self._misses >= self._settings.probes_to_down
         if error.kind == "refused" or tired or not self._fleet.is_up(self.address):
             self._down(str(error))
             self._new_life(())
@@ -194,12 +225,14 @@ class WorkerWatch:
         self._tell(result, str(error))
 
     def _down(self, reason: str) -> None:
+        self.failed, self.reason = True, reason
         self.down_since = self._clock() if self.down_since is None else self.down_since
-        self._fleet.fail(self.address, reason, self._clock())
+        if not self.is_newcomer and not self.retired:
+            self._fleet.fail(self.address, reason, self._clock())
 
     def _new_life(self, names: tuple[str, ...]) -> None:
         self._names, self._look_due = names, None
-        self._llm, self._embedding, self._problems = {}, {}, {}
+        self._llm, self._embedding, self._problems, self._limit = {}, {}, {}, None
 
     def _usable_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         usable = [name for name in names if len(name) <= self._settings.max_name]
@@ -221,9 +254,10 @@ class WorkerWatch:
 
     def _tell(self, result: str, text: str) -> None:
         """Count every probe, log those that differ from the one before."""
-        self._on_event("probe", worker=self.address, result=result)
+        # Newcomers share one label, so that many of them take none away from the others.
+        self._on_event("probe", worker="newcomer" if self.is_newcomer else self.address, result=result)
         if result != self._told:
-            log.log(
-                logging.INFO if result == "ok" else logging.WARNING, "worker %s: %s: %s", self.address, result, text
-            )
+            # Whoever lets newcomers in tells what becomes of them, because they can be many.
+            trouble = logging.DEBUG if self.is_newcomer else logging.WARNING
+            log.log(logging.INFO if result == "ok" else trouble, "worker %s: %s: %s", self.address, result, text)
             self._told = result

@@ -21,6 +21,13 @@ class Status(NamedTuple):
     speed: float
 
 
+class Embeddings(NamedTuple):
+    """size: numbers in a vector, None where the model gives none; offered: the worker's program has the call."""
+
+    size: int | None
+    offered: bool
+
+
 class WorkerApi:
     """Calls to the worker at `address`. Each raises ControlError when there is no usable answer.
 
@@ -72,25 +79,25 @@ class WorkerApi:
             raise
         return answer.get("count") != 0
 
-    async def embedding_size(self, model: str) -> int | None:
-        """How many numbers an embedding has; None when the model gives none. Raises only when no answer came.
+    async def embeddings(self, model: str) -> Embeddings:
+        """How many numbers an embedding of this model has. Raises only when no answer came.
 
         The call blocks the worker's event loop while the model runs. A worker without a tokenizer is not asked: its
         embeddings call fails after it took one of its slots, and the slot is lost.
         """
         if not await self.has_tokenizer(model):
-            return None
+            return Embeddings(None, offered=True)
         try:
             answer = await self._call("/worker_get_embeddings", {"model": model, "input": [SAMPLE]}, self._embed_limits)
         except ControlError as error:
             if error.kind in ("status", "malformed", "too_large"):
-                return None
+                return Embeddings(None, offered=error.status != 404)
             raise
         vectors = answer.get("embedding")
         vector = vectors[0] if isinstance(vectors, list) and vectors else None
         if not isinstance(vector, list) or not all(isinstance(part, (int, float)) for part in vector):
-            return None
-        return len(vector) or None
+            return Embeddings(None, offered=True)
+        return Embeddings(len(vector) or None, offered=True)
 
     async def _call(self, path: str, body: JsonObject, limits: CallLimits) -> JsonObject:
         answer = await call_json(self._session, "POST", self.address + path, limits, body=body)

@@ -52,3 +52,28 @@ def test_two_models_never_share_a_name() -> None:
 def test_names_do_not_depend_on_the_order(models: list[str]) -> None:
     """Which of two models is registered does not change with who was found first."""
     assert assign_public_names(models) == assign_public_names(reversed(models))
+
+
+def test_aliases_are_names_of_their_models() -> None:
+    """A model has a public name for itself and one for each alias, spelt as a registry can carry it."""
+    assert assign_public_names(["m", "n"], {"gpt-4": "m", "a@b": "n", " m ": "m"}) == (
+        {"m": "m", "n": "n", "gpt-4": "m", "a-b": "n"},
+        {},
+    )
+
+
+def test_an_alias_never_takes_a_models_name() -> None:
+    """A model that is really called so keeps its name, whoever comes first; the alias stays out and is told."""
+    for models in (["m", "gpt-4"], ["gpt-4", "m"]):
+        names = assign_public_names(models, {"gpt-4": "m", "gpt@4": "m"})
+        assert names.models == {"m": "m", "gpt-4": "gpt-4"}
+        assert names.rejected.keys() == {"gpt-4", "gpt@4"}
+        assert names.rejected["gpt@4"] == "it would be registered as 'gpt-4', as the model 'gpt-4' is"
+
+
+def test_an_alias_of_a_model_that_nobody_serves() -> None:
+    """It is no name of anything."""
+    assert assign_public_names(["m"], {"gpt-4": "n", "": "m"}) == (
+        {"m": "m"},
+        {"": "nothing of its name can be registered"},
+    )

@@ -347,7 +347,7 @@ async def test_pauses_grow_to_their_bound_and_are_spread(harness: Harness) -> No
     harness.settings = RegistrarSettings()
     registrar = harness.start(registry.url)
     await eventually(lambda: registrar.status()[0].reachable is False)
-    link = registrar._links[0]
+    link = registrar._links[registry.url]
     pauses = []
     for _ in range(60):
         await link.step()
@@ -370,3 +370,85 @@ async def test_withdraw_before_run_is_harmless() -> None:
     assert [(status.url, status.reachable) for status in registrar.status()] == [("http://127.0.0.1:9", None)]
     await registrar.withdraw_all()
     await registrar.close()
+
+
+async def test_other_controllers_from_now_on(harness: Harness, registry: FakeRegistry) -> None:
+    """One that is no longer named loses our rows, a new one gets them, one that stays notices nothing."""
+    left, new = FakeRegistry(), FakeRegistry()
+    await harness.serve(left, new)
+    registrar = harness.start(registry.url, left.url)
+    await eventually(lambda: len(registry.rows) == len(left.rows) == 2)
+    before = registry.count(MODELS)
+    registrar.update([registry.url, new.url], 0.1)
+    await eventually(lambda: left.rows == {} and new.keys == {"m@llm", MANAGER}, seconds=2)
+    await asyncio.sleep(0.1)
+    assert registry.count(MODELS) == before
+    assert [status.url for status in registrar.status()] == [registry.url, new.url]
+    beats = left.count(HEARTBEAT)
+    await eventually(lambda: new.count(HEARTBEAT) >= 4)
+    assert left.count(HEARTBEAT) == beats
+
+
+async def test_a_controller_that_is_left_and_named_again(harness: Harness, registry: FakeRegistry) -> None:
+    """However often it is changed, what is named last has every row, and what is not has none."""
+    registrar = harness.start(registry.url)
+    await eventually(lambda: len(registry.rows) == 2)
+    for _ in range(10):
+        registrar.update([], 0.1)
+        await asyncio.sleep(0)
+        registrar.update([registry.url], 0.1)
+    await eventually(lambda: registrar.status()[0].reachable is True)
+    await asyncio.sleep(0.3)
+    assert registry.keys == {"m@llm", MANAGER}
+    registrar.update([], 0.1)
+    await eventually(lambda: registry.rows == {})
+
+
+async def test_a_dead_controller_that_is_left(harness: Harness, registry: FakeRegistry) -> None:
+    """It delays neither the change nor the end."""
+    dead = FakeRegistry()
+    await harness.serve(dead)
+    harness.settings = replace(FAST, call_timeout=20.0)
+    registrar = harness.start(dead.url)
+    await eventually(lambda: len(dead.rows) == 2)
+    dead.hang.add(MODELS)
+    registrar.update([registry.url], 0.1)
+    await eventually(lambda: registry.keys == {"m@llm", MANAGER}, seconds=1)
+    started = time.monotonic()
+    await registrar.withdraw_all()
+    assert time.monotonic() - started < 1.5
+    assert registry.rows == {}
+
+
+async def test_a_bad_address_changes_nothing(harness: Harness, registry: FakeRegistry) -> None:
+    """An address that cannot be used is refused in one sentence, and the registrations stay."""
+    registrar = harness.start(registry.url)
+    await eventually(lambda: len(registry.rows) == 2)
+    with pytest.raises(ValueError, match="is not an address"):
+        registrar.update(["ftp://a"], 0.1)
+    assert [status.url for status in registrar.status()] == [registry.url]
+    assert len(registry.rows) == 2
+
+
+async def test_a_second_gateway_is_an_ordinary_second_instance(harness: Harness, registry: FakeRegistry) -> None:
+    """Two gateways with the same models at two addresses: neither takes the other's rows away, at start or end."""
+    other = Registrar(
+        [registry.url],
+        lambda: [Membership("m", "llm", HOST, PORT + 1)],
+        manager=(HOST, PORT + 1),
+        rng=random.Random(2),
+        settings=replace(FAST, verify_interval=0.05),
+    )
+    task = asyncio.create_task(other.run())
+    await eventually(lambda: len(registry.rows) == 2)
+    harness.settings = replace(FAST, verify_interval=0.05)
+    registrar = harness.start(registry.url)
+    await eventually(lambda: len(registry.rows) == 4)
+    await asyncio.sleep(0.2)
+    assert len(registry.rows) == 4
+    await other.withdraw_all()
+    await other.close()
+    await task
+    await asyncio.sleep(0.2)
+    assert {port for _, _, port in registry.rows} == {PORT}
+    assert {instance.port for instance in registrar.status()[0].registered} == {PORT}

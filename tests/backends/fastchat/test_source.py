@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 import time
 from collections import Counter
@@ -15,81 +14,9 @@ import pytest
 from aiohttp import web
 
 from proxy.backends.fastchat.source import FleetSource
-from proxy.backends.fastchat.source_settings import SourceSettings
 from proxy.fleet.table import Fleet
-from proxy.types import JsonObject
-from tests.backends.fakes import FakeFinder, FakeModel, FakeServer, FakeWorker, eventually
-
-FAST = SourceSettings(
-    probe_interval=0.03,
-    connect_timeout=0.2,
-    status_timeout=0.15,
-    look_timeout=0.3,
-    embed_timeout=0.3,
-    look_retry=0.1,
-    list_interval=0.03,
-    resolve_interval=0.2,
-)
-
-
-class Knowledge:
-    """What the settings say of models: nothing, unless a test does."""
-
-    def __init__(self, **said: JsonObject) -> None:
-        self.said = said
-
-    def prepare(self, model: str, raw: JsonObject) -> JsonObject:
-        if raw["name"] == "unheard-of":
-            raise ValueError("sep_style is 99, expected 1 to 23")
-        return {**raw, "model": model}
-
-    def facts(self, model: str) -> JsonObject:
-        return self.said.get(model, {})
-
-
-class Harness:
-    """A fleet with its source and what was counted; servers are stopped at the end."""
-
-    def __init__(self) -> None:
-        self.fleet = Fleet(max_workers=8, max_models_per_worker=8)
-        self.events: Counter[tuple[str, str]] = Counter()
-        self.settings = FAST
-        self.models = Knowledge()
-        self._servers: list[FakeServer] = []
-        self._sources: list[tuple[FleetSource, asyncio.Task[None]]] = []
-
-    async def serve(self, *servers: FakeServer) -> None:
-        for server in servers:
-            await server.start()
-            self._servers.append(server)
-
-    def count(self, name: str, /, **labels: str) -> None:
-        self.events[name, labels["result"]] += 1
-
-    async def source(self, workers: list[str] | None = None, controllers: list[str] | None = None) -> FleetSource:
-        source = FleetSource(
-            self.fleet,
-            workers=workers or [],
-            controllers=controllers or [],
-            models=self.models,
-            settings=self.settings,
-            on_event=self.count,
-        )
-        await source.first_look()
-        self._sources.append((source, asyncio.create_task(source.run())))
-        return source
-
-    async def close(self) -> None:
-        for source, task in self._sources:
-            assert not task.done(), "the source ended by itself"
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await source.close()
-        for server in self._servers:
-            await server.stop()
-
-    def answerable(self) -> set[str]:
-        return {f"{model}@{kind}" for model, kind in self.fleet.answerable()}
+from tests.backends.fakes import FakeFinder, FakeModel, FakeWorker, eventually
+from tests.backends.fastchat.harness import FAST, Harness, Knowledge
 
 
 @pytest.fixture
@@ -173,7 +100,7 @@ async def test_worker_that_starts_later_is_found(harness: Harness) -> None:
 
 
 async def test_hanging_status_is_down_after_some_misses(harness: Harness) -> None:
-    """A worker that accepts and never answers goes down after three probes, not after one."""
+    """A worker that accepts and never answers goes down after as many probes as the settings say, not after one."""
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     await harness.source([worker.url])
@@ -189,11 +116,11 @@ async def test_status_timeout_with_leases_is_busy(harness: Harness) -> None:
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     await harness.source([worker.url])
-    lease = harness.fleet.acquire("m", "llm", random.Random(0))
+    lease = harness.fleet.acquire("m", "llm", time.monotonic())
     worker.hang.add("/worker_get_status")
     await eventually(lambda: harness.events["probe", "busy"] >= 4)
     assert harness.fleet.is_up(worker.url)
-    lease.release("success")
+    lease.release("success", time.monotonic())
     await eventually(lambda: not harness.fleet.is_up(worker.url))
 
 
@@ -202,7 +129,7 @@ async def test_refused_connection_is_down_even_with_leases(harness: Harness) -> 
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     await harness.source([worker.url])
-    harness.fleet.acquire("m", "llm", random.Random(0))
+    harness.fleet.acquire("m", "llm", time.monotonic())
     await worker.stop()
     await eventually(lambda: not harness.fleet.is_up(worker.url))
 
@@ -219,14 +146,14 @@ async def test_refused_connection_is_down_even_with_leases(harness: Harness) -> 
     ],
     ids=["500", "redirect", "oversized", "html", "wrong type", "no object"],
 )
-async def test_unusable_status_is_down_after_two(harness: Harness, reply: web.Response) -> None:
+async def test_unusable_status_is_down_after_some_misses(harness: Harness, reply: web.Response) -> None:
     """Answers that cannot be used, redirects and oversized ones among them, take a worker down; none is followed."""
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     await harness.source([worker.url])
     worker.replies["/worker_get_status"] = reply
     await eventually(lambda: not harness.fleet.is_up(worker.url))
-    assert harness.events["probe", "error"] >= 2
+    assert harness.events["probe", "error"] >= 3
     assert worker.count("/elsewhere") == 0
     del worker.replies["/worker_get_status"]
     await eventually(lambda: harness.fleet.is_up(worker.url))

@@ -1,0 +1,247 @@
+"""The HTTP side of a FastChat controller: what workers and FastChat's clients (0.2.24 to 0.2.36) ask of one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from proxy.address import Address
+from proxy.backends.control import EventHook, no_events
+from proxy.backends.fastchat.controller import bodies
+from proxy.backends.fastchat.controller.bodies import Bounds, Refusal
+from proxy.backends.fastchat.controller.guard import Peer, Rejection, same_token
+from proxy.backends.fastchat.controller.network import is_own_address
+from proxy.backends.fastchat.controller.places import read_ip
+from proxy.backends.fastchat.controller.quiet import Quiet
+from proxy.backends.fastchat.controller.registry import WorkerRegistry
+from proxy.fleet.table import Fleet
+from proxy.limits import REQUEST_MAX_BYTES
+from proxy.types import Json
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# What a reason of the guard is as an HTTP status; any other is 403, the address is not one that may be used.
+_STATUS = {"malformed": 400, "credentials": 400, "unresolved": 400, "full": 429}
+
+
+@dataclass(frozen=True)
+class ListenerRules:
+    """token: what every control call but /test_connection must bring; hand_out: what /get_worker_address gives.
+
+    own_url: under which address others reach this listener; None: the one at which the caller reached it.
+    """
+
+    token: str | None = None
+    hand_out: Literal["worker", "gateway"] = "worker"
+    own_url: str | None = None
+
+
+class _Call(NamedTuple):
+    method: str
+    answer: Callable[[web.Request], Awaitable[Json]]
+
+
+def controller_app(
+    registry: WorkerRegistry,
+    fleet: Fleet,
+    *,
+    rules: Callable[[], ListenerRules],
+    public_names: Callable[[], Mapping[str, str]],
+    fall_through: Handler,
+    bounds: Bounds | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    on_event: EventHook = no_events,
+) -> web.Application:
+    """The application of the listener with which workers register.
+
+    Paths that are none of a controller go to `fall_through`, without the token in front of them. public_names: name for
+    clients to the fleet's own. on_event: "rejected_registration" (reason).
+    """
+    desk = _Desk(registry, fleet, rules, public_names, bounds or Bounds(), clock, on_event)
+    calls = desk.calls()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        path, tokens = _path_and_tokens(request, rules().token, calls)
+        call = calls.get(path)
+        if call is None:
+            own_path = request.rel_url.raw_path == path
+            return await fall_through(request if own_path else request.clone(rel_url=_moved(request, path)))
+        if request.method != call.method:
+            text = f"{path} takes {call.method}, not {request.method}"
+            return _json(405, {"detail": text}, {"Allow": call.method})
+        try:
+            if path != "/test_connection" and not same_token(rules().token, tokens):
+                raise Refusal(401, "token", "the token is missing or wrong")
+            return _json(200, await call.answer(request))
+        except Refusal as refusal:
+            desk.refused(request, path, refusal)
+            return _json(refusal.status, {"detail": str(refusal)})
+
+    app = web.Application(client_max_size=REQUEST_MAX_BYTES)
+    app.router.add_route("*", r"/{path:[\s\S]*}", serve)
+    return app
+
+
+class _Desk:
+    """Answers the control calls. Each raises Refusal for what it cannot answer."""
+
+    def __init__(
+        self,
+        registry: WorkerRegistry,
+        fleet: Fleet,
+        rules: Callable[[], ListenerRules],
+        public_names: Callable[[], Mapping[str, str]],
+        bounds: Bounds,
+        clock: Callable[[], float],
+        on_event: EventHook,
+    ) -> None:
+        self._registry, self._fleet, self._rules = registry, fleet, rules
+        self._public_names, self._bounds = public_names, bounds
+        self._clock, self._on_event = clock, on_event
+        self._quiet = Quiet(clock)
+
+    def calls(self) -> dict[str, _Call]:
+        """The paths of a controller."""
+        posts = {
+            "/register_worker": self.register_worker,
+            "/receive_heart_beat": self.receive_heart_beat,
+            "/refresh_all_workers": self.refresh_all_workers,
+            "/list_models": self.list_models,
+            "/list_language_models": self.list_language_models,
+            "/list_multimodal_models": self.list_multimodal_models,
+            "/get_worker_address": self.get_worker_address,
+            "/worker_get_status": self.worker_get_status,
+        }
+        calls = {path: _Call("POST", answer) for path, answer in posts.items()}
+        return {**calls, "/test_connection": _Call("GET", self.answer_test)}
+
+    async def register_worker(self, request: web.Request) -> Json:
+        posted = bodies.registration(await bodies.read_object(request, self._bounds), self._bounds)
+        host = _peer_host(request)
+        judged = await self._registry.register(
+            posted.worker_name,
+            Peer(host, is_own_address(host), _own_socket(request)[1]),
+            heartbeats=posted.heartbeats,
+            multimodal=posted.multimodal,
+        )
+        if isinstance(judged, Rejection):
+            raise Refusal(_STATUS.get(judged.reason, 403), judged.reason, judged.text)
+        return None
+
+    async def receive_heart_beat(self, request: web.Request) -> Json:
+        beat = bodies.heartbeat(await bodies.read_object(request, self._bounds))
+        return {"exist": self._registry.heartbeat(beat.worker_name, _peer_host(request), beat.queue_length)}
+
+    async def refresh_all_workers(self, _: web.Request) -> Json:
+        # FastChat's controller empties its table and asks every worker; here they are asked all the time.
+        return None
+
+    async def list_models(self, _: web.Request) -> Json:
+        return {"models": [*self._listed(self._answerable())]}
+
+    async def list_language_models(self, _: web.Request) -> Json:
+        image, text = self._served(multimodal=True), self._served(multimodal=False)
+        return {"models": [*self._listed(self._answerable() - (image - text))]}
+
+    async def list_multimodal_models(self, _: web.Request) -> Json:
+        return {"models": [*self._listed(self._answerable() & self._served(multimodal=True))]}
+
+    async def get_worker_address(self, request: web.Request) -> Json:
+        body = await bodies.read_object(request, self._bounds)
+        if "model" not in body:
+            raise Refusal(400, "malformed", "model is missing")
+        asked = bodies.model_name(body["model"], "model", self._bounds)
+        model = self._public_names().get(asked, asked)
+        if model not in self._answerable():
+            return {"address": ""}
+        # A worker with several models wants its own name of a model, or loses a slot; only the gateway translates.
+        if self._rules().hand_out == "worker" and model == asked:
+            address = self._fleet.least_loaded(model, None, self._clock())
+            if address is not None:
+                return {"address": address}
+        return {"address": self._rules().own_url or _reached_at(request)}
+
+    async def worker_get_status(self, _: web.Request) -> Json:
+        up = [view for view in self._fleet.workers() if view.up and not view.drained]
+        return {
+            "model_names": [*self._listed(self._answerable())],
+            "speed": _short(sum(view.speed for view in up)),
+            "queue_length": sum(max(view.queue_length, view.in_flight) for view in up),
+        }
+
+    async def answer_test(self, _: web.Request) -> Json:
+        return "success"
+
+    def refused(self, request: web.Request, path: str, refusal: Refusal) -> None:
+        """Count a refused registration; tell of each refusal, of the same kind from the same peer once a minute."""
+        if path == "/register_worker":
+            self._on_event("rejected_registration", reason=refusal.reason)
+        host = _peer_host(request)
+        if self._quiet.may_say(host, refusal.reason):
+            log.warning("%s from %s was refused: %s", path, host or "an unknown peer", refusal)
+
+    def _answerable(self) -> set[str]:
+        return {model for model, _ in self._fleet.answerable()}
+
+    def _served(self, *, multimodal: bool) -> set[str]:
+        return {
+            facts.model
+            for view in self._fleet.workers()
+            if view.up and self._registry.is_multimodal(view.address) is multimodal
+            for facts in view.models
+        }
+
+    def _listed(self, models: set[str]) -> Iterator[str]:
+        yield from sorted(name for name, model in self._public_names().items() if model in models)
+
+
+def _path_and_tokens(request: web.Request, token: str | None, calls: Mapping[str, _Call]) -> tuple[str, list[str]]:
+    """The path without a token in front of it, and every token that the request brings."""
+    path = request.rel_url.raw_path
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    tokens = [credentials.strip()] if scheme.lower() == "bearer" else []
+    tokens += [request.headers[name] for name in ("X-Gateway-Token",) if name in request.headers]
+    if token is not None:
+        first, slash, rest = path[1:].partition("/")
+        if slash and (same_token(token, [first]) or slash + rest in calls):
+            return slash + rest, [*tokens, first]
+    return path, tokens
+
+
+def _moved(request: web.Request, path: str) -> str:
+    query = request.rel_url.raw_query_string
+    return f"{path}?{query}" if query else path
+
+
+def _peer_host(request: web.Request) -> str:
+    name = request.transport.get_extra_info("peername") if request.transport is not None else None
+    address = read_ip(str(name[0])) if isinstance(name, tuple) else None
+    return "" if address is None else str(address)
+
+
+def _own_socket(request: web.Request) -> tuple[str, int]:
+    """Address and port at which the caller reached this listener: of its connection, not of what it wrote."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    address = read_ip(str(name[0])) if isinstance(name, tuple) else None
+    return (str(address), int(name[1])) if address is not None and isinstance(name, tuple) else ("", 0)
+
+
+def _reached_at(request: web.Request) -> str:
+    host, port = _own_socket(request)
+    return f"http://{Address(host, port)}" if host else ""
+
+
+def _short(number: float) -> int | float:
+    return int(number) if number == int(number) else number
+
+
+def _json(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)

@@ -1,0 +1,101 @@
+"""The role of a FastChat controller as a whole: guard, registrations and listener, made of the settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from aiohttp import web
+
+from proxy.address import is_wildcard, parse_address
+from proxy.backends.control import EventHook, no_events
+from proxy.backends.fastchat.controller.app import Handler, ListenerRules, controller_app
+from proxy.backends.fastchat.controller.guard import Guard
+from proxy.backends.fastchat.controller.network import NameLookUps, is_own_address
+from proxy.backends.fastchat.controller.registry import RegistrationRow, WorkerRegistry
+from proxy.backends.fastchat.source import FleetSource
+from proxy.backends.settings import AcceptSettings
+from proxy.fleet.table import Fleet
+
+
+class ControllerRole:
+    """Make it, `restore` before the source's first look, serve `app`, `run` it beside the source, `close` it at last.
+
+    own_ports: where else this gateway listens; no registration may name it.
+    ValueError with one sentence for a setting that cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: AcceptSettings,
+        source: FleetSource,
+        *,
+        own_ports: Iterable[int],
+        clock: Callable[[], float] = time.monotonic,
+        on_event: EventHook = no_events,
+    ) -> None:
+        self._own_ports = [*own_ports, parse_address(settings.listen).port]
+        self._rules = _rules(settings)
+        self._clock, self._on_event = clock, on_event
+        self._look_ups = NameLookUps()
+        self.registry = WorkerRegistry(
+            source,
+            self._guard(settings),
+            self._look_ups,
+            state_file=settings.state_file,
+            clock=clock,
+            on_event=on_event,
+        )
+
+    def app(
+        self, fleet: Fleet, *, public_names: Callable[[], Mapping[str, str]], fall_through: Handler
+    ) -> web.Application:
+        """What serves the listening address. fall_through: the gateway's own paths; public_names: to the fleet's."""
+        return controller_app(
+            self.registry,
+            fleet,
+            rules=lambda: self._rules,
+            public_names=public_names,
+            fall_through=fall_through,
+            clock=self._clock,
+            on_event=self._on_event,
+        )
+
+    def update(self, settings: AcceptSettings) -> None:
+        """Other settings from now on, but for listen and state_file. ValueError, and nothing changed, for bad ones."""
+        guard = self._guard(settings)
+        self.registry.update(guard)
+        self._rules = _rules(settings)
+
+    async def restore(self) -> None:
+        """Take in the workers that an earlier run of the gateway kept."""
+        await self.registry.restore()
+
+    async def run(self) -> None:
+        """Keep the registrations in order until cancelled."""
+        await self.registry.run()
+
+    async def close(self) -> None:
+        """Write what has not been written yet and let go of threads."""
+        await self.registry.save()
+        self._look_ups.close()
+
+    def rows(self) -> list[RegistrationRow]:
+        """All registrations, for people."""
+        return self.registry.rows()
+
+    def _guard(self, settings: AcceptSettings) -> Guard:
+        return Guard(
+            allow=settings.allow,
+            rewrite=settings.rewrite,
+            addresses=settings.addresses,
+            own_ports=self._own_ports,
+            is_own=is_own_address,
+        )
+
+
+def _rules(settings: AcceptSettings) -> ListenerRules:
+    host, port = parse_address(settings.listen)
+    fixed = not is_wildcard(host) and port != 0
+    url = f"http://{parse_address(settings.listen)}" if fixed else None
+    return ListenerRules(settings.token, settings.hand_out, url)

@@ -1,0 +1,57 @@
+"""The role of a controller made of the settings, and made again of others while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import unused_port
+
+from proxy.backends.fastchat.controller.role import ControllerRole
+from proxy.backends.settings import AcceptSettings
+from tests.backends.fastchat.harness import Harness
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[Harness]:
+    harness = Harness()
+    yield harness
+    await harness.close()
+
+
+async def refuse(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound
+
+
+async def test_settings_are_in_force_and_replaced(harness: Harness) -> None:
+    """A list, a token and what is handed out change with a reload; a setting that cannot be used changes nothing."""
+    port = unused_port()
+    role = ControllerRole(
+        AcceptSettings(listen=f"127.0.0.1:{port}"),
+        await harness.source(),
+        own_ports=[],
+        on_event=harness.count,
+    )
+    runner = web.AppRunner(role.app(harness.fleet, public_names=dict, fall_through=refuse), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    body = {"worker_name": "http://203.0.113.5:21002", "check_heart_beat": True}
+    async with ClientSession() as session:
+
+        async def status(path: str = "/register_worker") -> int:
+            async with session.post(f"http://127.0.0.1:{port}{path}", json=body) as response:
+                return response.status
+
+        assert await status() == 403
+        role.update(AcceptSettings(allow=["203.0.113.0/24"]))
+        assert await status() == 200
+        role.update(AcceptSettings(allow=["203.0.113.0/24"], token="a-long-token"))
+        assert await status() == 401
+        assert await status("/a-long-token/register_worker") == 200
+        with pytest.raises(ValueError, match="metadata"):
+            role.update(AcceptSettings(allow=["metadata.google.internal"]))
+        assert await status("/a-long-token/register_worker") == 200
+    assert [row.address for row in role.rows()] == ["http://203.0.113.5:21002"]
+    await runner.cleanup()
+    await role.close()
