@@ -17,6 +17,7 @@ Kind = Literal[
     "model_missing",  # the request names no model and none can be implied
     "model_unknown",  # no worker ever served this model
     "model_unavailable",  # workers serve it, but none can answer now
+    "busy",  # workers serve it, but all that may wait for them are waiting already, or it waited too long
     "context_overflow",  # the prompt does not fit into the model's context
     "unsupported",  # the dialect has this call, this deployment does not offer it
     "upstream_refused",  # no connection to the worker
@@ -53,12 +54,24 @@ class GatewayError(Exception):
 
     kind: one of `KINDS`; message: one sentence for the caller, naming what was wrong and what was expected;
     field: the caller's name of the field at fault, if one is; upstream_code: the worker's own error code, if it gave
-    one.
+    one; upstream_status: the HTTP status of a worker that answered with an error; final: no other worker is to be
+    asked, whatever the kind says.
     """
 
-    def __init__(self, kind: Kind, message: str, *, field: str | None = None, upstream_code: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        field: str | None = None,
+        upstream_code: int | None = None,
+        upstream_status: int | None = None,
+        final: bool = False,
+    ) -> None:
         super().__init__(message)
         self.kind: Kind = kind
         self.message = message
         self.field = field
         self.upstream_code = upstream_code
+        self.upstream_status = upstream_status
+        self.final = final

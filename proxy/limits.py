@@ -10,6 +10,8 @@ YAML_MAX_BYTES: Final = 1_000_000
 YAML_MAX_DEPTH: Final = 40
 # Files in one rule pack; a pack is a folder that a person edits.
 PACK_MAX_FILES: Final = 200
+# Packs that extend each other in a row; nobody can follow more.
+EXTENDS_MAX: Final = 5
 
 # A request body: a 128k-token conversation is under 1 MB of text; images as data URLs need the rest.
 REQUEST_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -29,6 +31,10 @@ ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
 
 # Bytes that may wait in the socket towards a client before reading from its worker stops; resumes at a quarter of it.
 CLIENT_BUFFER_BYTES: Final = 256 * 1024
+# A client that has taken nothing of what waits for it for so long is gone, whatever its connection looks like.
+CLIENT_STALL_SECONDS: Final = 300.0
+# Requests under way at once, waiting ones too: each holds its body and its prompt, some 100 kB, now and then megabytes.
+REQUESTS_MAX: Final = 4_096
 
 # Text of an error that goes to a caller or into a log line; a worker may answer with a whole HTML page.
 ERROR_TEXT_MAX: Final = 2_000

@@ -261,6 +261,17 @@ def _with_integers(value: Json, names: list[Json]) -> Json:
 
 
 @_register(
+    name="without_nulls",
+    parameters=[Parameter("object", "object")],
+    returns="object",
+    doc="The object without the keys whose value is null; nulls further inside stay.",
+    examples=[('without_nulls(`{"a": null, "b": 0, "c": [null]}`)', {"b": 0, "c": [None]})],
+)
+def _without_nulls(members: JsonObject) -> Json:
+    return {key: value for key, value in members.items() if value is not None}
+
+
+@_register(
     name="truncate",
     parameters=[_TEXT, Parameter("characters", "integer")],
     returns="string",

@@ -1,48 +1,131 @@
-"""The operator's pages: metrics, health, readiness and state. They belong on an address that clients do not reach."""
+"""The operator's pages: metrics, health, readiness, state, and the few things that an operator does by hand.
+
+They belong on an address that clients do not reach.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import orjson
 from aiohttp import web
 
 from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
-from proxy.types import JsonObject
+from proxy.types import Json, JsonObject
 
 _NO_STORE = {"Cache-Control": "no-store"}
+_ID_SHOWN = 80
 
 
-def admin_app(
-    metrics: Metrics, *, ready: Callable[[], tuple[bool, str]], status: Callable[[], JsonObject]
-) -> web.Application:
-    """GET /metrics, /healthz, /readyz and /status.
+class Operated(Protocol):
+    """What the pages show and change. Documents are JSON."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether requests can be answered, and why, in one sentence."""
+
+    def status(self) -> JsonObject:
+        """Everything at a glance."""
+
+    def workers(self) -> list[Json]:
+        """Each worker."""
+
+    def models(self) -> list[Json]:
+        """Each model."""
+
+    def rules_in_force(self) -> JsonObject:
+        """The rules, and how the last reload ended."""
+
+    def drain(self, worker: str) -> JsonObject | None:
+        """No new requests for the worker with this id; its document, None where there is no such worker."""
+
+    def enable(self, worker: str) -> JsonObject | None:
+        """Requests for it again."""
+
+    async def reload(self, why: str) -> tuple[bool, JsonObject]:
+        """Read settings and rules again; whether they are in force, and the result."""
+
+
+def admin_app(metrics: Metrics, operated: Operated) -> web.Application:
+    """GET /metrics, /healthz, /readyz, /status, /workers, /models, /rules;
+    POST /workers/ID/drain, /workers/ID/enable, /reload.
 
     /metrics: text format 0.0.4, rendered off the event loop; /healthz: 200 as long as the event loop runs;
-    /readyz: 200 or 503 as `ready()` says, with its sentence as the body; /status: `status()` as JSON.
+    /readyz: 200 or 503 with a sentence; /reload: 200 or 409 with the mistakes; the rest: JSON.
     """
-
-    async def serve_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=await metrics.scrape(), headers={"Content-Type": CONTENT_TYPE, **_NO_STORE})
-
-    async def serve_health(_: web.Request) -> web.Response:
-        return web.Response(text="alive\n", headers=_NO_STORE)
-
-    async def serve_readiness(_: web.Request) -> web.Response:
-        is_ready, reason = ready()
-        return web.Response(status=200 if is_ready else 503, text=f"{reason}\n", headers=_NO_STORE)
-
-    async def serve_status(_: web.Request) -> web.Response:
-        body = orjson.dumps(status(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        return web.Response(body=body, content_type="application/json", headers=_NO_STORE)
-
-    app = web.Application()
+    app = web.Application(middlewares=[_no_strange_pages])
+    app.add_routes([web.get("/healthz", _health), web.get("/metrics", _metrics(metrics)), *_pages(operated)])
     app.add_routes(
         [
-            web.get("/metrics", serve_metrics),
-            web.get("/healthz", serve_health),
-            web.get("/readyz", serve_readiness),
-            web.get("/status", serve_status),
+            web.post("/workers/{id}/drain", _on_worker(operated.drain)),
+            web.post("/workers/{id}/enable", _on_worker(operated.enable)),
+            web.post("/reload", _reload(operated)),
         ]
     )
     return app
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def _no_strange_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A page in an operator's browser can post here without being allowed to read the answer; it sends its origin."""
+    if request.method == "POST" and "Origin" in request.headers:
+        return _json({"error": "refused: this request was made by a web page"}, 403)
+    return await handler(request)
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.Response(text="alive\n", headers=_NO_STORE)
+
+
+def _metrics(metrics: Metrics) -> Handler:
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=await metrics.scrape(), headers={"Content-Type": CONTENT_TYPE, **_NO_STORE})
+
+    return serve
+
+
+def _pages(operated: Operated) -> list[web.RouteDef]:
+    def page(document: Callable[[], Json]) -> Handler:
+        async def serve(_: web.Request) -> web.Response:
+            return _json(document())
+
+        return serve
+
+    async def readiness(_: web.Request) -> web.Response:
+        is_ready, reason = operated.ready()
+        return web.Response(status=200 if is_ready else 503, text=f"{reason}\n", headers=_NO_STORE)
+
+    return [
+        web.get("/readyz", readiness),
+        web.get("/status", page(operated.status)),
+        web.get("/workers", page(operated.workers)),
+        web.get("/models", page(operated.models)),
+        web.get("/rules", page(operated.rules_in_force)),
+    ]
+
+
+def _on_worker(act: Callable[[str], JsonObject | None]) -> Handler:
+    async def serve(request: web.Request) -> web.Response:
+        worker = request.match_info["id"]
+        document = act(worker)
+        if document is None:
+            return _json({"error": f"there is no worker '{worker[:_ID_SHOWN]}'; GET /workers has their ids"}, 404)
+        return _json(document)
+
+    return serve
+
+
+def _reload(operated: Operated) -> Handler:
+    async def serve(_: web.Request) -> web.Response:
+        ok, document = await operated.reload("POST /reload")
+        return _json(document, 200 if ok else 409)
+
+    return serve
+
+
+def _json(document: Json, status: int = 200) -> web.Response:
+    body = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(status=status, body=body, content_type="application/json", headers=_NO_STORE)

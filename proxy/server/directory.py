@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy import __version__
+from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.types import Json, JsonObject
 
 
 class ModelDirectory:
-    """Names, ports and the known models; kept until the fleet changes, because each request asks.
+    """Names, ports and the known models; kept until something changes, because each request asks.
 
-    public_names: public name to the fleet's own; port_model: the model that a port stands for.
+    public_names: public name to the fleet's own, a model's aliases after its own name; default_model: the setting;
+    port_model: the model that a port stands for; in_service: whether a model takes requests of a kind, which
+    service_version counts the changes of.
     """
 
     def __init__(
@@ -21,9 +24,11 @@ class ModelDirectory:
         host: str,
         port: int,
         *,
-        default_model: str | None,
+        default_model: Callable[[], str | None],
         public_names: Callable[[], dict[str, str]],
         port_model: Callable[[int], str | None],
+        in_service: Callable[[str, Kind], bool],
+        service_version: Callable[[], int],
     ) -> None:
         self._fleet = fleet
         self._host = host
@@ -31,7 +36,8 @@ class ModelDirectory:
         self._default_model = default_model
         self._public_names = public_names
         self._port_model = port_model
-        self._version = -1
+        self._in_service, self._service_version = in_service, service_version
+        self._version = -1, -1
         self._names: dict[str, str] = {}
         self._public: dict[str, str] = {}
         self._gateway: JsonObject = {}
@@ -49,7 +55,7 @@ class ModelDirectory:
         return {"port": port, "model": None if model is None else self._public.get(model, model)}
 
     def models(self) -> list[Json]:
-        """model (its public name), kind, up, address and context_length of each model and kind that was ever seen."""
+        """model (a public name), kind, up, address and context_length of each name and kind that was ever seen."""
         self._refresh()
         return self._models
 
@@ -59,28 +65,33 @@ class ModelDirectory:
         return self._names.get(model, model)
 
     def _refresh(self) -> None:
-        if self._version == self._fleet.version:
+        version = self._fleet.version, self._service_version()
+        if self._version == version:
             return
-        self._version = self._fleet.version
+        self._version = version
         self._names = self._public_names()
-        public = self._public = {model: name for name, model in self._names.items()}
+        called: dict[str, list[str]] = {}
+        for name, model in self._names.items():
+            called.setdefault(model, []).append(name)
+        self._public = {model: names[0] for model, names in called.items()}
         rows = self._fleet.models()
         self._models = []
         for row in rows:
             facts = self._fleet.known(row.model, row.kind)
-            self._models.append(
+            self._models += [
                 {
-                    "model": public.get(row.model, row.model),
+                    "model": name,
                     "kind": row.kind,
-                    "up": row.answerable,
+                    "up": row.answerable and self._in_service(row.model, row.kind),
                     "address": facts.document.get("address") if facts else None,
                     "context_length": facts.context_length if facts else None,
                 }
-            )
-        chats = [public.get(row.model, row.model) for row in rows if row.kind == "llm"]
+                for name in called.get(row.model, [row.model])
+            ]
+        chats = [self._public.get(row.model, row.model) for row in rows if row.kind == "llm"]
         self._gateway = {
             "host": self._host,
             "port": self._port,
             "version": __version__,
-            "default_model": self._default_model or (chats[0] if chats else None),
+            "default_model": self._default_model() or (chats[0] if chats else None),
         }

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
+from proxy.server.traffic import Traffic
 from proxy.telemetry.metrics import Metrics
 from proxy.translate.routes import RouteTable
 from proxy.types import Json, JsonObject
@@ -31,9 +33,21 @@ class Directory(Protocol):
         """The fleet's own name of a model that clients may know by another."""
 
 
+def _always(model: str, kind: Kind) -> bool:
+    return True
+
+
+def _nothing(operation: str, model: str, kind: str | None) -> tuple[bool, str]:
+    return False, "Not done: this gateway starts and stops no models."
+
+
 @dataclass(frozen=True)
 class Facilities:
-    """table: the routes in force now; timeouts: by model; trouble: told the address of a worker that failed."""
+    """table, traffic: the routes and the decisions in force now; timeouts: by model; trouble: told the address of a
+    worker that failed; in_service: whether a model takes new requests; operate: does an operation about a model (as
+    its client calls it) and its kind (in the client's word, None for all), says whether it was done, and a sentence;
+    clock: seconds, of every time that the fleet is told.
+    """
 
     table: Callable[[], RouteTable]
     fleet: Fleet
@@ -42,5 +56,8 @@ class Facilities:
     directory: Directory
     timeouts: Callable[[str], Timeouts]
     trouble: Callable[[str], None]
+    traffic: Callable[[], Traffic]
     rng: random.Random
+    in_service: Callable[[str, Kind], bool] = _always
+    operate: Callable[[str, str, str | None], tuple[bool, str]] = _nothing
     clock: Callable[[], float] = time.monotonic

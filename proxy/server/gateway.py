@@ -10,41 +10,115 @@ import orjson
 from aiohttp import web
 
 from proxy.errors import GatewayError
-from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_VALUES
+from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_VALUES, REQUESTS_MAX
 from proxy.server.facilities import Facilities
+from proxy.server.outcomes import outcome_of
+from proxy.server.output import FLUSHED, finish_response
 from proxy.server.responses import error_response, json_response
 from proxy.server.run import RequestRun
+from proxy.server.turns import Turns
+from proxy.telemetry.request import Outcome
 from proxy.translate.errors import error_answer
 from proxy.translate.routes import Miss, PathMatch, choose
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
 
+_CUT_SECONDS = 1.0
+
+
+class _Serving:
+    """One request from its head to the last byte of its response."""
+
+    def __init__(self, task: asyncio.Task[object] | None) -> None:
+        self.task = task
+        self.run: RequestRun | None = None
+        self.stopped: GatewayError | None = None
+
 
 class Gateway:
-    """Serves every path of the listening addresses; the routes of the rule set decide."""
+    """Serves every path of the listening addresses; the routes of the rule set decide.
+
+    To stop it: let `Traffic.accepting` be false, `await drain(seconds)`, `cut()`.
+    """
 
     def __init__(self, facilities: Facilities) -> None:
         self._facilities = facilities
-        self._exclusive: dict[tuple[str, str], asyncio.Lock] = {}
+        self._turns = Turns()
+        self._serving: set[_Serving] = set()
+        self._idle: asyncio.Future[None] | None = None
+
+    @property
+    def in_progress(self) -> int:
+        """Requests whose response is not sent to its end."""
+        return len(self._serving)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until nothing is in progress, or the time is over; how many requests still are."""
+        if self._serving:
+            self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._idle}, timeout=seconds)
+            self._idle = None
+        return len(self._serving)
+
+    async def cut(self) -> int:
+        """End what is in progress: streams with an error frame, other requests with an error; how many there were.
+
+        Returns when they have ended, or after a second: a client that does not read is not waited for.
+        """
+        stopped, count = _stopping(), len(self._serving)
+        for serving in self._serving:
+            serving.stopped = stopped
+            if serving.run is not None:
+                serving.run.stop(stopped)
+            if serving.task is not None:
+                serving.task.cancel()
+        await self.drain(_CUT_SECONDS)
+        return count
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request. Never raises, except when it is cancelled because its client left."""
         started = self._facilities.clock()
         found = self._facilities.table().by_path(request.method, request.rel_url.raw_path)
         if isinstance(found, Miss):
-            self._count_refused("", started)
+            self._count_refused("", started, "client_error")
             return _miss(request, found)
+        if len(self._serving) >= REQUESTS_MAX:
+            error = GatewayError("busy", f"{REQUESTS_MAX} requests are under way, which is as many as are taken")
+            return self._refuse(found[0], error, started)
+        if not self._facilities.traffic().accepting() and any(match.route.selection == "lease" for match in found):
+            return self._refuse(found[0], _stopping(), started)
+        serving = _Serving(asyncio.current_task())
+        self._serving.add(serving)
+        try:
+            response = await self._serve(request, found, serving, started)
+            if isinstance(response, web.Response) and isinstance(response.body, bytes) and len(response.body) > FLUSHED:
+                await finish_response(response, request)  # the server itself would wait for its client for ever
+            return response
+        except ConnectionResetError:
+            raise asyncio.CancelledError from None  # the client left, or reads nothing
+        finally:
+            self._serving.discard(serving)
+            if not self._serving and self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
+
+    async def _serve(
+        self, request: web.Request, found: list[PathMatch], serving: _Serving, started: float
+    ) -> web.StreamResponse:
         try:
             scope = await self._scope(request, found)
             match = choose(found, _strings(scope["headers"]), scope)
             if match is None:
                 raise GatewayError("not_found", f"no rule for {request.method} {request.path} fits this request")
+        except asyncio.CancelledError:
+            if serving.stopped is None:
+                raise
+            return self._refuse(found[0], serving.stopped, started)
         except GatewayError as error:
             return self._refuse(found[0], error, started)
         scope["path"] = dict(match.parameters)
-        run = RequestRun(self._facilities, self._exclusive, request, match.route, scope, started)
-        return await run.respond()
+        serving.run = RequestRun(self._facilities, self._turns, request, match.route, scope, started)
+        return await serving.run.respond()
 
     async def _scope(self, request: web.Request, found: list[PathMatch]) -> JsonObject:
         socket = request.transport.get_extra_info("sockname") if request.transport is not None else None
@@ -61,16 +135,20 @@ class Gateway:
             "worker": None,
         }
 
-    def _count_refused(self, route: str, started: float) -> None:
+    def _count_refused(self, route: str, started: float, outcome: Outcome) -> None:
         counted = self._facilities.metrics.request(route, "")
         counted.started()
-        counted.finished("client_error", self._facilities.clock() - started)
+        counted.finished(outcome, self._facilities.clock() - started)
 
     def _refuse(self, match: PathMatch, error: GatewayError, started: float) -> web.Response:
-        route = match.route
-        self._count_refused(route.name, started)
-        log.info("request refused", extra={"route": route.name, "outcome": "client_error", "reason": error.message})
+        route, outcome = match.route, outcome_of(error)
+        self._count_refused(route.name, started, outcome)
+        log.info("request refused", extra={"route": route.name, "outcome": outcome, "reason": error.message})
         return error_response(route, error)
+
+
+def _stopping() -> GatewayError:
+    return GatewayError("model_unavailable", "the gateway is stopping; ask again in a moment")
 
 
 async def _read_body(request: web.Request) -> Json:

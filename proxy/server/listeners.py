@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
 
-from proxy.limits import LISTEN_BACKLOG
+from proxy.limits import KEEPALIVE_SECONDS, LISTEN_BACKLOG, REQUEST_MAX_BYTES
+from proxy.server.http_log import server_log
 
 log = logging.getLogger(__name__)
+
+# How long the server waits for handlers that have been told to end; aiohttp (3.14) waits twice as long.
+_CLOSE_SECONDS: Final = 0.5
+
+
+def catch_all(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.Application:
+    """An application that gives every path to `handle`."""
+    app = web.Application(client_max_size=REQUEST_MAX_BYTES)
+    app.router.add_route("*", r"/{path:[\s\S]*}", handle)  # an encoded line break too
+    return app
+
+
+async def client_runner(app: web.Application) -> web.AppRunner:
+    """The server of an application that clients call; it listens nowhere yet."""
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        logger=server_log(),
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=_CLOSE_SECONDS,
+    )
+    await runner.setup()
+    return runner
+
+
+async def bind(runner: web.AppRunner, host: str, port: int) -> int:
+    """Listen there; the port, as chosen by the system where it is 0. OSError, whose strerror is a reason for people."""
+    try:
+        await web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG).start()
+    except OSError as error:
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise OSError(error.errno, reason) from None
+    return int(runner.addresses[-1][1])
 
 
 class ModelPortSites:

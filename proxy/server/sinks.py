@@ -1,22 +1,20 @@
 """What becomes of a worker's response: pushed on to the client, collected, or kept as one answer.
 
 These run inside the socket callback of the upstream connection: nothing here waits. A slow client is handled by pausing
-the upstream, see `ClientStream`.
+the upstream, see `ClientOutput`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
 
-from aiohttp.http import StreamWriter
-
 from proxy.errors import GatewayError, Kind
 from proxy.framing import Decoder, Framing, FramingError
-from proxy.limits import CLIENT_BUFFER_BYTES, ERROR_TEXT_MAX
+from proxy.limits import ERROR_TEXT_MAX
+from proxy.server.output import ClientOutput
 from proxy.telemetry.request import RequestMetrics
 from proxy.translate.stream import StreamReader, StreamTranslator
 from proxy.upstream import Exchange, ResponseHead, UpstreamError
@@ -37,7 +35,15 @@ _KINDS: dict[str, Kind] = {
 
 def as_gateway_error(error: UpstreamError) -> GatewayError:
     """An exchange's failure in the words of the gateway's error tables."""
-    return GatewayError(_KINDS[error.kind], f"the worker failed: {error}")
+    # When the time for the whole is over there is none left for another worker.
+    return GatewayError(_KINDS[error.kind], f"the worker failed: {error}", final=error.kind == "total_timeout")
+
+
+def broke_off(address: str) -> GatewayError:
+    """For a stream that ended well as far as HTTP can tell, but without a reason."""
+    return GatewayError(
+        "upstream_protocol", f"the worker {address} ended its answer without saying that it was complete"
+    )
 
 
 def _own_fault() -> GatewayError:
@@ -58,7 +64,7 @@ class ResponseSink(ABC):
         self._address = address
         self._metrics = metrics
         self._started = started
-        self._last_frames = 0.0
+        self.last_frames = 0.0
         self._refused: ResponseHead | None = None
         self._refusal = b""
         self.done: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
@@ -84,6 +90,11 @@ class ResponseSink(ABC):
         if self.done.done():
             exchange.close()
 
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        if self.exchange is not None:
+            self.exchange.close()
+
     def on_head(self, head: ResponseHead) -> None:
         """Called by the upstream."""
         if head.status != 200:
@@ -103,8 +114,9 @@ class ResponseSink(ABC):
         try:
             frames = self._decoder.feed(data)
             if frames:
-                self._observe(len(frames))
+                self.received_frames += len(frames)
                 self.frames(frames)
+                self._observe()
         except FramingError as error:
             self._end(GatewayError("upstream_protocol", f"the worker {self._address} sent a broken stream: {error}"))
         except GatewayError as error:
@@ -123,8 +135,9 @@ class ResponseSink(ABC):
         try:
             frames = self._decoder.finish()
             if frames:
-                self._observe(len(frames))
+                self.received_frames += len(frames)
                 self.frames(frames)
+                self._observe()
             self.ended()
         except FramingError as error:
             self._end(GatewayError("upstream_reset", f"the worker {self._address} ended its answer too early: {error}"))
@@ -142,16 +155,16 @@ class ResponseSink(ABC):
     def _refusal_error(self, head: ResponseHead) -> GatewayError:
         text = self._refusal.decode("utf-8", "replace").strip()[:ERROR_TEXT_MAX]
         message = f"the worker {self._address} answered HTTP {head.status}{': ' if text else ''}{text}"
-        return GatewayError("upstream_status", message)
+        return GatewayError("upstream_status", message, upstream_status=head.status)
 
-    def _observe(self, count: int) -> None:
-        self.received_frames += count
+    def _observe(self) -> None:
+        """The time of frames that told something; an error frame is not the beginning of an answer."""
         now = time.monotonic()  # uvloop's own clock has milliseconds, and stands still within a turn
-        if self._last_frames:
-            self._metrics.gap(now - self._last_frames)
+        if self.last_frames:
+            self._metrics.gap(now - self.last_frames)
         else:
             self._metrics.first_frame(now - self._started)
-        self._last_frames = now
+        self.last_frames = now
 
     def _end(self, error: GatewayError | None) -> None:
         if self.done.done():
@@ -170,7 +183,7 @@ class AnswerSink(ResponseSink):
         """Keep the one frame of the body."""
         self.answer = frames[0]
 
-    def _observe(self, count: int) -> None:
+    def _observe(self) -> None:
         """One answer is no stream: its time is the request's."""
 
 
@@ -188,6 +201,7 @@ class CollectSink(ResponseSink):
     ) -> None:
         super().__init__(framing, max_frame, address, metrics, started)
         self.reader = reader
+        self.broke_off = False  # as in `ClientStream`
 
     def frames(self, frames: list[bytes]) -> None:
         """Read each frame."""
@@ -196,7 +210,7 @@ class CollectSink(ResponseSink):
 
     def ended(self) -> None:
         """Make sure that the answer is complete."""
-        self.reader.end()
+        self.broke_off = self.reader.end()
 
     def failed(self, error: GatewayError) -> GatewayError | None:
         """A failure after the worker said that its answer is complete changes nothing."""
@@ -204,95 +218,51 @@ class CollectSink(ResponseSink):
 
 
 class ClientStream(ResponseSink):
-    """A worker's stream rewritten into the client's.
+    """A worker's stream rewritten into the client's, as far as it goes.
 
-    Until `attach` gives it the client's writer, output is kept; `begun` is set with the first of it. Afterwards each
-    read of the upstream makes one write. When more than `CLIENT_BUFFER_BYTES` wait in the client's socket the upstream
-    is paused until they have gone, so a slow client costs a bounded amount of memory.
+    What ends it in an error is left to the owner, who may go on with another worker: the translator's `lost` is then
+    set, or the error is `done`'s result alone. complete_only: an end without a reason for it is taken for a loss.
     """
 
     def __init__(
         self,
         translator: StreamTranslator,
+        output: ClientOutput,
         framing: Framing,
         max_frame: int,
         address: str,
         metrics: RequestMetrics,
         started: float,
+        *,
+        complete_only: bool = False,
     ) -> None:
         super().__init__(framing, max_frame, address, metrics, started)
         self.translator = translator
-        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.sent_bytes = 0
-        self._kept: list[bytes] = []
-        self._writer: StreamWriter | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self.broke_off = False  # it ended well as far as HTTP can tell, but without a reason
+        self._output = output
+        self._complete_only = complete_only
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""
-        self._out(self.translator.feed(frames))
-        if self.translator.closed:
-            self._end(self.translator.error)
+        self._output.send(self.translator.feed(frames))
+        if self.translator.lost is not None:
+            raise self.translator.lost
 
     def ended(self) -> None:
         """End the client's stream."""
-        self._out(self.translator.end())
-        if self.translator.error is not None:
-            raise self.translator.error
+        translator = self.translator
+        if self._complete_only and translator.reader.frames and translator.reader.finish is None:
+            self.broke_off = True
+            raise broke_off(self._address)
+        self._output.send(translator.end())
+        if translator.lost is not None:
+            raise translator.lost
 
     def failed(self, error: GatewayError) -> GatewayError | None:
-        """Tell the client in its own stream, unless its answer was complete already."""
-        if not self.translator.closed:
-            self._out(self.translator.fail(error))
-        return self.translator.error
+        """A failure after the finishing frame changes nothing."""
+        return None if self.translator.finished else error
 
-    def attach(self, writer: StreamWriter) -> None:
-        """Write what was kept, and from now on at once."""
-        self._writer = writer
-        kept, self._kept = b"".join(self._kept), []
-        if kept:
-            self._write(writer, kept)
-
-    async def drained(self) -> None:
-        """Wait until a paused client has taken what waits."""
-        if self._draining is not None:
-            await self._draining
-
-    def abandon(self) -> None:
-        """The client is gone: stop everything."""
-        if self._draining is not None:
-            self._draining.cancel()
-        if self.exchange is not None:
-            self.exchange.close()
-
-    def _out(self, data: bytes) -> None:
-        if not data:
-            return
-        self.sent_bytes += len(data)
-        if self._writer is not None:
-            self._write(self._writer, data)
-            return
-        self._kept.append(data)
-        if not self.begun.done():
-            self.begun.set_result(None)
-
-    def _write(self, writer: StreamWriter, data: bytes) -> None:
-        transport = writer.transport
-        if transport is None or transport.is_closing():
-            return  # the client has left; its handler is being cancelled right now
-        # Framed here, because a coroutine for each chunk would cost as much as the rewriting.
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if writer.chunked else data)
-        if self._draining is None and transport.get_write_buffer_size() > CLIENT_BUFFER_BYTES:
-            if self.exchange is not None:
-                self.exchange.pause()  # now: a task's turn comes only after everything that waits in the socket
-            self._draining = asyncio.ensure_future(self._drain(writer))
-
-    async def _drain(self, writer: StreamWriter) -> None:
-        try:
-            # A client that leaves meanwhile ends its handler, which ends everything else.
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
-        finally:
-            self._draining = None
-            if self.exchange is not None:
-                self.exchange.resume()
+    def opened(self, exchange: Exchange) -> None:
+        """As for each sink; a client that does not read makes this worker wait too."""
+        super().opened(exchange)
+        self._output.follow(exchange)

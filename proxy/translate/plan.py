@@ -92,7 +92,8 @@ class Batch:
 @dataclass(frozen=True)
 class UpstreamPlan:
     """The request to the worker. failure_code, failure_message: how its whole answer, seen as `upstream`, says that it
-    failed.
+    failed. resume: fields of the body that are put in place of the mapped ones when another worker goes on with a lost
+    stream; they see `request` (the mapped body), `text` and `tokens` (what had come). None: a lost stream stays lost.
     """
 
     method: str
@@ -102,6 +103,7 @@ class UpstreamPlan:
     batch: Batch | None = None
     failure_code: Read | None = None
     failure_message: Read | None = None
+    resume: Mapping[str, Value] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Operation:
+    """Something that the gateway does about a model before it answers: "start_model" or "stop_model".
+
+    kind: the client's word for what the model is asked for; None or null: for everything.
+    """
+
+    name: str
+    model: Read
+    kind: Read | None
+
+
+@dataclass(frozen=True)
 class Route:
     """One rule: which requests it takes, and what becomes of them.
 
@@ -169,6 +183,7 @@ class Route:
     source: StreamSource | None = None
     target: StreamTarget | None = None
     answer: Answer | None = None
+    operation: Operation | None = None
     exclusive: bool = False
     errors_as_frame: bool = False
     needs_body: bool = True

@@ -50,6 +50,31 @@ def build_request(route: Route, scope: Scope) -> Generator[Question, Json, list[
         raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
 
 
+def resumed_request(route: Route, scope: Scope, body: Json, text: str, tokens: int) -> Json:
+    """`body`, the request for another worker, changed so that it goes on behind `text`; None where nothing is left to
+    ask for, which a field of the rule says by being out of its range. GatewayError where it cannot be asked for.
+    """
+    overrides = route.upstream.resume if route.upstream is not None else None
+    if overrides is None or not isinstance(body, dict):
+        raise GatewayError("internal", f"the rule '{route.name}' does not say how a lost stream goes on")
+    seen = {**scope, "request": body, "text": text, "tokens": tokens}
+    changed = dict(body)
+    try:
+        for name, value in overrides.items():
+            found = value(seen)
+            if found is OMIT:
+                changed.pop(name, None)
+            else:
+                changed[name] = found
+    except FieldProblem as problem:
+        if problem.out_of_range:
+            return None
+        raise GatewayError("invalid_request", str(problem), field=problem.field) from None
+    except RULE_FAILURES as problem:
+        raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
+    return changed
+
+
 def _run(step: Step, scope: Scope) -> Generator[Question, Json, Json]:
     if step.condition is not None and not truthy(step.condition(scope)):
         return None

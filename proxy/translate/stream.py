@@ -7,6 +7,7 @@ broken frame and an error frame all come out as a legal end in the client's dial
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -15,8 +16,35 @@ from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.errors import error_frame
 from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Scope, Value, When, shown
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
-from proxy.translate.text import TextFlow
+from proxy.translate.text import HALF_CHARACTER, TextFlow
 from proxy.types import Json, JsonObject
+
+# The finish of a stream that was lost when all its tokens had come.
+SPENT: Final = "length"
+
+
+class Received(NamedTuple):
+    """What had come of a stream when its worker was lost. text: without a half character at its end; tokens: of the
+    completion, as the worker counted them, else its frames; prompt_tokens: None where no worker said.
+    """
+
+    text: str
+    tokens: int
+    prompt_tokens: int | None
+
+    def merged(self, usage: Json) -> Json:
+        """The usage of the worker that went on, as if one worker had done all: the first one's prompt, the completions
+        together.
+        """
+        if not isinstance(usage, dict):
+            return usage
+        prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens") or 0
+        if self.prompt_tokens is not None:
+            prompt = self.prompt_tokens
+        elif prompt is not None:
+            prompt = max(0, prompt - self.tokens)
+        total = (prompt or 0) + self.tokens + completion
+        return {**usage, "prompt_tokens": prompt, "completion_tokens": self.tokens + completion, "total_tokens": total}
 
 
 class StreamReader:
@@ -29,9 +57,12 @@ class StreamReader:
 
     __slots__ = (
         "_code_key",
+        "_earlier",
         "_finish_key",
         "_source",
         "_text_key",
+        "_tracks",
+        "_whole",
         "finish",
         "flow",
         "frames",
@@ -41,8 +72,11 @@ class StreamReader:
         "usage",
     )
 
-    def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0) -> None:
+    def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0, *, resumable: bool = False) -> None:
         self._source = source
+        self._tracks = resumable
+        self._whole: tuple[Json, int] | None = None  # usage and frames before a half character at the end
+        self._earlier: Received | None = None
         self._code_key = source.error_code.key if isinstance(source.error_code, ChunkRead) else None
         self._finish_key = _condition_key(source.finish)
         self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
@@ -78,10 +112,12 @@ class StreamReader:
                     raise GatewayError("upstream_protocol", f"the worker's text is not a string but {shown(text)}")
                 self.flow.add(text)
                 self.last_text = text
+                if self._tracks:
+                    self._track(text)
             if source.usage is not None:
                 usage = source.usage(scope)
                 if usage is not OMIT and usage is not None:
-                    self.usage = usage
+                    self.usage = usage if self._earlier is None else self._earlier.merged(usage)
             if source.finish is not None and (self._finish_key is None or chunk.get(self._finish_key) is not None):
                 finish = source.finish(scope)
                 self.finish = None if finish is OMIT else finish
@@ -105,6 +141,24 @@ class StreamReader:
         self.notes.append("finish_synthesized")
         return True
 
+    def received(self) -> Received:
+        """What there is for another worker to go on from."""
+        earlier = self._earlier or Received("", 0, None)
+        usage, frames = self._whole or (self.usage, self.frames)
+        tokens, prompt = _count(usage, "completion_tokens"), _count(self.usage, "prompt_tokens")
+        return Received(
+            self.flow.received,
+            earlier.tokens + frames if tokens is None else tokens,
+            earlier.prompt_tokens if prompt is None else prompt,
+        )
+
+    def continued(self, scope: Scope) -> StreamReader:
+        """The reader of the worker that goes on; `scope` is that of its request."""
+        reader = StreamReader(self._source, scope, resumable=True)
+        reader.flow, reader.notes = self.flow.continued(), self.notes
+        reader._earlier = self.received()
+        return reader
+
     def final_text(self) -> str:
         """The whole text, once `finish` is set."""
         try:
@@ -114,11 +168,23 @@ class StreamReader:
         names = [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
         return self.flow.finish(self.last_text, names)
 
+    def _track(self, text: str) -> None:
+        """The tokens of half a character do not count, because another worker makes the whole one of new ones."""
+        if not text.endswith(HALF_CHARACTER):
+            self._whole = None
+        elif self._whole is None:
+            self._whole = (self.usage, self.frames - 1)
+
     def _raise_reported(self, code: Json) -> None:
         message = self._source.error_message(self.scope) if self._source.error_message is not None else None
         text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
         number = code if isinstance(code, int) and not isinstance(code, bool) else None
         raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
+
+
+def _count(usage: Json, name: str) -> int | None:
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
 def _condition_key(value: Value | None) -> str | None:
@@ -139,34 +205,39 @@ def _prefix(source: StreamSource, scope: Scope) -> str:
 class StreamTranslator:
     """A worker's stream in, the client's stream out.
 
-    `feed`, `end` and `fail` give the bytes to write; after `closed` nothing more comes. `error` is set when the stream
-    ended in one.
+    `feed`, `end`, `fail` and `conclude` give the bytes to write; after `closed` nothing more comes. `lost` is set when
+    the worker's stream went wrong: then either `fail` ends the client's stream with that error, or `resume` (of a
+    `resumable` one) makes the next `feed` go on with another worker's. `error` is what the client's stream ended in.
     """
 
     __slots__ = (
         "_errors",
-        "_finished",
         "_sent_length",
         "_target",
         "closed",
         "error",
+        "finished",
+        "lost",
         "reader",
         "sent_frames",
     )
 
-    def __init__(self, source: StreamSource, target: StreamTarget, errors: ErrorTable, scope: Scope) -> None:
-        self.reader = StreamReader(source, scope, target.hold_back)
+    def __init__(
+        self, source: StreamSource, target: StreamTarget, errors: ErrorTable, scope: Scope, *, resumable: bool = False
+    ) -> None:
+        self.reader = StreamReader(source, scope, target.hold_back, resumable=resumable)
         self._target = target
         self._errors = errors
         self._sent_length = 0
         self.sent_frames = 0
-        self._finished = False
+        self.finished = False  # the finishing frame is out
         self.closed = False
+        self.lost: GatewayError | None = None
         self.error: GatewayError | None = None
 
     def feed(self, frames: Sequence[bytes]) -> bytes:
-        """The bytes for the client that these frames make."""
-        if self.closed:
+        """The bytes for the client that these frames make; those before a broken frame where `lost` is set by it."""
+        if self.closed or self.lost is not None:
             return b""
         out: list[bytes] = []
         reader = self.reader
@@ -175,31 +246,44 @@ class StreamTranslator:
                 if reader.read(frame):
                     out.append(self._emit(final=reader.finish is not None))  # noqa: PERF401  what came before a failure stays
         except GatewayError as error:
-            out.append(self.fail(error))
+            self.lost = error
         return out[0] if len(out) == 1 else b"".join(out)
 
     def end(self) -> bytes:
-        """The worker's stream ended cleanly; the bytes that end the client's."""
-        if self.closed:
+        """The worker's stream ended cleanly; the bytes that end the client's, none where `lost` is set by it."""
+        if self.closed or self.lost is not None:
             return b""
         try:
             tail = self._emit(final=True) if self.reader.end() else b""
         except GatewayError as error:
-            return self.fail(error)
-        self.closed = True
-        return tail + self._target.framing.terminator
+            self.lost = error
+            return b""
+        return tail + self._close()
 
     def fail(self, error: GatewayError) -> bytes:
         """End the client's stream with this error, unless the answer was complete already."""
         if self.closed:
             return b""
-        self.closed = True
-        if self._finished:
-            return self._target.framing.terminator
+        if self.finished:
+            return self._close()
         self.error = error
         self.sent_frames += 1
         frame = orjson.dumps(error_frame(self._errors, error, self.reader.flow.whole))
-        return self._target.framing.encode(frame) + self._target.framing.terminator
+        return self._target.framing.encode(frame) + self._close()
+
+    def resume(self, scope: Scope) -> None:
+        """The next frames are those of a worker that goes on from what was received; `scope` is its request's."""
+        self.reader = self.reader.continued(scope)
+        self.lost = None
+
+    def conclude(self, finish: str = SPENT) -> bytes:
+        """End the client's stream as complete with the text that there is. GatewayError where it cannot be written."""
+        self.reader.finish = finish
+        return self._emit(final=True) + self._close()
+
+    def _close(self) -> bytes:
+        self.closed = True
+        return self._target.framing.terminator
 
     def _emit(self, *, final: bool) -> bytes:
         reader, target = self.reader, self._target
@@ -215,7 +299,7 @@ class StreamTranslator:
         except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
         if frame is OMIT:
-            self._finished = final
+            self.finished = final
             return b""
         try:
             data = target.framing.encode(orjson.dumps(frame))
@@ -223,7 +307,7 @@ class StreamTranslator:
             raise GatewayError(
                 "upstream_protocol", f"the worker sent a frame that cannot be passed on: {problem}"
             ) from None
-        self._finished = final
+        self.finished = final
         self.sent_frames += 1
         return data
 

@@ -44,6 +44,11 @@ class TextFlow:
         return self._prefix + self._longest
 
     @property
+    def received(self) -> str:
+        """What came of the text without the prefix and without a half character at its end; never less than shown."""
+        return max(self._longest.rstrip(HALF_CHARACTER), self._shown, key=len)
+
+    @property
     def shown(self) -> str:
         """The text that the client has been given so far."""
         return self._prefix + self._shown if self._shown else ""
@@ -92,6 +97,31 @@ class TextFlow:
         self._shown = text
         return self._prefix + text
 
+    def continued(self) -> TextFlow:
+        """The flow of the worker that goes on after this one's was lost: its text stands behind what was received.
+
+        A half character at the end is dropped, for the other worker generates it anew. What was shown stays shown.
+        """
+        flow = _ContinuedFlow("incremental" if self._incremental else "cumulative", self._hold_back, self._prefix)
+        flow._base = flow._longest = self.received
+        flow._shown = self._shown
+        flow.notes = self.notes
+        return flow
+
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+class _ContinuedFlow(TextFlow):
+    """As `TextFlow`, with the text that other workers gave before put in front of what this one says."""
+
+    __slots__ = ("_base",)
+
+    _base: str
+
+    def add(self, text: str) -> None:
+        super().add(text if self._incremental else self._base + text)
+
+    def finish(self, last: str | None = None, stops: Sequence[str] = ()) -> str:
+        return super().finish(None if last is None else self._base + last, stops)

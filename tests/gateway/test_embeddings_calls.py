@@ -132,3 +132,22 @@ async def test_no_texts_need_no_worker() -> None:
         reply = await rig.post("embeddings", asking(0))
         assert (reply.status, reply.json) == (200, [])
         assert worker.struck == []
+
+
+async def test_a_short_call_does_not_wait_for_a_long_one() -> None:
+    """Callers take turns after each part, and afterwards nobody is remembered."""
+    embedder = Embedder()
+    embedder.gate.clear()
+    async with with_script(EMBEDDINGS, embedder) as (rig, worker):
+        long = asyncio.create_task(rig.post("embeddings", asking(80)))
+        await until(lambda: embedder.now == 1, lambda: "the worker was not asked")
+        short = asyncio.create_task(rig.post("embeddings", asking(2, 500)))
+        await until(lambda: rig.gateway.fleet.in_flight(worker.address) == 2, lambda: "the second does not wait")
+        embedder.gate.set()
+        assert (await short).json == vectors(2, 500)
+        assert (await long).json == vectors(80)
+        assert [body["input"] for body in worker.struck].index(["500", "501"]) <= 2
+        assert embedder.most == 1
+        gateway = rig.gateway.gateway
+        assert gateway is not None
+        assert len(gateway._turns) == 0

@@ -19,7 +19,7 @@ def broken(*_: object, **__: object) -> object:
 async def test_before_anything_was_asked(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """An error without a traceback in it, and the worker is not asked."""
     async with scripted({}) as worker, running(worker.address, faults_expected=True) as rig:
-        monkeypatch.setattr("proxy.server.run.build_request", broken)
+        monkeypatch.setattr("proxy.server.attempt.build_request", broken)
         reply = await rig.post(call, {**HELLO, "input": ["a"]})
         assert reply.status == (500 if call == "embeddings" else 200)
         assert SORRY in reply.body.decode()
@@ -55,7 +55,7 @@ async def test_a_stream_that_cannot_be_ended_does_not_look_complete(monkeypatch:
         broken()
 
     async with scripted({}) as worker, running(worker.address, faults_expected=True) as rig:
-        monkeypatch.setattr("proxy.server.sinks.ClientStream.drained", broken_later)
+        monkeypatch.setattr("proxy.server.output.ClientOutput.drained", broken_later)
         with pytest.raises((CutShortError, ConnectionError)):
             await rig.stream(HELLO)
         await rig.quiet()

@@ -12,7 +12,18 @@ import pytest
 from tests.gateway.client import Connection, connected
 from tests.gateway.remote_worker import PREFIX
 from tests.gateway.rig import HELLO, Rig, until, with_script
-from tests.gateway.scripted import GOOD, LAST_CHUNK, STREAM, STREAM_HEAD, ScriptedWorker, chunk, frame, sends
+from tests.gateway.scripted import (
+    EMBEDDINGS,
+    GOOD,
+    LAST_CHUNK,
+    STREAM,
+    STREAM_HEAD,
+    ScriptedWorker,
+    chunk,
+    frame,
+    json_response,
+    sends,
+)
 from tests.hostile import Request, Visit
 
 FRAMES = 3_000
@@ -117,3 +128,45 @@ async def test_a_client_that_never_reads_holds_no_worker() -> None:
         await slow.leave(reset=True)
         await rig.quiet()
         assert sum((await rig.outcomes()).values()) == 1
+
+
+async def test_a_client_that_takes_nothing_for_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed, and the worker is free for others."""
+    monkeypatch.setattr("proxy.server.output.CLIENT_STALL_SECONDS", 0.1)
+    async with with_script(STREAM, abundance) as (rig, worker), asking(rig):
+        fleet = rig.gateway.fleet
+        await until(lambda: fleet.in_flight(worker.address) == 1, lambda: "the worker was not asked")
+        await until(lambda: fleet.in_flight(worker.address) == 0, lambda: "the worker is still held")
+        await rig.quiet()
+        assert await rig.outcomes() == {"cancelled": 1}
+
+
+async def test_a_client_that_takes_a_little_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow is not gone: as long as anything is taken the answer goes on."""
+    monkeypatch.setattr("proxy.server.output.CLIENT_STALL_SECONDS", 0.3)
+    async with with_script(STREAM, abundance) as (rig, worker), asking(rig) as slow:
+        for _ in range(16):
+            await asyncio.sleep(0.05)
+            await slow.reader.readexactly(1_200_000)
+        assert rig.gateway.fleet.in_flight(worker.address) == 1
+        await slow.leave(reset=True)
+        await rig.quiet()
+        assert await rig.outcomes() == {"cancelled": 1}
+
+
+async def test_a_whole_answer_that_is_not_taken_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors for which nobody comes do not stay in memory; they hold no worker meanwhile."""
+    monkeypatch.setattr("proxy.server.output.CLIENT_STALL_SECONDS", 0.1)
+
+    async def many(visit: Visit, _: Request) -> None:
+        await visit.send(json_response({"embedding": [[0.125] * 2_000_000], "token_num": 1}))
+
+    async with with_script(EMBEDDINGS, many) as (rig, worker):
+        slow = await Connection.open(rig.listen, receive_buffer=4096)
+        await slow.request("POST", f"{PREFIX}/embeddings", {"model": "m", "input": ["a"]})
+        gateway = rig.gateway.gateway
+        assert gateway is not None
+        await until(lambda: gateway.in_progress == 1, lambda: "it was not asked")
+        await until(lambda: rig.gateway.fleet.in_flight(worker.address) == 0, lambda: "the worker is held")
+        await until(lambda: gateway.in_progress == 0, lambda: "it is still served")
+        await slow.leave(reset=True)

@@ -109,7 +109,8 @@ by_fault = pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) 
 
 @pytest.fixture(autouse=True)
 def _small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.server.run.FRAME_MAX_BYTES", 65_536)
+    monkeypatch.setattr("proxy.server.attempt.FRAME_MAX_BYTES", 65_536)
+    monkeypatch.setattr("proxy.server.streaming.FRAME_MAX_BYTES", 65_536)
 
 
 async def assert_settled(rig: Rig, worker: ScriptedWorker, kind: str) -> None:
@@ -213,7 +214,7 @@ async def test_embeddings_that_fail_are_never_a_success(
     monkeypatch: pytest.MonkeyPatch, name: str, part: Part, kind: str, status: int, code: int, says: str
 ) -> None:
     """A status that is not 200, because clients take any 200 for vectors; the body they quote has the cause."""
-    monkeypatch.setattr("proxy.server.run.ANSWER_MAX_BYTES", 65_536)
+    monkeypatch.setattr("proxy.server.attempt.ANSWER_MAX_BYTES", 65_536)
     async with with_script(EMBEDDINGS, part, timeouts=times(name)) as (rig, worker):
         reply = await rig.post("embeddings", {"model": "m", "input": ["a"]})
         assert (reply.status, reply.object["error_code"]) == (status, code)

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession, web
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from proxy.server.admin import admin_app
 from proxy.telemetry.metrics import Metrics
-from proxy.types import JsonObject
+from proxy.types import Json, JsonObject
 
 
 class Gateway:
@@ -17,16 +18,49 @@ class Gateway:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.ready = (False, "No worker is known yet.")
-        self.status: JsonObject = {"version": "1", "fleet": [], "registrations": []}
+        self.is_ready = (False, "No worker is known yet.")
+        self.state: JsonObject = {"version": "1", "fleet": [], "registrations": []}
+        self.drained: set[str] = set()
+        self.reloads: list[str] = []
+        self.reloaded: tuple[bool, JsonObject] = (True, {"result": "ok"})
         self.address = ""
+
+    def ready(self) -> tuple[bool, str]:
+        return self.is_ready
+
+    def status(self) -> JsonObject:
+        return self.state
+
+    def workers(self) -> list[Json]:
+        return [{"id": "10.0.0.5:21002", "drained": bool(self.drained)}]
+
+    def models(self) -> list[Json]:
+        return [{"model": "通义"}]
+
+    def rules_in_force(self) -> JsonObject:
+        return {"packs": ["p"]}
+
+    def drain(self, worker: str) -> JsonObject | None:
+        return self._set(worker, drained=True)
+
+    def enable(self, worker: str) -> JsonObject | None:
+        return self._set(worker, drained=False)
+
+    async def reload(self, why: str) -> tuple[bool, JsonObject]:
+        self.reloads.append(why)
+        return self.reloaded
+
+    def _set(self, worker: str, *, drained: bool) -> JsonObject | None:
+        if worker != "10.0.0.5:21002":
+            return None
+        (self.drained.add if drained else self.drained.discard)(worker)
+        return {"id": worker, "drained": drained}
 
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     gateway = Gateway()
-    app = admin_app(gateway.metrics, ready=lambda: gateway.ready, status=lambda: gateway.status)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(admin_app(gateway.metrics, gateway), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     gateway.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -54,7 +88,7 @@ async def test_readiness_follows_the_gateway(gateway: Gateway) -> None:
     ]
     async with ClientSession() as session:
         for status, ready in steps:
-            gateway.ready = ready
+            gateway.is_ready = ready
             async with session.get(f"{gateway.address}/readyz") as response:
                 assert (response.status, await response.text()) == (status, ready[1] + "\n")
                 assert response.headers["Cache-Control"] == "no-store"
@@ -68,17 +102,18 @@ async def test_health_does_not_depend_on_readiness(gateway: Gateway) -> None:
 
 async def test_status_is_json_in_any_script(gateway: Gateway) -> None:
     """The state is one JSON document, model names in other scripts included."""
-    gateway.status = {"version": "1", "fleet": [{"models": ["通义"], "up": True}], "registrations": []}
+    gateway.state = {"version": "1", "fleet": [{"models": ["通义"], "up": True}], "registrations": []}
     async with ClientSession() as session, session.get(f"{gateway.address}/status") as response:
         assert response.content_type == "application/json"
-        assert await response.json() == gateway.status
+        assert await response.json() == gateway.state
 
 
-async def test_only_reading_is_offered(gateway: Gateway) -> None:
-    """The operator's pages change nothing, so nothing can be posted to them; HEAD works for probes that use it."""
+async def test_pages_are_for_reading(gateway: Gateway) -> None:
+    """Pages that show something cannot be posted to; HEAD works for probes that use it."""
     async with ClientSession() as session:
-        async with session.post(f"{gateway.address}/status") as response:
-            assert response.status == 405
+        for page in ("status", "workers", "models", "rules", "metrics", "readyz", "healthz"):
+            async with session.post(f"{gateway.address}/{page}") as response:
+                assert response.status == 405
         async with session.head(f"{gateway.address}/healthz") as response:
             assert response.status == 200
 
@@ -96,3 +131,57 @@ async def test_health_answers_while_a_large_page_is_rendered(gateway: Gateway) -
         for scrape in scrapes:
             async with await scrape as page:
                 assert "model-199" in await page.text()
+
+
+@pytest.mark.parametrize("page", ["workers", "models", "rules"])
+async def test_pages_of_state_are_json(gateway: Gateway, page: str) -> None:
+    """Workers, models and rules are documents that scripts can read."""
+    expected = {"workers": gateway.workers(), "models": gateway.models(), "rules": gateway.rules_in_force()}
+    async with ClientSession() as session, session.get(f"{gateway.address}/{page}") as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        assert response.headers["Cache-Control"] == "no-store"
+        assert await response.json() == expected[page]
+
+
+async def test_a_worker_is_drained_and_enabled(gateway: Gateway) -> None:
+    """By its id in the path; the answer is how the worker is now."""
+    async with ClientSession() as session:
+        for act, drained in (("drain", True), ("drain", True), ("enable", False)):
+            async with session.post(f"{gateway.address}/workers/10.0.0.5:21002/{act}") as response:
+                assert (response.status, await response.json()) == (200, {"id": "10.0.0.5:21002", "drained": drained})
+            assert bool(gateway.drained) is drained
+
+
+@pytest.mark.parametrize(
+    ("worker", "shown"),
+    [("nobody", "nobody"), ("a%0Ab", "a\nb"), ("x" * 4000, "x" * 80), ("%00%1b%5b31m", "\x00\x1b[31m"), ("..", None)],
+)
+async def test_an_unknown_worker_is_one_sentence(gateway: Gateway, worker: str, shown: str | None) -> None:
+    """An id that no worker has is told with 404, whatever it holds; where ids are found is told too."""
+    url = URL(f"{gateway.address}/workers/{worker}/drain", encoded=True)
+    async with ClientSession() as session, session.post(url) as response:
+        assert response.status == 404
+        if shown is not None:
+            error = (await response.json())["error"]
+            assert error == f"there is no worker '{shown}'; GET /workers has their ids"
+    assert not gateway.drained
+
+
+@pytest.mark.parametrize(("ok", "status"), [(True, 200), (False, 409)])
+async def test_a_reload_tells_how_it_ended(gateway: Gateway, ok: bool, status: int) -> None:
+    """200 where the new rules are in force, 409 with the mistakes where the old ones stay."""
+    document: JsonObject = {"result": "ok" if ok else "refused", "mistakes": [] if ok else ["a.yaml:1:1: wrong"]}
+    gateway.reloaded = ok, document
+    async with ClientSession() as session, session.post(f"{gateway.address}/reload") as response:
+        assert (response.status, await response.json()) == (status, document)
+    assert gateway.reloads == ["POST /reload"]
+
+
+async def test_web_pages_cannot_operate(gateway: Gateway) -> None:
+    """A page that an operator has open in a browser can post to loopback; what it posts is refused."""
+    headers = {"Origin": "https://example.org"}
+    async with ClientSession(headers=headers) as session:
+        for path in ("reload", "workers/10.0.0.5:21002/drain", "workers/10.0.0.5:21002/enable"):
+            async with session.post(f"{gateway.address}/{path}") as response:
+                assert response.status == 403
+    assert (gateway.reloads, gateway.drained) == ([], set())

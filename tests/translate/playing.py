@@ -37,6 +37,8 @@ def play(
         if ending == "clean":
             out += translator.feed(decoder.finish())
             out += translator.end()
+        if translator.lost is not None:
+            out += translator.fail(translator.lost)
     except FramingError as error:
         out += translator.fail(GatewayError("upstream_protocol", str(error)))
     if ending == "cut":

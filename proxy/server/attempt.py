@@ -1,0 +1,247 @@
+"""One attempt at a request on one worker: its lease, its questions, its exchange."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import orjson
+
+from proxy.errors import GatewayError
+from proxy.fleet.facts import ModelFacts, Outcome
+from proxy.framing import FRAMINGS
+from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
+from proxy.server.facilities import Facilities
+from proxy.server.outcomes import is_upstream, verdict_of
+from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, as_gateway_error
+from proxy.server.traffic import Traffic
+from proxy.server.turns import Turns
+from proxy.telemetry.request import RequestMetrics
+from proxy.translate.answer import refuse_failure
+from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
+from proxy.translate.plan import Route, StreamSource, UpstreamPlan
+from proxy.translate.request import Question, build_request
+from proxy.translate.stream import StreamReader, collected
+from proxy.types import Json, JsonObject
+from proxy.upstream import Target, Timeouts, UpstreamError
+
+log = logging.getLogger("proxy.access")
+
+
+class Hold(Protocol):
+    """What an attempt needs of a lease."""
+
+    @property
+    def address(self) -> str:
+        """The worker's base address."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model there."""
+
+    def release(self, outcome: Outcome, now: float) -> None:
+        """Give the worker back."""
+
+
+@dataclass
+class Call:
+    """One client's request, for everything that works on it.
+
+    started: on the facilities' clock; spent: seconds of CPU that rewriting took; queued: seconds
+    spent waiting for a worker or its turn, None where it could have waited for nothing; frames: received from workers;
+    resumed: how often its stream went on with another worker; reader: of its last stream; workers: on which it was
+    tried, in order; model: that the last of them answers with, "" before; stopped: set before the request is cancelled
+    because the gateway stops.
+    """
+
+    facilities: Facilities
+    traffic: Traffic
+    turns: Turns
+    route: Route
+    scope: Scope
+    metrics: RequestMetrics
+    started: float
+    spent: float = 0.0
+    queued: float | None = None
+    frames: int = 0
+    resumed: int = 0
+    reader: StreamReader | None = None
+    workers: list[str] = field(default_factory=list)
+    model: str = ""
+    stopped: GatewayError | None = None
+
+    def waited(self, seconds: float) -> None:
+        """Add to the time in queues."""
+        self.queued = (self.queued or 0.0) + seconds
+
+    def count(self, sink: ResponseSink, reader: StreamReader) -> None:
+        """Add a stream that is over to the request's numbers."""
+        self.spent += sink.spent
+        self.frames += sink.received_frames
+        self.reader = reader
+        self.metrics.received(sink.received_frames, sink.received_bytes)
+
+
+class Attempt:
+    """Holds a worker until `release`, which may be called again.
+
+    Making one puts the worker into the request's scope.
+    """
+
+    def __init__(self, call: Call, lease: Hold, name: str) -> None:
+        self.lease = lease
+        self._call = call
+        self.broke_off = False  # a collected stream ended without a reason
+        self._unanswered = False
+        call.workers.append(lease.address)
+        call.model = lease.facts.model
+        call.scope["worker"] = _worker_document(lease.facts, name)
+
+    @property
+    def address(self) -> str:
+        """The worker's base address."""
+        return self.lease.address
+
+    def release(self, error: GatewayError | None, *, neutral: bool = False) -> None:
+        """Give the worker back, say how it went (neutral: nothing), and have it looked at where it failed."""
+        facilities = self._call.facilities
+        silent = neutral or (error is None and self._unanswered)
+        self.lease.release("neutral" if silent else verdict_of(error), facilities.clock())
+        if error is not None and not neutral and is_upstream(error):
+            facilities.metrics.upstream_error(self.address, error.kind)
+            if error.kind in {"upstream_reset", "upstream_timeout"}:
+                facilities.trouble(self.address)
+
+    async def bodies(self) -> list[Json]:
+        """Steps, checks and mapping; questions of steps are put to the worker."""
+        call = self._call
+        begun = time.perf_counter()
+        waited = 0.0
+        run = build_request(call.route, call.scope)
+        try:
+            question = next(run)
+            while True:
+                asked = time.perf_counter()
+                answer = await self._question(question)
+                waited += time.perf_counter() - asked
+                question = run.send(answer)
+        except StopIteration as done:
+            bodies: list[Json] = done.value
+            return bodies
+        finally:
+            call.spent += time.perf_counter() - begun - waited
+
+    async def ask(self, plan: UpstreamPlan, body: Json) -> Json:
+        """One whole answer of the worker, which must be JSON and must not say that it failed."""
+        call = self._call
+        if not call.route.exclusive:
+            return await self._asked(plan, body)
+        asked = call.facilities.clock()
+        async with call.turns.turn((self.address, call.route.name)):
+            call.waited(call.facilities.clock() - asked)
+            return await self._asked(plan, body)
+
+    async def collect(self, source: StreamSource, plan: UpstreamPlan, body: Json) -> JsonObject:
+        """A whole stream as one result: what the answer's mapping sees."""
+        call = self._call
+        reader = StreamReader(source, call.scope)
+        sink = CollectSink(reader, source.framing, FRAME_MAX_BYTES, self.address, call.metrics, call.started)
+        try:
+            await self._finish(sink, plan, body)
+            self.broke_off = sink.broke_off
+        finally:
+            call.count(sink, reader)
+        return collected(reader)
+
+    async def open(self, sink: ResponseSink, plan: UpstreamPlan, body: Json, seconds: float | None = None) -> None:
+        """Send the request; returns once the head of the response has come, and `sink` gets the rest. seconds: a limit
+        on everything. GatewayError where it fails before that.
+        """
+        facilities = self._call.facilities
+        limits = facilities.timeouts(self.lease.facts.model)
+        if seconds is not None:
+            most = (min(limit, seconds) for limit in (limits.connect, limits.first, limits.idle, limits.total))
+            limits = Timeouts(*most)
+        headers, data = self._written(plan, body)
+        try:
+            target = Target.parse(self.address)
+        except ValueError as problem:
+            raise GatewayError("upstream_refused", f"the worker cannot be called: {problem}") from None
+        begun = time.monotonic()
+        try:
+            exchange = await facilities.pool.open(
+                target,
+                method=plan.method,
+                path=plan.path,
+                headers=headers,
+                body=data,
+                timeouts=limits,
+                sink=sink,
+            )
+        except UpstreamError as error:
+            facilities.trouble(self.address)
+            raise as_gateway_error(error) from None
+        sink.opened(exchange)
+        self._call.metrics.spent("connect", exchange.written_at - begun)
+
+    def _written(self, plan: UpstreamPlan, body: Json) -> tuple[dict[str, str], bytes]:
+        try:
+            headers = {"Content-Type": "application/json", **header_values(plan.headers, self._call.scope)}
+        except RULE_FAILURES as problem:
+            raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
+        try:
+            return headers, orjson.dumps(body)
+        except orjson.JSONEncodeError as problem:
+            raise GatewayError("invalid_request", f"the request cannot be passed on as JSON: {problem}") from None
+
+    async def _question(self, question: Question) -> Json:
+        """The worker's answer to a step, None where it gives none: the rule goes on without."""
+        call = self._call
+        plan = UpstreamPlan("POST", question.path, {}, lambda scope: None)
+        sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, call.metrics, call.started)
+        try:
+            await self._finish(sink, plan, question.body, seconds=QUESTION_SECONDS)
+            return _json(sink.answer, self.address)
+        except GatewayError as error:
+            self._unanswered = True
+            call.facilities.metrics.upstream_error(self.address, error.kind)
+            log.warning("a worker did not answer a question", extra={"step": question.step, "reason": error.message})
+            return None
+
+    async def _asked(self, plan: UpstreamPlan, body: Json) -> Json:
+        call = self._call
+        sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, call.metrics, call.started)
+        try:
+            await self._finish(sink, plan, body)
+        finally:
+            call.metrics.received(0, sink.received_bytes)
+        answer = _json(sink.answer, self.address)
+        refuse_failure(plan, call.scope, answer)
+        return answer
+
+    async def _finish(self, sink: ResponseSink, plan: UpstreamPlan, body: Json, seconds: float | None = None) -> None:
+        """Send and wait for the end; GatewayError where it ended in one."""
+        try:
+            await self.open(sink, plan, body, seconds)
+            error = await sink.done
+        except BaseException:
+            sink.close()
+            raise
+        if error is not None:
+            raise error
+
+
+def _worker_document(facts: ModelFacts, asked: str) -> JsonObject:
+    return facts.document if facts.model == asked else {**facts.document, "public_name": asked}
+
+
+def _json(raw: bytes, address: str) -> Json:
+    try:
+        value: Json = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise GatewayError(
+            "upstream_protocol", f"the worker {address} sent an answer that is not JSON ({error})"
+        ) from None
+    return value

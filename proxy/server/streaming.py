@@ -1,0 +1,201 @@
+"""A request that is answered by a stream: begun on one worker, and where the operator wants it finished on another."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.http import StreamWriter
+
+from proxy.errors import GatewayError
+from proxy.limits import FRAME_MAX_BYTES
+from proxy.server.attempt import Attempt, Call
+from proxy.server.outcomes import is_upstream, worth_retrying
+from proxy.server.output import ClientOutput, finish_response
+from proxy.server.sinks import ClientStream
+from proxy.server.tries import Tries
+from proxy.translate.plan import StreamSource, StreamTarget, UpstreamPlan
+from proxy.translate.request import resumed_request
+from proxy.translate.stream import StreamTranslator
+from proxy.types import Json
+
+
+class StreamRun:
+    """One stream towards one client. `respond` may be called once; `sent` is the response once it is begun."""
+
+    def __init__(
+        self,
+        call: Call,
+        tries: Tries,
+        request: web.Request,
+        plan: UpstreamPlan,
+        source: StreamSource,
+        target: StreamTarget,
+    ) -> None:
+        self._call = call
+        self._tries = tries
+        self._request = request
+        self._plan = plan
+        self._source = source
+        self._target = target
+        self._resumes = False
+        self._body: Json = None
+        self._output = ClientOutput()
+        self._sink: ClientStream | None = None
+        self.sent: web.StreamResponse | None = None
+
+    async def respond(self) -> tuple[web.StreamResponse, GatewayError | None]:
+        """The response, sent to its end, and what it ended in. GatewayError where it failed before it was begun."""
+        try:
+            sink, error = await self._begun()
+            response = await self._prepared()
+            try:
+                sink, error = await self._followed(sink, error)
+            except asyncio.CancelledError:
+                if self._call.stopped is None:
+                    raise
+                error = self._call.stopped
+            error = self._ended(sink, error)
+            self._tries.release(error)  # the worker is free; its client may still be reading
+            await self._output.drained()
+            await finish_response(response, self._request)
+            return response, error
+        finally:
+            self._let_go()
+
+    async def _begun(self) -> tuple[ClientStream, GatewayError | None]:
+        """Try workers until one has something for the client, which is kept; with the error that came right behind it.
+        GatewayError where none has.
+        """
+        attempt = await self._tries.first()
+        self._resumes = self._plan.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
+        while True:
+            try:
+                self._output = ClientOutput()
+                (self._body,) = await attempt.bodies()
+                translator = StreamTranslator(
+                    self._source, self._target, self._call.route.errors, self._call.scope, resumable=self._resumes
+                )
+                sink = await self._open(attempt, translator, self._body)
+                await asyncio.wait((self._output.begun, sink.done), return_when=asyncio.FIRST_COMPLETED)
+                error = sink.done.result() if sink.done.done() else None
+                if error is None:
+                    return sink, None
+                if sink.broke_off:
+                    return sink, error
+            except GatewayError as problem:
+                error = problem
+            try:
+                attempt = await self._tries.another(error)
+            except GatewayError as final:
+                if self._sink is None or not self._output.begun.done():
+                    raise
+                return self._sink, final
+
+    async def _followed(
+        self, sink: ClientStream, error: GatewayError | None
+    ) -> tuple[ClientStream, GatewayError | None]:
+        """Wait for the end, on as many workers as it takes and as there may be."""
+        error = error or await sink.done
+        lost = False
+        neutral = sink.broke_off
+        while error is not None and self._resumes and worth_retrying(error) and self._tries.current is not None:
+            lost = True
+            if self._concluded(sink, self._body):
+                self._tries.release(error, neutral=neutral)
+                error = None
+                break
+            try:
+                attempt = await self._tries.another(error, neutral=neutral, resuming=True)
+            except GatewayError as final:
+                error = final
+                break
+            self._call.resumed += 1
+            try:
+                sink = await self._gone_on(attempt, sink)
+                error = None if sink.translator.closed else await sink.done
+                neutral = sink.broke_off
+            except GatewayError as problem:
+                neutral = not is_upstream(problem)
+                error = error if neutral else problem
+        if lost:
+            self._call.facilities.metrics.on_event(
+                "resumed", model=self._call.metrics.model, result="ok" if error is None else "failed"
+            )
+        return sink, error
+
+    async def _gone_on(self, attempt: Attempt, lost: ClientStream) -> ClientStream:
+        """Let another worker go on with what was lost."""
+        (self._body,) = await attempt.bodies()
+        translator = lost.translator
+        if self._concluded(lost, self._body):
+            self._tries.release(None, neutral=True)
+            return lost
+        received = translator.reader.received()
+        body = resumed_request(self._call.route, self._call.scope, self._body, received.text, received.tokens)
+        translator.resume(self._call.scope)
+        return await self._open(attempt, translator, body)
+
+    def _concluded(self, sink: ClientStream, body: Json) -> bool:
+        """Whether nothing was left to ask for, so that the client's stream is complete."""
+        translator = sink.translator
+        received = translator.reader.received()
+        try:
+            if resumed_request(self._call.route, self._call.scope, body, received.text, received.tokens) is not None:
+                return False
+            self._output.send(translator.conclude())
+        except GatewayError:
+            return False  # as much is left as before
+        return True
+
+    async def _open(self, attempt: Attempt, translator: StreamTranslator, body: Json) -> ClientStream:
+        call, before = self._call, self._sink
+        sink = ClientStream(
+            translator,
+            self._output,
+            self._source.framing,
+            FRAME_MAX_BYTES,
+            attempt.address,
+            call.metrics,
+            call.started,
+            complete_only=self._resumes,
+        )
+        if before is not None:
+            sink.last_frames = before.last_frames
+            call.count(before, translator.reader)
+        self._sink = sink
+        await attempt.open(sink, self._plan, body)
+        return sink
+
+    async def _prepared(self) -> web.StreamResponse:
+        framing = self._target.framing
+        response = web.StreamResponse(headers={"Content-Type": framing.content_type, "Cache-Control": "no-cache"})
+        if self._request.version >= (1, 1):
+            response.enable_chunked_encoding()
+        else:
+            response.force_close()  # the end of the connection is the only end that such a stream has
+        self.sent = response
+        writer = await response.prepare(self._request)
+        if not isinstance(writer, StreamWriter):
+            raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")
+        self._output.attach(writer)
+        return response
+
+    def _ended(self, sink: ClientStream, error: GatewayError | None) -> GatewayError | None:
+        """End the client's stream, and say in what: what broke off without a reason stands where nobody went on."""
+        sink.close()
+        translator = sink.translator
+        if error is None or (sink.broke_off and error is not self._call.stopped):
+            self._output.send(translator.end())
+            error = translator.lost
+        if error is not None:
+            self._output.send(translator.fail(error))
+        return translator.error
+
+    def _let_go(self) -> None:
+        self._output.abandon()
+        if self._sink is not None:
+            self._sink.close()
+            self._call.count(self._sink, self._sink.translator.reader)
+            if self.sent is not None:
+                self._call.metrics.sent(self._sink.translator.sent_frames, self._output.sent_bytes)

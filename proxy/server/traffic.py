@@ -1,0 +1,78 @@
+"""What the operator decided about requests and workers: how often to try again, how long to wait, who stays
+together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy.translate.mapping import Scope
+
+
+class RetryBudget:
+    """How many requests may go to another worker: `share` of the requests of about the last `seconds`, and `burst`.
+
+    Without it a fleet that fails as a whole would get every request several times, which keeps it from recovering.
+    Both counts fade with time (to a third in `seconds`), so that an hour of calm does not pay for a storm. Pure: times
+    are arguments, in seconds of any clock that does not go back.
+    """
+
+    def __init__(self, share: float = 0.2, burst: float = 10.0, *, seconds: float = 60.0) -> None:
+        self._share = share
+        self._burst = burst
+        self._seconds = seconds
+        self._requests = 0.0
+        self._retries = 0.0
+        self._at = 0.0
+
+    def configure(self, share: float, burst: float) -> None:
+        """New settings; what was counted stays."""
+        self._share, self._burst = share, burst
+
+    def request(self, now: float) -> None:
+        """A request came."""
+        self._fade(now)
+        self._requests += 1.0
+
+    def take(self, now: float) -> bool:
+        """Whether one more retry is allowed; it is counted then."""
+        self._fade(now)
+        if self._retries + 1.0 > self._burst + self._share * self._requests:
+            return False
+        self._retries += 1.0
+        return True
+
+    def give_back(self) -> None:
+        """The last retry taken did not come to pass."""
+        self._retries = max(0.0, self._retries - 1.0)
+
+    def _fade(self, now: float) -> None:
+        passed = now - self._at
+        self._at = now
+        if passed > 0.0:
+            left = math.exp(-passed / self._seconds)
+            self._requests *= left
+            self._retries *= left
+
+
+def _no_key(model: str, scope: Scope) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """pin_header: the header with which a request names its worker (id or address), None: not possible; hash_key: what
+    keeps requests together, from the fleet's name of the model and what rules see of the request; attempts: workers
+    that one request may be tried on in all; resumes: whether a model's streams go on elsewhere when their worker is
+    lost; queue_seconds: how long a request for a model may wait for a worker; accepting: false while stopping.
+    """
+
+    pin_header: str | None = None
+    hash_key: Callable[[str, Scope], str | None] = _no_key
+    attempts: int = 5
+    budget: RetryBudget = field(default_factory=RetryBudget)
+    resumes: Callable[[str], bool] = lambda model: False
+    queue_seconds: Callable[[str], float] = lambda model: 30.0
+    accepting: Callable[[], bool] = lambda: True
