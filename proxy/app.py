@@ -6,79 +6,90 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
 
-from proxy import __version__
 from proxy.backends.assembly import Advertised, Backends
 from proxy.backends.control import end_tasks
-from proxy.backends.functions import rule_functions
 from proxy.demo.worker import DemoWorker
 from proxy.fleet.table import Fleet
-from proxy.limits import (
-    FLEET_MODELS_PER_WORKER_MAX,
-    FLEET_WORKERS_MAX,
-    KEEPALIVE_SECONDS,
-    LABEL_VALUES_MAX,
-    LISTEN_BACKLOG,
-    REQUEST_MAX_BYTES,
-)
-from proxy.ruleset import RuleSet, load_rules, run_tests, shipped_rules
+from proxy.lifecycle import wind_down
+from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
+from proxy.operations import InForce, Operations, feed_metrics
+from proxy.reload import Loaded, Reloader, StartError, keep_fixed, loaded, read, read_rules
+from proxy.ruleset import RuleSet
 from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.facilities import Facilities
 from proxy.server.gateway import Gateway
-from proxy.server.http_log import server_log
-from proxy.server.listeners import ModelPortSites
+from proxy.server.listeners import ModelPortSites, bind, catch_all, client_runner
+from proxy.server.traffic import RetryBudget, Traffic
 from proxy.settings import Address, Settings, parse_address
+from proxy.source import Source
+from proxy.telemetry.log import configure_logging
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.rows import ConnectionCounts, WorkerRow
-from proxy.types import Json, JsonObject
-from proxy.upstream import Timeouts, UpstreamPool
+from proxy.upstream import UpstreamPool
+from proxy.watching import FileWatch, Watched
+
+__all__ = ["RunningGateway", "StartError", "read_rules"]
 
 log = logging.getLogger(__name__)
 
 
-class StartError(Exception):
-    """The gateway cannot start; the message is for the operator."""
-
-
-def read_rules(paths: list[str]) -> RuleSet:
-    """The rule set to serve. DocumentError with every mistake; StartError when a rule file's own tests fail."""
-    rules = load_rules([Path(path) for path in paths] or [shipped_rules()], rule_functions())
-    failed = [outcome for outcome in run_tests(rules.tests) if outcome.problems]
-    if failed:
-        lines = [
-            f"{outcome.test.file}: test '{outcome.test.test.name}': {problem}"
-            for outcome in failed
-            for problem in outcome.problems
-        ]
-        raise StartError("\n".join(lines))
-    return rules
-
-
 class RunningGateway:
-    """A gateway that serves; `listen` and `admin` are the addresses as bound, `demo` the demonstration fleet's."""
+    """A gateway that serves; `listen`, `admin` and `accepts` (where workers register, if they can) are the addresses as
+    bound, `demo` the demonstration fleet.
 
-    def __init__(self, settings: Settings, rules: RuleSet) -> None:
-        self.settings = settings
-        self.rules = rules
-        self.fleet = Fleet(max_workers=FLEET_WORKERS_MAX, max_models_per_worker=FLEET_MODELS_PER_WORKER_MAX)
+    source: where settings and rules are read again; without one a reload finds what the gateway was made of.
+    """
+
+    def __init__(self, settings: Settings, rules: RuleSet, source: Source | None = None) -> None:
+        try:
+            self._now = InForce(loaded(settings, rules))
+        except ValueError as error:
+            raise StartError(str(error)) from None
+        self._source = source
+        self._rng = random.Random()
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
+        self.fleet = Fleet(
+            max_workers=FLEET_WORKERS_MAX,
+            max_models_per_worker=FLEET_MODELS_PER_WORKER_MAX,
+            rules=self._now.loaded.tuning.fleet,
+            rng=self._rng,
+            on_event=self._fleet_event,
+        )
         self.pool = UpstreamPool()
         self.listen = parse_address(settings.listen)
         self.admin = parse_address(settings.admin)
         self.advertised = self.listen
+        self.accepts: Address | None = None
         self.demo: list[DemoWorker] = []
         self._ports: ModelPortSites | None = None
+        self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
         self.gateway: Gateway | None = None
-        self._looked = False
-        self._port_task: asyncio.Task[None] | None = None
-        self._rng = random.Random()
+        self._budget = RetryBudget(*self._now.loaded.tuning.retries)
+        self._traffic = self._traffic_now()
+        self._watching: asyncio.Task[None] | None = None
+        self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
+        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event)
+        self.operations = Operations(
+            self._now, self.fleet, lambda: self.backends, self.reloader, lambda: (self.listen, self.advertised)
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._now.loaded.settings
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force."""
+        return self._now.loaded.rules
 
     @property
     def backends(self) -> Backends:
@@ -97,31 +108,28 @@ class RunningGateway:
             stack.push_async_callback(self.pool.close)
             await self._start_demo(stack)
             runner = await self._listen(stack)
-            try:
-                self._backends = Backends(
-                    self.settings,
-                    self.fleet,
-                    Advertised(*self.advertised, self._port_of),
-                    extra_workers=[str(worker.address) for worker in self.demo],
-                    rng=self._rng,
-                    on_event=self.metrics.on_event,
-                )
-            except ValueError as error:
-                raise StartError(str(error)) from None
-            stack.push_async_callback(self._backends.close)
-            self._watch()
-            await self._backends.first_look()
-            self._looked = True
+            backends = self._backends = self._make_backends()
+            stack.push_async_callback(backends.close)
+            self._serve_requests(backends)
+            await self._listen_for_workers(stack, backends)
+            await backends.first_look()
+            self._now.looked = True
             ports = self.settings.model_ports
             if ports is not None:
                 self._ports = ModelPortSites(runner, self.listen.host, ports.first, ports.last)
                 await self._ensure_ports()
-            running = asyncio.create_task(self._backends.run(), name="backends")
+            running = asyncio.create_task(backends.run(), name="backends")
             stack.push_async_callback(end_tasks, [running])
             stack.push_async_callback(runner.cleanup)
             stack.callback(self.fleet.subscribe(self._fleet_changed))
-            stack.push_async_callback(self._backends.withdraw)
+            stack.push_async_callback(self._wind_down)
+            stack.push_async_callback(self._stop_watching)
+            self._watch_or_not()
+            stack.push_async_callback(self.reloader.close)
+            stack.callback(self._begin_to_stop)
             yield self
+
+    # --- the parts ---------------------------------------------------------------------------------------------------
 
     async def _start_demo(self, stack: AsyncExitStack) -> None:
         demo = self.settings.demo
@@ -133,43 +141,54 @@ class RunningGateway:
         self.demo.append(worker)
 
     async def _listen(self, stack: AsyncExitStack) -> web.AppRunner:
-        app = web.Application(client_max_size=REQUEST_MAX_BYTES)
-        app.router.add_route("*", r"/{path:[\s\S]*}", self._handle)  # an encoded line break too
-        runner = web.AppRunner(
-            app,
-            handler_cancellation=True,
-            access_log=None,
-            logger=server_log(),
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            shutdown_timeout=self.settings.shutdown_seconds / 2,  # aiohttp (3.14) waits for a handler twice as long
-        )
-        await runner.setup()
+        runner = await client_runner(catch_all(self._handle))
         stack.push_async_callback(runner.cleanup)
-        self.listen = await _bind(runner, self.listen, "listen")
-        admin = web.AppRunner(
-            admin_app(self.metrics, ready=self.ready, status=self.status), access_log=None, shutdown_timeout=1.0
-        )
+        self.listen = await _bound(runner, self.listen, "listen")
+        admin = web.AppRunner(admin_app(self.metrics, self.operations), access_log=None, shutdown_timeout=1.0)
         await admin.setup()
         stack.push_async_callback(admin.cleanup)
-        self.admin = await _bind(admin, self.admin, "admin")
+        self.admin = await _bound(admin, self.admin, "admin")
         given = self.settings.advertised_address()
         self.advertised = given if given is not None else self.listen
         return runner
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self.gateway is None:
-            return web.Response(status=503, text="the gateway is starting\n")
-        return await self.gateway.handle(request)
+    async def _listen_for_workers(self, stack: AsyncExitStack, backends: Backends) -> None:
+        app, address = backends.worker_listener(self._handle), self.settings.worker_listener_address()
+        if app is None or address is None:
+            return
+        runner = await client_runner(app)
+        stack.push_async_callback(runner.cleanup)
+        self.accepts = await _bound(runner, address, "accept-workers")
 
-    def _watch(self) -> None:
+    def _make_backends(self) -> Backends:
+        try:
+            return Backends(
+                self.settings,
+                self._now.loaded.models,
+                self.fleet,
+                Advertised(*self.advertised, self._port_of),
+                extra_workers=[str(worker.address) for worker in self.demo],
+                own_ports=self._own_ports(),
+                rng=self._rng,
+                on_event=self.metrics.on_event,
+            )
+        except ValueError as error:
+            raise StartError(str(error)) from None
+
+    def _own_ports(self) -> list[int]:
+        ports = self.settings.model_ports
+        return [self.listen.port, self.admin.port, *(range(ports.first, ports.last + 1) if ports is not None else ())]
+
+    def _serve_requests(self, backends: Backends) -> None:
         """Give the data path what it works with, and the metrics what they read at each scrape."""
-        backends = self.backends
         directory = ModelDirectory(
             self.fleet,
             *self.advertised,
-            default_model=self.settings.default_model,
+            default_model=lambda: self.settings.default_model,
             public_names=backends.public_names,
             port_model=self._model_of,
+            in_service=backends.in_service,
+            service_version=backends.service_version,
         )
         self.gateway = Gateway(
             Facilities(
@@ -178,28 +197,101 @@ class RunningGateway:
                 pool=self.pool,
                 metrics=self.metrics,
                 directory=directory,
-                timeouts=self._timeouts(),
+                timeouts=lambda model: self._now.loaded.tuning.timeouts(model),
                 trouble=backends.trouble,
+                traffic=lambda: self._traffic,
                 rng=self._rng,
+                in_service=backends.in_service,
+                operate=backends.operate,
             )
         )
-        self.metrics.watch_workers(self._worker_rows)
-        self.metrics.watch_connections(self._connections)
+        feed_metrics(self.metrics, self.fleet, backends, self.pool)
+        self._name_routes()
+
+    def _name_routes(self) -> None:
         self.metrics.close_labels("route", [route.name for route in self.rules.table.routes])
 
-    def _timeouts(self) -> Callable[[str], Timeouts]:
-        common = self.settings.timeouts
-        default = Timeouts(common.connect_seconds, common.first_seconds, common.idle_seconds, common.total_seconds)
-        by_model = {
-            name: Timeouts(
-                default.connect,
-                model.first_seconds or default.first,
-                model.idle_seconds or default.idle,
-                model.total_seconds or default.total,
-            )
-            for name, model in self.settings.models.items()
-        }
-        return lambda model: by_model.get(model, default)
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self.gateway is None:
+            return web.Response(status=503, text="the gateway is starting\n")
+        response = await self.gateway.handle(request)
+        if self._now.stopping and not response.prepared:
+            response.force_close()
+        return response
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+
+    def _begin_to_stop(self) -> None:
+        self._now.stopping = True
+
+    async def _wind_down(self) -> None:
+        if self.gateway is None:
+            return
+        await wind_down(
+            withdraw=self.backends.withdraw,
+            refuse=self._refuse,
+            traffic=self.gateway,
+            seconds=self.settings.shutdown_seconds,
+        )
+
+    def _refuse(self) -> None:
+        self._now.accepting = False
+
+    # --- reloading ---------------------------------------------------------------------------------------------------
+
+    def reload_soon(self, why: str) -> None:
+        """Read settings and rules again; the log tells how it ended."""
+        if not self._now.stopping:
+            self.reloader.soon(why)
+
+    def _read(self) -> Loaded:
+        if self._source is None:
+            return self._now.loaded
+        self._files.reading()
+        return read(self._source)
+
+    def _apply(self, found: Loaded) -> tuple[str, ...]:
+        """Everything in one step, without a pause in which others could run. Streams go on with what they have."""
+        settings, restart = keep_fixed(self.settings, found.settings)
+        before = self.settings
+        backends = self.backends
+        backends.update(settings, found.models)
+        self._now.loaded = found._replace(settings=settings)
+        self._now.loaded_at = time.time()
+        self._budget.configure(*found.tuning.retries)
+        self._traffic = self._traffic_now()
+        self.fleet.configure(found.tuning.fleet, time.monotonic())
+        self._name_routes()
+        if settings.log != before.log:
+            configure_logging(settings.log.level, settings.log.format)
+        self._files.read()
+        self._watch_or_not()
+        return restart
+
+    def _traffic_now(self) -> Traffic:
+        return replace(self._now.loaded.tuning.traffic, budget=self._budget, accepting=lambda: self._now.accepting)
+
+    def _watched(self) -> Watched:
+        """What is in force and what was tried last, so that a mistake can be mended by mending its file."""
+        source = self._source
+        tried = [self.settings, *([source.tried] if source is not None and source.tried is not None else [])]
+        templates = {model.chat_template_file for settings in tried for model in settings.models.values()}
+        folders = {folder for settings in tried for folder in settings.rules}
+        own = [source.file] if source is not None and source.file is not None else []
+        return Watched(
+            [*own, *(Path(file) for file in sorted(templates - {None}, key=str) if file)], map(Path, sorted(folders))
+        )
+
+    def _watch_or_not(self) -> None:
+        wanted = self._source is not None and self.settings.watch_files
+        if wanted and self._watching is None:
+            self._watching = asyncio.create_task(self._files.run(), name="watch files")
+        elif not wanted and self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    async def _stop_watching(self) -> None:
+        await end_tasks([self._watching] if self._watching is not None else [])
 
     # --- ports of models ---------------------------------------------------------------------------------------------
 
@@ -220,63 +312,20 @@ class RunningGateway:
     def _model_of(self, port: int) -> str | None:
         return self._ports.model(port) if self._ports is not None else None
 
-    # --- what operators see ------------------------------------------------------------------------------------------
+    # --- what the fleet tells ----------------------------------------------------------------------------------------
 
-    def ready(self) -> tuple[bool, str]:
-        """Whether requests can be answered, and why."""
-        if not self._looked:
-            return False, "starting: the fleet has not been looked at yet"
-        answerable = sorted({model for model, _ in self.fleet.answerable()})
-        if not answerable:
-            return False, "no worker can answer any model"
-        return True, f"ready: {', '.join(answerable)}"
-
-    def status(self) -> JsonObject:
-        """The state for the admin address: version, rules, workers, registrations."""
-        now = time.monotonic()
-        workers: list[Json] = [
-            {
-                "worker": view.address,
-                "up": view.up,
-                "reason": view.reason or None,
-                "for_seconds": round(now - view.since, 1),
-                "in_flight": view.in_flight,
-                "queue_length": view.queue_length,
-                "models": [{"model": facts.model, "kinds": [*sorted(facts.kinds)]} for facts in view.models],
-            }
-            for view in self.fleet.workers()
-        ]
-        return {
-            "version": __version__,
-            "listen": str(self.listen),
-            "advertised": str(self.advertised),
-            "rule_packs": list(self.rules.packs),
-            "routes": len(self.rules.table.routes),
-            "workers": workers,
-            "registrations": self.backends.status(),
-        }
-
-    def _worker_rows(self) -> list[WorkerRow]:
-        for url, count in self.backends.registrations():
-            self.metrics.registered_instances(url, count)
-        return [WorkerRow(view.address, view.up, view.in_flight, view.queue_length) for view in self.fleet.workers()]
-
-    def _connections(self) -> ConnectionCounts:
-        pool = self.pool
-        return ConnectionCounts(
-            idle=pool.idle_now,
-            active=pool.open_now - pool.idle_now,
-            opened=pool.opened,
-            reused=pool.reused,
-            retried=pool.retried_stale,
-        )
+    def _fleet_event(self, name: str, text: str, /, **labels: str) -> None:
+        if text:
+            log.log(logging.WARNING if _is_bad(labels.get("state", "")) else logging.INFO, "%s", text)
+        self.metrics.on_event(name, **labels)
 
 
-async def _bind(runner: web.AppRunner, address: Address, name: str) -> Address:
+def _is_bad(state: str) -> bool:
+    return state in {"open", "degraded"}
+
+
+async def _bound(runner: web.AppRunner, address: Address, name: str) -> Address:
     try:
-        await web.TCPSite(runner, address.host, address.port, backlog=LISTEN_BACKLOG).start()
+        return Address(address.host, await bind(runner, address.host, address.port))
     except OSError as error:
-        reason = "the port is in use" if error.errno in {48, 98} else error.strerror or str(error)
-        raise StartError(f"cannot listen on {address} (--{name}): {reason}") from None
-    bound = runner.addresses[-1]
-    return Address(address.host, int(bound[1]))
+        raise StartError(f"cannot listen on {address} (--{name}): {error.strerror}") from None

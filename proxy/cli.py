@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.documents import DocumentError
     from proxy.ruleset import RuleSet
     from proxy.settings import Settings
+    from proxy.source import Source
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -97,7 +98,12 @@ def _print_mistakes(error: DocumentError) -> None:
 def _backend_flags(command: Command) -> Command:
     for flag in reversed(FLAGS):
         text, metavar = (f"{flag.help} Repeatable.", "URL") if flag.addresses else (flag.help, "HOST:PORT")
-        command = click.option(flag.name, multiple=flag.addresses, metavar=metavar, help=text)(command)
+        if flag.alone is None:
+            command = click.option(flag.name, multiple=flag.addresses, metavar=metavar, help=text)(command)
+        else:
+            command = click.option(flag.name, is_flag=False, flag_value=flag.alone, metavar=f"[{metavar}]", help=text)(
+                command
+            )
     return command
 
 
@@ -110,16 +116,20 @@ def _backend_flags(command: Command) -> Command:
 @click.option("--demo", is_flag=True, help="Serve an embedded demonstration fleet.")
 def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT001  what click passes
     """Serve clients until interrupted. A flag beats the settings file."""
-    settings = _settings(config, given, demo=demo)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload; the default is to end
+    from proxy.source import Source
+
+    source = Source(config, _flags(given, demo=demo))
+    settings = _settings(source)
     # Late, so that a wrong flag is told at once.
-    from proxy.app import StartError, read_rules
+    from proxy.app import RunningGateway, StartError, read_rules
     from proxy.documents import DocumentError
     from proxy.telemetry.log import configure_logging
 
     configure_logging(settings.log.level, settings.log.format)
     try:
         rules = read_rules(settings.rules)
-        _run(lambda: _serve(settings, rules))
+        _run(lambda: _serve(lambda: RunningGateway(settings, rules, source)))
     except DocumentError as error:
         _print_mistakes(error)
         sys.exit(2)
@@ -127,10 +137,7 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
         _fail(str(error))
 
 
-def _settings(config: Path | None, given: dict[str, Any], *, demo: bool) -> Settings:
-    from proxy.documents import DocumentError
-    from proxy.settings import load_settings
-
+def _flags(given: dict[str, Any], *, demo: bool) -> dict[str, object]:
     flags: dict[str, object] = dict(flag_values(given))
     for name in ("listen", "admin"):
         if given.get(name) is not None:
@@ -139,8 +146,14 @@ def _settings(config: Path | None, given: dict[str, Any], *, demo: bool) -> Sett
         flags["rules"] = list(given["rules"])
     if demo:
         flags["demo"] = {}
+    return flags
+
+
+def _settings(source: Source) -> Settings:
+    from proxy.documents import DocumentError
+
     try:
-        return load_settings(config, flags)
+        return source.settings()
     except DocumentError as error:
         _print_mistakes(error)
         sys.exit(2)
@@ -164,35 +177,15 @@ def _fail(sentences: str) -> NoReturn:
     sys.exit(2)
 
 
-async def _serve(settings: Settings, rules: RuleSet) -> None:
-    """Until the first signal, also one that comes before the gateway serves. The second one kills the process."""
-    from proxy.app import RunningGateway
+async def _serve(make: Callable[[], RunningGateway]) -> None:
+    from proxy.lifecycle import run_until_signalled
 
-    this = asyncio.current_task()
-    stop = asyncio.Event()
-    serving = False
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-        if this is not None and not serving:
-            this.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, on_signal, number)
-    try:
-        async with RunningGateway(settings, rules).serve() as gateway:
-            serving = True
-            _say_started(gateway)
-            await stop.wait()
-            click.echo("stopping: withdrawing, letting streams finish; a second signal ends it at once")
-    except asyncio.CancelledError:
-        if not stop.is_set():
-            raise
+    gateway = make()
+    await run_until_signalled(
+        gateway.serve,
+        started=lambda: _say_started(gateway),
+        stopping=_say_stopping,
+    )
 
 
 def _say_started(gateway: RunningGateway) -> None:
@@ -200,6 +193,8 @@ def _say_started(gateway: RunningGateway) -> None:
     _say("rules", f"{len(rules.table.routes)} routes in {', '.join(rules.packs)}; {len(rules.tests)} tests passed")
     _say("clients", f"http://{gateway.listen}")
     _say("operators", f"http://{gateway.admin}/metrics  /readyz  /healthz  /status")
+    if gateway.accepts is not None:
+        _say("accepts", gateway.backends.how_to_join(gateway.accepts))
     for view in gateway.fleet.workers():
         models = ", ".join(f"{facts.model} ({'+'.join(sorted(facts.kinds))})" for facts in view.models)
         _say("worker", f"{view.address}  {models if view.up else click.style(f'down: {view.reason}', fg='yellow')}")
@@ -215,6 +210,11 @@ def _say_started(gateway: RunningGateway) -> None:
     for line in _try_it(gateway):
         click.echo(line)
     sys.stdout.flush()
+
+
+def _say_stopping() -> None:
+    with contextlib.suppress(OSError):  # the terminal may be what was closed
+        click.echo("stopping: withdrawing, letting streams finish; a second signal ends it at once")
 
 
 def _cannot_call_back(advertised: Address, clusters: list[str]) -> list[str]:

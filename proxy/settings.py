@@ -49,7 +49,7 @@ class Retries(Section):
     in trouble is not asked twice as much.
     """
 
-    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    attempts: Annotated[int, Field(ge=1, le=10)] = 5
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
     burst: Annotated[int, Field(ge=0, le=10_000)] = 10
 

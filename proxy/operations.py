@@ -1,0 +1,164 @@
+"""What operators can see and do while the gateway runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy import __version__
+from proxy.address import Address
+from proxy.backends.assembly import Backends
+from proxy.fleet.facts import WorkerView
+from proxy.fleet.table import Fleet
+from proxy.reload import Loaded, Reloader, utc
+from proxy.state import model_documents, names_for_people, rules_document, worker_document
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
+from proxy.types import Json, JsonObject
+from proxy.upstream import UpstreamPool
+
+
+@dataclass
+class InForce:
+    """What holds now; replaced as a whole, except for what says how far the program is.
+
+    loaded_at: seconds since the epoch; looked: the fleet was asked once; accepting: new requests are taken.
+    """
+
+    loaded: Loaded
+    loaded_at: float = field(default_factory=time.time)
+    looked: bool = False
+    stopping: bool = False
+    accepting: bool = True
+
+
+class Operations:
+    """The operator's side of a gateway; `proxy.server.admin` serves it."""
+
+    def __init__(
+        self,
+        now: InForce,
+        fleet: Fleet,
+        backends: Callable[[], Backends],
+        reloader: Reloader,
+        addresses: Callable[[], tuple[Address, Address]],
+    ) -> None:
+        self._now, self._fleet, self._backends, self._reloader = now, fleet, backends, reloader
+        self._addresses = addresses
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether requests can be answered, and why."""
+        if self._now.stopping:
+            return False, "stopping"
+        if not self._now.looked:
+            return False, "starting: the fleet has not been looked at yet"
+        serves = self._backends().in_service
+        answerable = sorted({model for model, kind in self._fleet.answerable() if serves(model, kind)})
+        if not answerable:
+            return False, "no worker can answer any model"
+        return True, f"ready: {names_for_people(answerable)}"
+
+    def status(self) -> JsonObject:
+        """The state at a glance: version, addresses, rules, workers, registrations."""
+        listen, advertised = self._addresses()
+        rules = self._now.loaded.rules
+        return {
+            "version": __version__,
+            "listen": str(listen),
+            "advertised": str(advertised),
+            "rule_packs": list(rules.packs),
+            "routes": len(rules.table.routes),
+            "stopping": self._now.stopping,
+            "workers": self.workers(),
+            "registrations": self._backends().status() if self._now.looked else [],
+        }
+
+    def workers(self) -> list[Json]:
+        """Each worker."""
+        now = time.monotonic()
+        return [self._document(view, now) for view in self._fleet.workers()]
+
+    def models(self) -> list[Json]:
+        """Each model and kind that was ever seen."""
+        if not self._now.looked:
+            return []
+        backends = self._backends()
+        known = backends.public_names().items()
+        names = {model: name for name, model in reversed(list(known))}  # a model's own name stands before its aliases
+        return model_documents(self._fleet, self._now.loaded.tuning.fleet, names, backends.aliases, backends.in_service)
+
+    def rules_in_force(self) -> JsonObject:
+        """The rules, and how the last reload ended."""
+        last = self._reloader.last
+        loaded = utc(self._now.loaded_at)
+        return rules_document(self._now.loaded.rules, loaded, None if last is None else last.document())
+
+    def drain(self, worker: str) -> JsonObject | None:
+        """No new requests for this worker (id or address); None where there is none."""
+        now = time.monotonic()
+        return self._worker(worker, now) if self._fleet.drain(worker, now) else None
+
+    def enable(self, worker: str) -> JsonObject | None:
+        """Requests for it again, also where its breaker was open."""
+        now = time.monotonic()
+        return self._worker(worker, now) if self._fleet.enable(worker, now) else None
+
+    async def reload(self, why: str) -> tuple[bool, JsonObject]:
+        """Read settings and rules again; whether they are in force, and how it ended."""
+        result = await self._reloader.reload(why)
+        return result.ok, result.document()
+
+    def _worker(self, worker: str, now: float) -> JsonObject | None:
+        view = self._fleet.worker(worker)
+        return None if view is None else self._document(view, now)
+
+    def _document(self, view: WorkerView, now: float) -> JsonObject:
+        return worker_document(view, now, self._backends().sources(view.address))
+
+
+def feed_metrics(metrics: Metrics, fleet: Fleet, backends: Backends, pool: UpstreamPool) -> None:
+    """Give the metrics what they read at each scrape."""
+    controllers: set[str] = set()
+    addresses: set[str] = set()
+
+    def workers() -> list[WorkerRow]:
+        held = dict(backends.registrations())
+        for url in controllers - held.keys():  # the settings name it no more
+            metrics.registered_instances(url, 0)
+        for url, count in held.items():
+            metrics.registered_instances(url, count)
+        controllers.update(held)
+        views = fleet.workers()
+        here = {view.address for view in views}
+        for address in addresses - here:
+            metrics.forget_worker(address)
+        addresses.intersection_update(here)
+        addresses.update(here)
+        return [_worker_row(view) for view in views]
+
+    def connections() -> ConnectionCounts:
+        return ConnectionCounts(
+            idle=pool.idle_now,
+            active=pool.open_now - pool.idle_now,
+            opened=pool.opened,
+            reused=pool.reused,
+            retried=pool.retried_stale,
+        )
+
+    metrics.watch_workers(workers)
+    metrics.watch_queues(lambda: [QueueRow(row.model, row.kind, row.waiting) for row in fleet.queues()])
+    metrics.watch_connections(connections)
+
+
+def _worker_row(view: WorkerView) -> WorkerRow:
+    return WorkerRow(
+        view.address,
+        view.up,
+        view.in_flight,
+        view.queue_length,
+        view.limit,
+        view.breaker,
+        degraded=bool(view.degraded),
+        drained=view.drained,
+    )

@@ -1,0 +1,188 @@
+"""Settings and rules: read and checked as one thing, and put in force again when somebody asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from proxy.backends.assembly import check
+from proxy.backends.control import EventHook
+from proxy.backends.fixed import keep_fixed_parts, needs_restart
+from proxy.backends.functions import rule_functions
+from proxy.backends.overrides import ModelOverrides
+from proxy.documents import DocumentError
+from proxy.ruleset import RuleSet, load_rules, run_tests, shipped_rules
+from proxy.settings import Settings
+from proxy.source import Source
+from proxy.tuning import Tuning, tune
+from proxy.types import Json, JsonObject
+
+log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS: Final = 2.0
+# A file of the wrong kind can have thousands.
+MISTAKES_MAX: Final = 200
+# What is bound, opened or started once. Further ones are those of `keep_fixed_parts`.
+FIXED: Final = ("listen", "admin", "model_ports", "demo")
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message is for the operator, a line for each mistake."""
+
+
+class Loaded(NamedTuple):
+    """Settings and rules that fit together, and what was made of them; models: what the settings say of each."""
+
+    settings: Settings
+    rules: RuleSet
+    tuning: Tuning
+    models: ModelOverrides
+
+
+class ReloadResult(NamedTuple):
+    """How one reload ended. at: seconds since the epoch; why: who asked; restart: a sentence for each setting that only
+    a restart can change.
+    """
+
+    at: float
+    why: str
+    mistakes: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the new settings and rules are in force."""
+        return not self.mistakes
+
+    def document(self) -> JsonObject:
+        """For people and programs."""
+        mistakes: list[Json] = [*self.mistakes]
+        restart: list[Json] = [*self.restart]
+        return {
+            "at": utc(self.at),
+            "asked_by": self.why,
+            "result": "ok" if self.ok else "refused",
+            "mistakes": mistakes,
+            "needs_restart": restart,
+        }
+
+
+def utc(seconds: float) -> str:
+    """A moment, in seconds since the epoch, as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def read_rules(paths: Sequence[str]) -> RuleSet:
+    """The rule set to serve. DocumentError with every mistake; StartError when a rule file's own tests fail."""
+    rules = load_rules([Path(path) for path in paths] or [shipped_rules()], rule_functions())
+    failed = [outcome for outcome in run_tests(rules.tests) if outcome.problems]
+    if failed:
+        lines = [
+            f"{outcome.test.file}: test '{outcome.test.test.name}': {problem}"
+            for outcome in failed
+            for problem in outcome.problems
+        ]
+        raise StartError("\n".join(lines))
+    return rules
+
+
+def read(source: Source) -> Loaded:
+    """Everything anew. DocumentError, StartError or ValueError with every mistake of the first part that has any.
+
+    Takes up to a second of CPU: not for the event loop's thread.
+    """
+    settings = source.settings()
+    return loaded(settings, read_rules(settings.rules))
+
+
+def loaded(settings: Settings, rules: RuleSet) -> Loaded:
+    """What follows from settings and rules. ValueError with one sentence for a setting that cannot be used."""
+    check(settings)
+    return Loaded(settings, rules, tune(settings), ModelOverrides(settings.models, settings.defaults))
+
+
+class Reloader:
+    """Reloads one at a time. However many ask while one is under way, one more follows and answers them all.
+
+    read: as the function of that name, called in another thread; apply: puts the result in force in one step and says
+    what needs a restart; on_event: "reload" (result: ok or refused).
+    """
+
+    def __init__(
+        self, read: Callable[[], Loaded], apply: Callable[[Loaded], tuple[str, ...]], on_event: EventHook
+    ) -> None:
+        self._read, self._apply, self._on_event = read, apply, on_event
+        self._running: asyncio.Task[ReloadResult] | None = None
+        self._next: asyncio.Task[ReloadResult] | None = None
+        self._closed = False
+        self.last: ReloadResult | None = None
+
+    async def reload(self, why: str) -> ReloadResult:
+        """Read everything and put it in force; what is refused leaves everything as it is."""
+        return await asyncio.shield(self.soon(why))
+
+    def soon(self, why: str) -> asyncio.Task[ReloadResult]:
+        """The reload that begins after now."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._running, why), name="reload")
+        return self._next
+
+    async def close(self) -> None:
+        """Nothing is put in force any more. Files that cannot be read to their end are not waited for."""
+        self._closed = True
+        tasks = [task for task in (self._running, self._next) if task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+
+    async def _after(self, before: asyncio.Task[ReloadResult] | None, why: str) -> ReloadResult:
+        if before is not None:
+            await asyncio.wait([before])
+        self._running, self._next = self._next, None
+        result = await self._once(why)
+        self.last = result
+        self._on_event("reload", result="ok" if result.ok else "refused")
+        for mistake in result.mistakes:
+            log.error("reload refused: %s", mistake)
+        for sentence in result.restart:
+            log.warning("reload: %s", sentence)
+        if result.ok:
+            log.info("reload: new settings and rules are in force (asked by: %s)", why)
+        return result
+
+    async def _once(self, why: str) -> ReloadResult:
+        now = time.time()
+        if self._closed:
+            return ReloadResult(now, why, ("the gateway is stopping",))
+        try:
+            found = await asyncio.to_thread(self._read)
+            if self._closed:
+                return ReloadResult(now, why, ("the gateway is stopping",))
+            return ReloadResult(now, why, (), self._apply(found))
+        except (DocumentError, StartError, ValueError) as error:
+            return ReloadResult(now, why, _first(str(error).splitlines() or [type(error).__name__]))
+        except Exception as error:
+            log.exception("reload: unexpected fault, the old settings and rules stay")
+            return ReloadResult(now, why, (f"a fault of the gateway: {error!r}",))
+
+
+def _first(mistakes: list[str]) -> tuple[str, ...]:
+    more = len(mistakes) - MISTAKES_MAX
+    return (*mistakes[:MISTAKES_MAX], *([f"and {more} more"] if more > 0 else []))
+
+
+def keep_fixed(running: Settings, wanted: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The wanted settings as far as they can be put in force, and a sentence for each that needs a restart."""
+    restart: list[str] = []
+    for name in FIXED:
+        now, then = getattr(running, name), getattr(wanted, name)
+        if now != then:
+            restart.append(needs_restart(name, now, then))
+    kept = wanted.model_copy(update={name: getattr(running, name) for name in FIXED})
+    kept, more = keep_fixed_parts(running, kept)
+    return kept, (*restart, *more)

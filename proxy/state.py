@@ -1,0 +1,96 @@
+"""What operators see: the state of the fleet, the models and the rules as JSON documents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from proxy.fleet.facts import Kind, WorkerView
+from proxy.fleet.rules import FleetRules
+from proxy.fleet.table import Fleet
+from proxy.ruleset import RuleSet
+from proxy.telemetry.log import escape
+from proxy.types import Json, JsonObject
+
+# A page for people shows so many names; the documents have all.
+_NAMES_SHOWN = 20
+_NAME_CHARS = 80
+
+
+def names_for_people(names: Iterable[str]) -> str:
+    """Names that a worker chose in one line of text: nothing that does not print, none longer than a line."""
+    all_names = list(names)
+    more = len(all_names) - _NAMES_SHOWN
+    shown = [escape(name, _NAME_CHARS) for name in all_names[:_NAMES_SHOWN]]
+    return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
+
+
+def worker_document(view: WorkerView, now: float, sources: Iterable[str]) -> JsonObject:
+    """One worker; times in seconds."""
+    return {
+        "id": view.id,
+        "address": view.address,
+        "up": view.up,
+        "reason": view.reason or None,
+        "for_seconds": round(now - view.since, 1),
+        "models": [{"model": facts.model, "kinds": [*sorted(facts.kinds)]} for facts in view.models],
+        "in_flight": view.in_flight,
+        "limit": view.limit,
+        "queue_length": view.queue_length,
+        "foreign": view.foreign,
+        "speed": view.speed,
+        "breaker": view.breaker,
+        "degraded": view.degraded or None,
+        "drained": view.drained,
+        "sources": [*sources],
+        "outcomes": {str(outcome): count for outcome, count in view.outcomes.items()},
+    }
+
+
+def model_documents(
+    fleet: Fleet,
+    rules: FleetRules,
+    names: Mapping[str, str],
+    aliases: Callable[[str], list[str]],
+    in_service: Callable[[str, Kind], bool],
+) -> list[Json]:
+    """Each model and kind that was ever seen. names: the fleet's own name to the one under which clients know it."""
+    waiting = {(row.model, row.kind): row.waiting for row in fleet.queues()}
+    documents: list[Json] = []
+    for row in fleet.models():
+        called: list[Json] = [*aliases(row.model)]
+        documents.append(
+            {
+                "model": row.model,
+                "name": names.get(row.model),
+                "kind": row.kind,
+                "answerable": row.answerable and in_service(row.model, row.kind),
+                "in_service": in_service(row.model, row.kind),
+                "workers": row.workers,
+                "aliases": called,
+                "fallback": rules.of(row.model).fallback,
+                "waiting": waiting.get((row.model, row.kind), 0),
+            }
+        )
+    return documents
+
+
+def rules_document(rules: RuleSet, loaded_at: str, last_reload: JsonObject | None) -> JsonObject:
+    """Packs, routes with their places, and how the last reload ended."""
+    routes: list[Json] = [
+        {
+            "route": route.name,
+            "pack": route.pack,
+            "methods": [*route.methods],
+            "path": route.path,
+            "place": route.place,
+        }
+        for route in rules.table.routes
+    ]
+    packs: list[Json] = [*rules.packs]
+    return {
+        "packs": packs,
+        "routes": routes,
+        "tests": len(rules.tests),
+        "loaded_at": loaded_at,
+        "last_reload": last_reload,
+    }
