@@ -40,8 +40,28 @@ lint: $(VENV)/.test ## Check style and types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/.test ## Measure the gateway beside nginx and a plain relay (minutes)
+bench: $(VENV)/.test ## Measure the gateway beside nginx, a plain relay and the peers that were built (20 minutes)
 	@$(BIN)/python -m benchmarks.run
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/.test ## A short look at the same: everything once, with small loads
+	@$(BIN)/python -m benchmarks.run --quick
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.test ## Build the environments of FastChat's OpenAI server and LiteLLM's proxy for make bench
+	@$(BIN)/python -m benchmarks.peers
+
+.PHONY: bench-micro
+bench-micro: $(VENV)/.test ## Nanoseconds of the parts of the hot path
+	@$(BIN)/python -m benchmarks.micro
+
+.PHONY: simulate
+simulate: $(VENV)/.test ## Compare the ways to choose a worker: a simulation of 60 workers (a minute)
+	@$(BIN)/python -m benchmarks.simulation
+
+.PHONY: chaos
+chaos: $(VENV)/.test ## Kill, stall and break the workers of a demonstration fleet under load (two minutes)
+	@$(BIN)/python -m benchmarks.chaos
 
 .PHONY: clean
 clean: ## Remove the environment and everything that was made

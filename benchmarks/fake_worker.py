@@ -1,7 +1,9 @@
-"""A FastChat worker that costs next to nothing: precomputed frames, paced or flat out, in a process of its own.
+"""A model server that costs next to nothing: precomputed frames, paced or flat out, in a process of its own.
 
 `python -m benchmarks.fake_worker --chunks 100 --interval 20` prints `listening HOST:PORT` and serves until it is ended.
-`POST /bench/answer {"chunks": C, "interval_ms": I}` sets the answer of the streams that begin afterwards.
+It is a FastChat worker, the controller that names it, and an OpenAI-compatible server.
+`POST /bench/answer {"chunks": C, "interval_ms": I}` sets the answer of the streams that begin afterwards, and
+`POST /bench/sent` tells when each chunk of each paced stream was written since then.
 """
 
 from __future__ import annotations
@@ -9,82 +11,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import httptools
 import orjson
 
-from benchmarks.answers import MODEL, PROMPT_TOKENS, frames
+from benchmarks.answers import marked
+from benchmarks.fake_replies import Answer, Worker
 from benchmarks.loop import run_loop
-from proxy.types import Json, JsonObject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # asyncio's default of 100 pending connections is too few for a load that opens 1,000 at once.
 BACKLOG = 4096
-EMBEDDING_SIZE = 1024
 
 # uvicorn sends no content type for FastChat's stream either.
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ntransfer-encoding: chunked\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
-
-_CONVERSATION: JsonObject = {
-    "name": "vicuna_v1.1",
-    "system_template": "{system_message}",
-    "system_message": "Be brief.",
-    "roles": ["USER", "ASSISTANT"],
-    "messages": [],
-    "offset": 0,
-    "sep_style": 2,
-    "sep": " ",
-    "sep2": "</s>",
-    "stop_str": None,
-    "stop_token_ids": None,
-}
-
-
-class Answer:
-    """What the worker streams: `writes` are HTTP chunks ready for the socket, `interval` is seconds, 0 for flat out."""
-
-    def __init__(self, chunks: int, interval: float) -> None:
-        self.frames = frames(chunks)
-        self.writes = [b"%x\r\n%b\r\n" % (len(frame), frame) for frame in self.frames]
-        self.writes[-1] += _LAST_CHUNK
-        self.interval = interval
-
-
-class Worker:
-    """State that all connections share."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.streams = 0
-        self.connections = 0
-        self.replies: dict[str, Callable[[JsonObject], Json]] = {
-            "/worker_get_status": lambda _: {"model_names": [MODEL], "speed": 1, "queue_length": self.streams},
-            "/worker_get_conv_template": lambda _: {"conv": _CONVERSATION},
-            "/model_details": lambda _: {"context_length": 1 << 20},
-            "/count_token": lambda body: {"count": len(str(body.get("prompt", "")).split()), "error_code": 0},
-            "/worker_get_embeddings": _embeddings,
-            "/worker_generate": lambda _: orjson.loads(self.answer.frames[-1][:-1]),
-            "/bench/answer": self._set_answer,
-        }
-
-    def _set_answer(self, body: JsonObject) -> Json:
-        chunks, interval_ms = body.get("chunks"), body.get("interval_ms")
-        if not isinstance(chunks, int) or not isinstance(interval_ms, (int, float)):
-            raise TypeError('/bench/answer takes {"chunks": a number, "interval_ms": a number}')
-        self.answer = Answer(chunks, interval_ms / 1000)
-        return {"chunks": chunks, "interval_ms": interval_ms}
-
-
-def _embeddings(body: JsonObject) -> Json:
-    texts = body.get("input")
-    count = len(texts) if isinstance(texts, list) else 1
-    vector: list[Json] = [((index * 37) % 199 - 99) / 100 for index in range(EMBEDDING_SIZE)]
-    return {"embedding": [vector] * count, "token_num": PROMPT_TOKENS * count}
+_EVENTS_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class WorkerProtocol(asyncio.Protocol):
@@ -137,13 +81,19 @@ class WorkerProtocol(asyncio.Protocol):
     def on_message_complete(self) -> None:
         # Asked now: the parser has forgotten it by the end of a stream.
         self._keep_alive = self._parser.should_keep_alive()
+        body = b"".join(self._body)
         if self._path == "/worker_generate_stream":
-            self._transport.write(_STREAM_HEAD)
-            self._stream = Stream(self._worker, self._transport, self._loop, self._end_stream)
-            self._stream.start()
+            self._begin_stream(_STREAM_HEAD, self._worker.answer.writes, body)
+        elif self._path == "/v1/chat/completions" and _wants_stream(body):
+            self._begin_stream(_EVENTS_HEAD, self._worker.answer.event_writes, body)
         else:
-            self._transport.write(self._reply(b"".join(self._body)))
+            self._transport.write(self._reply(body))
             self._finish()
+
+    def _begin_stream(self, head: bytes, writes: list[bytes], body: bytes) -> None:
+        self._transport.write(head)
+        self._stream = Stream(self._worker, self._transport, self._loop, writes, self._end_stream)
+        self._stream.start(marked(body))
 
     def _end_stream(self) -> None:
         self._stream = None
@@ -154,18 +104,23 @@ class WorkerProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _reply(self, body: bytes) -> bytes:
-        reply = self._worker.replies.get(self._path)
-        if reply is None:
-            return _response(b"404 Not Found", {"detail": "Not Found"})
         try:
             document = orjson.loads(body or b"{}")
-            return _response(b"200 OK", reply(document if isinstance(document, dict) else {}))
+            text = self._worker.reply(self._path, document if isinstance(document, dict) else {})
         except (TypeError, ValueError) as error:
-            return _response(b"400 Bad Request", {"detail": str(error)})
+            return _response(b"400 Bad Request", orjson.dumps({"detail": str(error)}))
+        return _response(b"404 Not Found", b'{"detail":"Not Found"}') if text is None else _response(b"200 OK", text)
 
 
-def _response(status: bytes, document: Json) -> bytes:
-    body = orjson.dumps(document)
+def _wants_stream(body: bytes) -> bool:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and document.get("stream") is True
+
+
+def _response(status: bytes, body: bytes) -> bytes:
     head = b"HTTP/1.1 %b\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return head % (status, len(body)) + body
 
@@ -174,19 +129,29 @@ class Stream:
     """One running answer. Frame k is due k intervals after the request, so a late frame delays no other."""
 
     def __init__(
-        self, worker: Worker, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, done: Callable[[], None]
+        self,
+        worker: Worker,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        writes: list[bytes],
+        done: Callable[[], None],
     ) -> None:
         self.paused = False
         self._worker = worker
-        self._answer = worker.answer
+        self._writes = writes
+        self._interval = worker.answer.interval
         self._transport = transport
         self._loop = loop
         self._done = done
         self._next = 0
         self._handle: asyncio.Handle | None = None
         self._begin = 0.0
+        self._sent: list[int] = []
 
-    def start(self) -> None:
+    def start(self, number: bytes | None) -> None:
+        """Begin now. number: of the stream, for the record of what was sent when."""
+        if number is not None and self._interval:
+            self._worker.sent[number.decode("latin-1")] = self._sent
         # The loop's own clock may be a millisecond old; the schedule is held against the real one.
         self._begin = time.monotonic()
         self._worker.streams += 1
@@ -196,14 +161,18 @@ class Stream:
         self._handle = None
         if self.paused:
             return
-        writes, interval = self._answer.writes, self._answer.interval
-        self._transport.write(writes[self._next])
+        interval = self._interval
+        now = 0.0
+        if interval:
+            now = time.monotonic()
+            self._sent.append(int(now * 1e6))
+        self._transport.write(self._writes[self._next])
         self._next += 1
-        if self._next == len(writes):
+        if self._next == len(self._writes):
             self._worker.streams -= 1
             self._done()
         elif interval:
-            wait = self._begin + self._next * interval - time.monotonic()
+            wait = self._begin + self._next * interval - now
             self._handle = self._loop.call_later(max(wait, 0), self._tick)
         else:
             self._handle = self._loop.call_soon(self._tick)
@@ -226,12 +195,14 @@ async def serve(host: str, port: int, answer: Answer) -> None:
     loop = asyncio.get_running_loop()
     worker = Worker(answer)
     server = await loop.create_server(lambda: WorkerProtocol(worker), host, port, backlog=BACKLOG)
-    print(f"listening {host}:{server.sockets[0].getsockname()[1]}", flush=True)
+    address = f"{host}:{server.sockets[0].getsockname()[1]}"
+    worker.address = f"http://{address}"
+    print(f"listening {address}", flush=True)
     await server.serve_forever()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="A fast fake FastChat worker with precomputed frames.")
+    parser = argparse.ArgumentParser(description="A fast fake model server with precomputed frames.")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument(
         "--chunks", type=int, default=100, help="frames of one answer, the trailing finish frame included"

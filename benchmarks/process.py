@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20.0
@@ -35,6 +36,11 @@ class Process:
         self._popen = popen
         self._out = folder / f"{name}.out"
         self._err = folder / f"{name}.err"
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._popen.poll()
 
     def wait_for_address(self, seconds: float = START_SECONDS) -> str:
         """Wait for the line `listening HOST:PORT`; returns `http://HOST:PORT`. Raises StartError."""
@@ -63,13 +69,14 @@ class Process:
         raise self._failed(f"{url} was not ready within {seconds:g} s ({seen})")
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL for a program that does not end in time."""
+        """SIGTERM, then SIGKILL for a program that does not end in time, and for children that it left behind."""
         self._popen.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+        # The program's own session is a process group of the same number.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
 
     def _pause(self) -> None:
         if self._popen.poll() is not None:
@@ -82,11 +89,27 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(name: str, command: Sequence[str], folder: Path) -> Iterator[Process]:
-    """Run `command` for the length of the block. Its own session keeps a Ctrl-C for the benchmark away from it."""
+def started(
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    *,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Process]:
+    """Run `command` for the length of the block. Its own session keeps a Ctrl-C for the benchmark away from it.
+
+    environment: variables beside those of this process.
+    """
     with (folder / f"{name}.out").open("wb") as out, (folder / f"{name}.err").open("wb") as err:
         popen = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
     process = Process(name, popen, folder)
     try:
@@ -112,27 +135,37 @@ class CpuClock:
 
     def __init__(self, pid: int) -> None:
         self._root = pid
-        self._begin = {pid: _cpu_seconds(pid) for pid in _family(pid)}
+        self._begin = {pid: _cpu_seconds(pid) for pid in family(pid)}
 
     def seconds(self) -> float:
         """Since the clock was made. Raises RuntimeError when one of the processes has ended since."""
-        now = {pid: _cpu_seconds(pid) for pid in _family(self._root)}
+        now = {pid: _cpu_seconds(pid) for pid in family(self._root)}
         gone = self._begin.keys() - now.keys()
         if gone:
             raise RuntimeError(f"process {min(gone)} under {self._root} ended while its CPU time was measured")
         return sum(now.values()) - sum(self._begin.values())
 
 
-def _family(root: int) -> list[int]:
+def memory_bytes(pids: Iterable[int]) -> int:
+    """What these processes hold in memory together, pages that they share counted for each; Linux only."""
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def family(root: int) -> list[int]:
+    """A process and all its descendants; Linux only."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 parents[int(entry)] = int(_stat_fields(int(entry))[1])
-    family = [root] if root in parents else []
-    for pid in family:
-        family.extend(child for child, parent in parents.items() if parent == pid)
-    return family
+    found = [root] if root in parents else []
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
+import struct
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -47,10 +49,17 @@ async def _no_content_type(_: web.Request, response: web.StreamResponse) -> None
         response.headers.popall("Content-Type", None)
 
 
-def _hang_up(request: web.Request) -> None:
+def _hang_up(request: web.Request, *, reset: bool = False) -> None:
     """Close the connection after what was written: without the last chunk, so that the client sees a broken body."""
-    if request.transport is not None:
-        request.transport.close()
+    transport = request.transport
+    if transport is None:
+        return
+    if reset:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
 
 
 class DemoWorker:
@@ -244,7 +253,7 @@ class DemoWorker:
         elif fault.kind == "error":
             await response.write(encode(self._error(fault.message, fault.code)))
         elif fault.kind != "end":
-            _hang_up(request)
+            _hang_up(request, reset=fault.kind == "reset")
         return fault.kind in ("stall", "frame")
 
     async def _strike_before_head(self, fault: Fault, request: web.Request) -> web.StreamResponse | None:
@@ -253,8 +262,8 @@ class DemoWorker:
             await asyncio.sleep(fault.seconds)
         elif fault.kind == "status":
             return _text(fault.status, fault.data)
-        elif fault.kind == "cut":
-            _hang_up(request)
+        elif fault.kind in ("cut", "reset"):
+            _hang_up(request, reset=fault.kind == "reset")
             return web.Response()
         return None
 

@@ -1,4 +1,4 @@
-"""The benchmark's answer and how the load client reads it."""
+"""The benchmark's answer, as the fake worker's frames."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import itertools
 import orjson
 import pytest
 
-from benchmarks.answers import MAX_CHUNKS, final_text, frames
-from benchmarks.streams import new_reading
+from benchmarks.answers import (
+    EMBEDDING_SIZE,
+    MARK_BLANK,
+    MAX_CHUNKS,
+    MODEL,
+    embedding_texts,
+    events,
+    final_text,
+    frames,
+    mark,
+    marked,
+    text_ends,
+    vectors,
+)
 
 
 def test_the_last_two_frames_have_the_same_text_and_only_the_last_a_reason() -> None:
@@ -24,6 +36,15 @@ def test_the_text_grows_with_every_frame_before_the_last() -> None:
     """Cumulative text: each frame begins with the one before."""
     texts = [orjson.loads(frame[:-1])["text"] for frame in frames(8)][:-1]
     assert all(later.startswith(earlier) and later != earlier for earlier, later in itertools.pairwise(texts))
+    assert [len(text) for text in texts] == list(text_ends(8))
+
+
+def test_the_events_add_up_to_the_same_text() -> None:
+    """An OpenAI-compatible server streams the same answer in as many chunks."""
+    found = [event.removeprefix(b"data: ").split(b"\n\n")[0] for event in events(5)]
+    deltas = [orjson.loads(event)["choices"][0]["delta"] for event in found]
+    assert "".join(delta.get("content", "") for delta in deltas) == final_text(5)
+    assert events(5)[-1].endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("chunks", [0, -1, MAX_CHUNKS + 1])
@@ -31,44 +52,22 @@ def test_a_number_of_chunks_out_of_range_is_refused(chunks: int) -> None:
     """The number is named in the error."""
     with pytest.raises(ValueError, match=str(chunks)):
         frames(chunks)
+    with pytest.raises(ValueError, match=str(chunks)):
+        events(chunks)
 
 
-def _events(texts: list[str], *, done: bool = True) -> bytes:
-    body = b"".join(b"data: " + orjson.dumps({"choices": [{"delta": {"content": text}}]}) + b"\n\n" for text in texts)
-    return body + (b"data: [DONE]\n\n" if done else b"")
+def test_the_number_of_a_stream_is_found_in_its_request() -> None:
+    """It has one width, so that a request's length never changes, and is not taken for the model's name."""
+    body = orjson.dumps({"model": MODEL, "prompt": f"USER: {MARK_BLANK.decode()} ASSISTANT:"})
+    asked = body.replace(MARK_BLANK, mark(7))
+    assert len(asked) == len(body)
+    assert marked(asked) == b"00000007"
+    assert marked(orjson.dumps({"model": MODEL, "prompt": "hi"})) is None
 
 
-@pytest.mark.parametrize("step", [1, 2, 7, 10_000])
-@pytest.mark.parametrize(
-    ("framing", "body", "chunks", "text"),
-    [
-        ("nul", b"".join(frames(6)), 6, final_text(6)),
-        ("ndjson", b"".join(frame[:-1] + b"\n" for frame in frames(6)), 6, final_text(6)),
-        ("sse", _events(["a", "", "好"]), 3, "a好"),
-    ],
-)
-def test_chunks_and_text_do_not_depend_on_the_reads(
-    framing: str, body: bytes, chunks: int, text: str, step: int
-) -> None:
-    """Any split of an answer gives the same count and the same text."""
-    reading = new_reading(framing)
-    assert sum(reading.feed(body[at : at + step]) for at in range(0, len(body), step)) == chunks
-    assert reading.text() == text
-
-
-@pytest.mark.parametrize(
-    ("framing", "body"),
-    [
-        ("nul", b"".join(frames(3))[:-1]),
-        ("nul", b"not json\0"),
-        ("nul", b"[]\0"),
-        ("nul", b""),
-        ("sse", _events(["a"], done=False)),
-        ("sse", _events(["a"]) + b"data: {"),
-    ],
-)
-def test_an_answer_that_is_cut_or_broken_has_no_text(framing: str, body: bytes) -> None:
-    """A truncated answer never passes for a whole one."""
-    reading = new_reading(framing)
-    reading.feed(body)
-    assert reading.text() is None
+def test_every_text_has_a_vector_of_its_own() -> None:
+    """Vectors in a wrong order are seen."""
+    found = vectors(3)
+    assert isinstance(found, list)
+    assert len({str(vector) for vector in found}) == len(embedding_texts(3)) == 3
+    assert [len(vector) for vector in found if isinstance(vector, list)] == [EMBEDDING_SIZE] * 3

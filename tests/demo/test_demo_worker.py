@@ -239,12 +239,15 @@ async def test_the_last_requests_can_be_looked_at(worker: DemoWorker) -> None:
 
 
 async def test_faults_before_the_head(worker: DemoWorker) -> None:
-    """A refused status, a hang-up without a byte, and a late answer, on a stream and on a plain call."""
+    """A refused status, a hang-up and a reset without a byte, and a late answer, on a stream and on a plain call."""
     for path in (STREAM, "/count_token"):
         worker.fault = lambda *_: Fault("status", status=503, data=b"busy")
         assert (await call(worker, path, HELLO))[::2] == (503, b"busy")
         worker.fault = lambda *_: Fault("cut")
         with pytest.raises(aiohttp.ServerDisconnectedError):
+            await call(worker, path, HELLO)
+        worker.fault = lambda *_: Fault("reset")
+        with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
             await call(worker, path, HELLO)
         worker.fault = lambda *_: Fault("stall", seconds=0.05)
         began = time.monotonic()
@@ -268,6 +271,9 @@ async def test_faults_within_a_stream(worker: DemoWorker) -> None:
     assert str(frames[-1]["text"]).endswith("\n\n(no memory)")
     worker.fault = lambda *_: Fault("cut", after=2)
     with pytest.raises(aiohttp.ClientPayloadError):
+        await call(worker, STREAM, HELLO)
+    worker.fault = lambda *_: Fault("reset", after=2)
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
         await call(worker, STREAM, HELLO)
     worker.fault = lambda path, _: Fault("error") if path == "/worker_generate" else None
     assert json.loads((await call(worker, "/worker_generate", HELLO))[2])["error_code"] == 50001

@@ -35,7 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"address", "backends", "documents", "limits", "types"},
 }
 # These put the parts together and may import all of them.
-WIRING = {"app", "cli", "__main__"}
+WIRING = {
+    *("__main__", "app", "cli", "lifecycle", "operations", "reload", "source", "state", "tuning", "watching"),
+}
 
 PURE = {"types", "limits", "errors", "address", "framing", "expr", "fleet", "translate"}
 # Sockets, files, clocks, processes, configuration, and the libraries that bring them.
