@@ -44,14 +44,14 @@ def examine(document: Document, model: type[Model]) -> tuple[Model | None, list[
     without them, so that a caller can look for further mistakes of other kinds.
     """
     value = document.value if document.value is not None else {}
-    unclear = {(mistake.line, mistake.column) for mistake in document.mistakes}
+    unclear = {mistake[:3] for mistake in document.mistakes}
     try:
         return model.model_validate(value), list(document.mistakes)
     except ValidationError as error:
         errors = error.errors(include_url=False)
     found = [_diagnostic(document, model, same) for same in _by_place(document, errors)]
     # What a value should have been is no news where the value itself could not be read.
-    mistakes = [*document.mistakes, *(each for each in found if (each.line, each.column) not in unclear)]
+    mistakes = [*document.mistakes, *(each for each in found if each[:3] not in unclear)]
     unknown = [entry["loc"] for entry in errors if entry["type"] == "extra_forbidden"]
     if len(unknown) < len(errors):
         return None, mistakes
@@ -149,12 +149,12 @@ def _known_keys(model: type[BaseModel], path: Path) -> set[str]:
     """The keys allowed beside the unknown one at the end of `path`: follow it through the model's annotations."""
     current: list[Any] = [model]
     for part in path[:-1]:
-        current = [inner for annotation in current for inner in _inside(annotation, part)]
+        current = [inner for annotation in current for inner in inside(annotation, part)]
     models = [each for each in current if isinstance(each, type) and issubclass(each, BaseModel)]
     return {info.alias or name for each in models for name, info in each.model_fields.items()}
 
 
-def _inside(annotation: Any, part: str | int) -> list[Any]:
+def inside(annotation: Any, part: str | int) -> list[Any]:
     """What may stand at `part` of a value with this annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         found = [info for name, info in annotation.model_fields.items() if part == (info.alias or name)]

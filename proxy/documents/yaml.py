@@ -48,10 +48,11 @@ class _Mark(Protocol):
 
 
 class Place(NamedTuple):
-    """Where a value stands in its file, counted from 1."""
+    """Where a value stands in its file, counted from 1. file: where that is not the document's own."""
 
     line: int
     column: int
+    file: str = ""
 
 
 class Document(NamedTuple):
@@ -73,7 +74,7 @@ class Document(NamedTuple):
         for length in range(len(path), -1, -1):
             place = table.get(path[:length]) or self.places.get(path[:length])
             if place is not None:
-                return Diagnostic(self.file, place.line, place.column, message)
+                return Diagnostic(place.file or self.file, place.line, place.column, message)
         return Diagnostic(self.file, 1, 1, message)
 
 
@@ -110,7 +111,7 @@ def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:
     problem = str(error.problem or error.context)
     if problem.startswith(("expected ',' or", "did not find expected ',' or")):
         problem += "; inside {...} and [...] a value with any of , ? [ ] { } must be in quotes"
-    return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark), f"not YAML: {problem}")
+    return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark)[:2], f"not YAML: {problem}")
 
 
 def _character_mistake(file: str, text: str, error: yaml.reader.ReaderError) -> Diagnostic:
@@ -144,7 +145,7 @@ def _refuse_risky_events(text: str, file: str) -> None:
         if too_deep:
             problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
         if problem:
-            mistakes.append(Diagnostic(file, *_mark_place(event.start_mark), problem))
+            mistakes.append(Diagnostic(file, *_mark_place(event.start_mark)[:2], problem))
         if too_deep:
             break
     if mistakes:

@@ -11,8 +11,16 @@ from proxy.documents import Diagnostic, Document, suggestion
 from proxy.errors import KINDS, GatewayError, Kind
 from proxy.expr import FunctionRegistry
 from proxy.framing import FRAMINGS, Framing
-from proxy.ruleset.documents import ErrorsDoc, FromDoc, PackDoc, RouteDoc, StepDoc, StreamDoc, TestDoc
+from proxy.ruleset.documents import (
+    FromDoc,
+    OperationDoc,
+    RouteDoc,
+    StepDoc,
+    StreamDoc,
+    TestDoc,
+)
 from proxy.ruleset.expressions import Workshop
+from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.translate.errors import error_answer, error_frame
 from proxy.translate.mapping import RULE_FAILURES, OmitNull, Read, Value
 from proxy.translate.plan import (
@@ -22,6 +30,7 @@ from proxy.translate.plan import (
     Check,
     ErrorEntry,
     ErrorTable,
+    Operation,
     Route,
     Step,
     StreamSource,
@@ -38,6 +47,7 @@ READ = REQUEST | {"chunk"}
 COLLECTED = REQUEST | {"chunk", "text", "finish", "usage"}
 CHUNK = COLLECTED | {"new_text"}
 ANSWER = REQUEST | {"upstream", "answers"}
+RESUME = REQUEST | {"request", "text", "tokens"}
 ERROR = frozenset({"error", "text"})
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
@@ -140,7 +150,7 @@ def compile_route(
     route = Route(
         name=doc.route,
         pack=pack.name,
-        place=f"{document.file}:{place.line}",
+        place=f"{place.file or document.file}:{place.line}",
         methods=methods,
         path=doc.match.path,
         headers=_header_tests(shop, doc.match.headers),
@@ -155,6 +165,7 @@ def compile_route(
         source=None if stream is None or stream.from_ is None else _source(shop, stream.from_),
         target=None if stream is None or stream.to is None else _target(shop, stream),
         answer=_answer(shop, doc, base),
+        operation=_operation(shop, doc.operation),
         exclusive=worker is not None and worker.exclusive,
         errors_as_frame=_errors_as_frame(shop, doc, errors),
         needs_body=any(method != "GET" for method in methods),
@@ -181,6 +192,13 @@ def _sharing(route: Route, base: Route) -> Route:
         source=base.source,
         exclusive=base.exclusive,
     )
+
+
+def _operation(shop: Workshop, doc: OperationDoc | None) -> Operation | None:
+    if doc is None:
+        return None
+    model = shop.read(doc.model, ("operation", "model"), REQUEST)
+    return Operation(doc.does, model, shop.optional(doc.kind, ("operation", "kind"), REQUEST))
 
 
 def _methods(shop: Workshop, doc: RouteDoc) -> tuple[str, ...]:
@@ -269,6 +287,11 @@ def _upstream(shop: Workshop, doc: RouteDoc) -> UpstreamPlan | None:
         failure_message=None
         if failure is None
         else shop.optional(failure.message, ("request", "failure", "message"), REQUEST | {"upstream"}),
+        resume=None
+        if request.resume is None
+        else {
+            name: shop.value(spec, ("request", "resume", name), RESUME, name) for name, spec in request.resume.items()
+        },
     )
 
 
@@ -355,6 +378,10 @@ def _check_test(shop: Workshop, route: Route, test: TestDoc, index: int) -> None
     if test.given.chunks is not None and route.source is None:
         shop.mistake(
             (*path, "chunks"), "this route reads no stream; what its worker says is given as answers", key=True
+        )
+    if test.given.received is not None and (route.upstream is None or route.upstream.resume is None):
+        shop.mistake(
+            (*path, "received"), "this route has no request.resume, with which a lost stream goes on", key=True
         )
     if test.given.answers is not None and (route.upstream is None or route.source is not None):
         shop.mistake((*path, "answers"), "this route takes no whole answer of a worker", key=True)

@@ -162,7 +162,7 @@ class FailureDoc(Strict):
 
 
 class RequestDoc(Strict):
-    """`request`: what goes to the worker."""
+    """`request`: what goes to the worker. resume: fields of the body when another worker goes on with a lost stream."""
 
     method: Literal["POST", "GET"] = "POST"
     path: Text
@@ -170,6 +170,7 @@ class RequestDoc(Strict):
     batch: BatchDoc | None = None
     failure: FailureDoc | None = None
     body: Spec
+    resume: dict[Text, Spec] | None = None
 
 
 class ReadDoc(Strict):
@@ -226,9 +227,16 @@ class AnswerDoc(Strict):
     body: Spec
 
 
+class ReceivedDoc(Strict):
+    """`given.received`: what had come of a stream when its worker was lost."""
+
+    text: str
+    tokens: Annotated[int, Field(ge=0)]
+
+
 class GivenDoc(Strict):
     """`given`: what a test puts in. chunks: the worker's stream; answer(s): its whole answers; asked: answers by step
-    name.
+    name; received: what a lost stream had brought, so that `upstream` is the request with which another worker goes on.
     """
 
     request: JsonValue = None
@@ -241,6 +249,7 @@ class GivenDoc(Strict):
     asked: dict[str, JsonValue] = {}
     chunks: list[JsonValue] | None = None
     cut: bool = False
+    received: ReceivedDoc | None = None
     answers: list[JsonValue] | None = None
 
 
@@ -281,6 +290,23 @@ class TestDoc(Strict):
     expect: ExpectDoc
 
 
+class OperationDoc(Strict):
+    """`operation`: what the gateway does before it answers. kind: the client's word for one kind of the model."""
+
+    does: Literal["start_model", "stop_model"]
+    model: Text
+    kind: Text | None = None
+
+
+class FieldsDoc(Strict):
+    """`fields`: names that the two sides have beside those in the tests: in the client's request, in the worker's
+    answer or frames.
+    """
+
+    request: list[Text] = []
+    answer: list[Text] = []
+
+
 class RouteDoc(Strict):
     """A rule file: one route. errors: whether an error looks as the table's body or its frame; a stream's always is a
     frame.
@@ -297,7 +323,9 @@ class RouteDoc(Strict):
     request: RequestDoc | None = None
     stream: StreamDoc | None = None
     answer: AnswerDoc | None = None
+    operation: OperationDoc | None = None
     errors: Literal["body", "frame"] | None = None
+    fields: FieldsDoc | None = None
     tests: list[TestDoc] = []
 
     @model_validator(mode="after")
@@ -307,6 +335,8 @@ class RouteDoc(Strict):
             raise ValueError("a route has either stream.to or answer: how its client gets the result")
         if streams_out and self.errors == "body":
             raise ValueError("errors: body cannot be said in a stream; leave errors out")
+        if self.operation is not None and (self.worker is not None or self.request is not None):
+            raise ValueError("an operation is the gateway's own; leave worker and request out")
         if self.like is not None:
             given = {"worker", "steps", "request"} & self.model_fields_set
             if given or (self.stream is not None and "from_" in self.stream.model_fields_set):
@@ -321,38 +351,11 @@ class RouteDoc(Strict):
             raise ValueError("a request needs a worker that can answer now: add worker with kind and model")
         if self.request is not None and self.request.batch is not None and self.stream is not None:
             raise ValueError("a stream cannot be asked for in batches")
+        if self.request is not None and self.request.resume == {}:
+            raise ValueError("request.resume names no field; expected what differs where another worker goes on")
+        if self.request is not None and self.request.resume is not None and self.stream is None:
+            raise ValueError("request.resume is for a stream of the worker; there is no stream here")
         return self
-
-
-class ErrorEntryDoc(Strict):
-    """One line of the error table."""
-
-    status: Annotated[int, Field(ge=200, le=599)]
-    code: JsonValue = None
-
-
-class ErrorsDoc(Strict):
-    """`errors.yaml`: how this dialect says that something went wrong."""
-
-    kinds: dict[str, ErrorEntryDoc]
-    body: Spec
-    frame: Spec | None = None
-    stream_status: Annotated[int, Field(ge=200, le=599)] | None = None
-
-
-class PackDoc(Strict):
-    """`pack.yaml`: what the routes of a folder share. trace: the caller's own id of a request, for the log.
-
-    sample: the worker that the routes' tests see unless they give another. examples: shell lines to try the pack with,
-    in which {listen}, {admin} and {model} stand for a running gateway's.
-    """
-
-    pack: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
-    description: Text
-    trace: Text | None = None
-    tables: dict[Name, dict[str, JsonValue]] = {}
-    sample: dict[str, JsonValue] = {}
-    examples: list[Text] = []
 
 
 for _model in (
@@ -364,7 +367,6 @@ for _model in (
     ReadDoc,
     ToDoc,
     AnswerDoc,
-    ErrorsDoc,
     StreamDoc,
     RouteDoc,
 ):

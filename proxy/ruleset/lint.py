@@ -24,6 +24,42 @@ def steps_read(source: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def paths_read(source: str) -> frozenset[tuple[str, ...]]:
+    """What an expression reads from the document, as far as it is plain names, those of elements too: `steps.a[0].b`
+    reads ("steps", "a", "b"). An empty path: the document as a whole.
+    """
+    paths: set[tuple[str, ...]] = set()
+    _note(_follow(_tree(source), (), paths), paths)
+    return frozenset(paths)
+
+
+def _note(path: tuple[str, ...] | None, paths: set[tuple[str, ...]]) -> None:
+    if path is not None:
+        paths.add(path)
+
+
+def _follow(node: Node, at: tuple[str, ...] | None, paths: set[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The path of the node's result, where its input is at this path; None for what is made anew. What goes into
+    something new is noted.
+    """
+    if node.kind in {"current", "index", "slice"}:
+        return at
+    if node.kind == "field":
+        return None if at is None else (*at, node.name)
+    if node.kind == "chain":
+        for child in node.children:
+            at = _follow(child, at, paths)
+        return at
+    if node.kind in _PROJECTS:
+        at = _follow(node.children[0], at, paths)
+        for condition in node.children[1:-1]:
+            _note(_follow(condition, at, paths), paths)
+        return _follow(node.children[-1], at, paths) if len(node.children) > 1 else at
+    for child in node.children:
+        _note(_follow(child, None if node.kind == "expression" else at, paths), paths)
+    return None
+
+
 def _is_negated(node: Node) -> bool:
     if node.kind == "chain":
         return any(left.kind == "not" and right.kind in _SELECTS for left, right in pairwise(node.children))

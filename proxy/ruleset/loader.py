@@ -1,4 +1,4 @@
-"""Rule packs read from folders: the one place that opens rule files."""
+"""Rule packs from folders: read, checked and compiled as one set."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from proxy.documents import Diagnostic, Document, DocumentError, examine, read_yaml, suggestion
+from proxy.documents import Diagnostic, Document, DocumentError, examine, suggestion
+from proxy.documents.yaml import Path as DocumentPath
 from proxy.expr import FunctionRegistry
-from proxy.limits import PACK_MAX_FILES, YAML_MAX_BYTES
 from proxy.ruleset.compiler import Pack, compile_errors, compile_pack, compile_route
-from proxy.ruleset.documents import ErrorsDoc, PackDoc, RouteDoc, TestDoc
+from proxy.ruleset.documents import RouteDoc, TestDoc
+from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
+from proxy.ruleset.sources import PACK_FILE, FileChanges, PackFiles, read_pack, shipped_rules
 from proxy.translate.mapping import Constant
 from proxy.translate.plan import ErrorEntry, ErrorTable, Route
 from proxy.translate.routes import RouteTable, path_shape
 
-_Model = TypeVar("_Model", bound=BaseModel)
+__all__ = ["PackSource", "RouteSource", "RouteTest", "RuleSet", "load_rules", "shipped_rules"]
 
-PACK_FILE = "pack.yaml"
-ERRORS_FILE = "errors.yaml"
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class RouteTest(NamedTuple):
@@ -32,24 +33,46 @@ class RouteTest(NamedTuple):
     test: TestDoc
 
 
+class RouteSource(NamedTuple):
+    """A route with what its rule file says, and the places of every value of it; base: the route that it is like."""
+
+    route: Route
+    document: Document
+    doc: RouteDoc
+    base: RouteSource | None = None
+
+    def place(self, path: DocumentPath) -> str:
+        """`file:line` of the value at this path."""
+        found = self.document.at(path, "", key=True)
+        return f"{found.file}:{found.line}"
+
+
+class PackSource(NamedTuple):
+    """A pack with what its files say. errors: how `errors.yaml` begins each mistake; base: the pack that it extends."""
+
+    name: str
+    folder: Path
+    document: Document
+    doc: PackDoc
+    errors: Document
+    routes: tuple[RouteSource, ...]
+    base: Path | None
+    changes: tuple[FileChanges, ...]
+
+
 class RuleSet(NamedTuple):
-    """Everything that was loaded: immutable, replaced as a whole."""
+    """Everything that was loaded: immutable, replaced as a whole. sources: for tools that explain it."""
 
     packs: tuple[str, ...]
     table: RouteTable
     tests: tuple[RouteTest, ...]
     examples: tuple[str, ...]
-
-
-def shipped_rules() -> Path:
-    """The folder of the rule packs that come with the program: inside an installed package or beside it."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "rule_packs"
-    return installed if installed.is_dir() else package.parent / "rules"
+    sources: tuple[PackSource, ...] = ()
 
 
 def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
-    """The rule set of these folders, each a pack or a folder of packs.
+    """The rule set of these folders, each a pack or a folder of packs. A pack that another one of them extends is left
+    out: the other stands in its place.
 
     DocumentError with every mistake of all of them.
     """
@@ -58,18 +81,25 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     tests: list[RouteTest] = []
     packs: list[str] = []
     examples: list[str] = []
-    for folder in _pack_folders(paths, mistakes):
-        loaded = _load_pack(folder, functions, mistakes)
+    sources: list[PackSource] = []
+    read = [read_pack(folder, mistakes) for folder in _pack_folders(paths, mistakes)]
+    extended = {files.base.resolve() for files in read if files.base is not None}
+    for files in read:
+        folder = files.folder
+        if folder.resolve() in extended:
+            continue
+        loaded = _load_pack(files, functions, mistakes)
         if loaded.name in packs:
             mistakes.append(Diagnostic(str(folder / PACK_FILE), 1, 1, f"a second pack is named '{loaded.name}'"))
         packs.append(loaded.name)
         routes += loaded.routes
         tests += loaded.tests
         examples += loaded.examples
+        sources += loaded.source
     mistakes += _collisions(routes)
     if mistakes:
         raise DocumentError(mistakes)
-    return RuleSet(tuple(packs), RouteTable(routes), tuple(tests), tuple(examples))
+    return RuleSet(tuple(packs), RouteTable(routes), tuple(tests), tuple(examples), tuple(sources))
 
 
 def _pack_folders(paths: Iterable[Path], mistakes: list[Diagnostic]) -> Iterator[Path]:
@@ -92,6 +122,7 @@ class _Loaded(NamedTuple):
     routes: list[Route]
     tests: list[RouteTest]
     examples: list[str]
+    source: list[PackSource]
 
 
 @dataclass(frozen=True)
@@ -103,59 +134,76 @@ class _Read(Generic[_Model]):
     complete: bool
 
 
-def _load_pack(folder: Path, functions: FunctionRegistry, mistakes: list[Diagnostic]) -> _Loaded:
-    read_pack = _read_as(folder / PACK_FILE, PackDoc, mistakes)
-    pack = Pack(folder.name, None, {}, {}, complete=False)
+def _load_pack(files: PackFiles, functions: FunctionRegistry, mistakes: list[Diagnostic]) -> _Loaded:
+    read_pack = _as(files.pack, PackDoc, mistakes)
+    pack = Pack(files.folder.name, None, {}, {}, complete=False)
     if read_pack is not None:
         pack, found = compile_pack(read_pack.document, read_pack.doc, functions, complete=read_pack.complete)
         mistakes += found
-    errors = _load_errors(folder / ERRORS_FILE, functions, mistakes)
+    errors = _compiled_errors(files.errors, functions, mistakes)
     if errors is None:
         pack = pack._replace(complete=False)
         errors = ErrorTable({}, ErrorEntry(500, None), Constant(None), None, None)
-    files = _rule_files(folder, mistakes)
-    reads = [read for file in files if (read := _read_as(file, RouteDoc, mistakes)) is not None]
+    reads = [read for document in files.routes if (read := _as(document, RouteDoc, mistakes)) is not None]
+    complete = files.complete and len(reads) == len(files.routes)
+    routes = _compiled_routes(reads, pack, errors, functions, mistakes, complete=complete)
+    tests = [
+        RouteTest(source.route, source.document.at(("tests", index), "").file, test)
+        for source in routes
+        for index, test in enumerate(source.doc.tests)
+    ]
+    sources = []
+    if read_pack is not None and files.errors is not None:
+        sources.append(
+            PackSource(
+                pack.name,
+                files.folder,
+                read_pack.document,
+                read_pack.doc,
+                files.errors,
+                tuple(routes),
+                files.base,
+                files.changes,
+            )
+        )
+    examples = read_pack.doc.examples if read_pack else []
+    return _Loaded(pack.name, [source.route for source in routes], tests, examples, sources)
+
+
+def _compiled_routes(
+    reads: list[_Read[RouteDoc]],
+    pack: Pack,
+    errors: ErrorTable,
+    functions: FunctionRegistry,
+    mistakes: list[Diagnostic],
+    *,
+    complete: bool,
+) -> list[RouteSource]:
     # A route may be like one that stands in a later file, and one that failed may be the one that is missed.
-    reads.sort(key=lambda read: read.doc.like is not None)
-    routes: list[Route] = []
-    tests: list[RouteTest] = []
-    plain: dict[str, Route] = {}
+    reads = sorted(reads, key=lambda read: read.doc.like is not None)
+    sources: list[RouteSource] = []
+    plain: dict[str, RouteSource] = {}
     for read in reads:
         document, doc = read.document, read.doc
         base = plain.get(doc.like) if doc.like else None
         if doc.like and base is None:
-            if len(reads) == len(files):
+            if complete:
                 message = "in this pack that is not itself like another"
                 mistakes.append(document.at(("like",), f"no route '{doc.like}' {message}{suggestion(doc.like, plain)}"))
             continue
-        compiled = compile_route(document, doc, pack, errors, functions, base, complete=read.complete)
+        compiled = compile_route(document, doc, pack, errors, functions, base and base.route, complete=read.complete)
+        source = RouteSource(compiled.route, document, doc, base)
         if base is None:
-            plain[doc.route] = compiled.route
+            plain[doc.route] = source
         mistakes += compiled.mistakes
-        routes.append(compiled.route)
-        tests += [RouteTest(compiled.route, document.file, test) for test in doc.tests]
-    return _Loaded(pack.name, routes, tests, read_pack.doc.examples if read_pack else [])
+        sources.append(source)
+    return sources
 
 
-def _rule_files(folder: Path, mistakes: list[Diagnostic]) -> list[Path]:
-    """The route files of a pack; hidden ones are editors' own."""
-    found = sorted(path for path in folder.rglob("*.y*ml") if not path.name.startswith("."))
-    mistakes += [
-        Diagnostic(str(path), 1, 1, "the name of a rule file ends with .yaml")
-        for path in found
-        if path.suffix == ".yml"
-    ]
-    files = [path for path in found if path.suffix == ".yaml" and path.name not in {PACK_FILE, ERRORS_FILE}]
-    if len(files) > PACK_MAX_FILES:
-        mistakes.append(Diagnostic(str(folder), 1, 1, f"{len(files)} files in one pack; the limit is {PACK_MAX_FILES}"))
-        return []
-    if not files:
-        mistakes.append(Diagnostic(str(folder), 1, 1, "the pack has no routes"))
-    return files
-
-
-def _load_errors(file: Path, functions: FunctionRegistry, mistakes: list[Diagnostic]) -> ErrorTable | None:
-    read = _read_as(file, ErrorsDoc, mistakes)
+def _compiled_errors(
+    document: Document | None, functions: FunctionRegistry, mistakes: list[Diagnostic]
+) -> ErrorTable | None:
+    read = _as(document, ErrorsDoc, mistakes)
     if read is None:
         return None
     table, found = compile_errors(read.document, read.doc, functions, complete=read.complete)
@@ -163,23 +211,12 @@ def _load_errors(file: Path, functions: FunctionRegistry, mistakes: list[Diagnos
     return table
 
 
-def _read_as(file: Path, model: type[_Model], mistakes: list[Diagnostic]) -> _Read[_Model] | None:
-    try:
-        if file.stat().st_size > YAML_MAX_BYTES:
-            mistakes.append(Diagnostic(str(file), 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} bytes"))
-            return None
-        document = read_yaml(file.read_text(encoding="utf-8"), str(file))
-    except DocumentError as error:
-        mistakes += error.diagnostics
-    except UnicodeDecodeError as error:
-        mistakes.append(Diagnostic(str(file), 1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}"))
-    except OSError as error:
-        mistakes.append(Diagnostic(str(file), 1, 1, f"cannot be read: {error.strerror}"))
-    else:
-        doc, found = examine(document, model)
-        mistakes += found
-        return None if doc is None else _Read(document, doc, not found)
-    return None
+def _as(document: Document | None, model: type[_Model], mistakes: list[Diagnostic]) -> _Read[_Model] | None:
+    if document is None:
+        return None
+    doc, found = examine(document, model)
+    mistakes += found
+    return None if doc is None else _Read(document, doc, not found)
 
 
 def _collisions(routes: Iterable[Route]) -> Iterator[Diagnostic]:

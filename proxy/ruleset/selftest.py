@@ -12,15 +12,14 @@ from typing import NamedTuple
 import orjson
 
 from proxy.errors import GatewayError
-from proxy.framing import FramingError
-from proxy.limits import FRAME_MAX_BYTES
 from proxy.ruleset.documents import ExpectDoc, GivenDoc
 from proxy.ruleset.loader import RouteTest
+from proxy.ruleset.playing import frames_of, play_collected, play_stream, wire_of
 from proxy.translate.answer import client_answer, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
-from proxy.translate.request import build_request
-from proxy.translate.stream import StreamReader, StreamTranslator, collected
+from proxy.translate.request import build_request, resumed_request
+from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 
 GATEWAY_SAMPLE: JsonObject = {
@@ -31,40 +30,69 @@ GATEWAY_SAMPLE: JsonObject = {
 }
 
 
+class Problem(NamedTuple):
+    """What a test expected and did not get. path: where in the result; expected, got: JSON, got is None where there is
+    nothing; both None where `message` says it all.
+    """
+
+    message: str
+    path: str = ""
+    expected: str | None = None
+    got: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class Outcome(NamedTuple):
-    """One test's result; `problems` is empty where it passed."""
+    """One test's result; `found` is empty where it passed. cuts: bytes of the worker's stream, at each of which it was
+    cut in the second run; 0 for a test without a stream.
+    """
 
     test: RouteTest
-    problems: tuple[str, ...]
+    found: tuple[Problem, ...]
+    cuts: int = 0
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each."""
+        return tuple(str(problem) for problem in self.found)
 
 
 def run_tests(tests: Iterable[RouteTest]) -> Iterator[Outcome]:
     """Run each test of a rule set."""
     for test in tests:
-        yield Outcome(test, tuple(_problems(test)))
+        chunks = test.test.given.chunks
+        yield Outcome(test, tuple(_problems(test)), 0 if chunks is None else len(wire_of(test.route, chunks)))
 
 
-def _problems(test: RouteTest) -> Iterator[str]:
+def _problems(test: RouteTest) -> Iterator[Problem]:
     given, expect = test.test.given, test.test.expect
     scope = _scope(test.route, given)
     try:
         bodies = _drive(test.route, scope, given)
+        if given.received is not None:
+            received = given.received
+            bodies = [resumed_request(test.route, scope, body, received.text, received.tokens) for body in bodies]
         result = _result(test.route, scope, given)
     except GatewayError as error:
         yield from _error_problems(expect, error)
         return
     except RULE_FAILURES as error:
-        yield f"the rule failed: {error}"
+        yield Problem(f"the rule failed: {error}")
         return
     if expect.error is not None:
-        yield f"expected the error {expect.error.kind}, but the request was taken"
+        yield Problem(
+            f"expected the error {expect.error.kind}, but the request was taken", "error.kind", _text(expect.error.kind)
+        )
     if "upstream" in expect.model_fields_set:
         wanted: list[Json] = expect.upstream if isinstance(expect.upstream, list) else [expect.upstream]
         yield from differences(wanted, list(bodies), "upstream")
     for name in expect.without:
         for index, body in enumerate(bodies):
             if isinstance(body, dict) and name in body:
-                yield f"upstream[{index}]: '{name}' must not be sent, got {shown(body[name])}"
+                message = f"upstream[{index}]: '{name}' must not be sent, got {shown(body[name])}"
+                yield Problem(message, f"upstream[{index}].{name}", None, _text(body[name]))
     yield from _result_problems(expect, result)
 
 
@@ -114,7 +142,7 @@ def _stream_result(route: Route, scope: Scope, chunks: list[Json], *, cut: bool)
     source = route.source
     if source is None:
         return None
-    wire = b"".join(source.framing.encode(orjson.dumps(chunk)) for chunk in chunks)
+    wire = wire_of(route, chunks)
     whole = _play(route, scope, [wire], cut=cut)
     bytewise = _play(route, scope, [wire[index : index + 1] for index in range(len(wire))], cut=cut)
     if whole != bytewise:
@@ -123,50 +151,34 @@ def _stream_result(route: Route, scope: Scope, chunks: list[Json], *, cut: bool)
 
 
 def _play(route: Route, scope: Scope, reads: list[bytes], *, cut: bool) -> Json:
-    source, target = route.source, route.target
-    if source is None:
+    if route.source is None:
         return None
-    decoder = source.framing.new_decoder(FRAME_MAX_BYTES)
-    lost = GatewayError("upstream_reset", "the worker closed the connection in the middle of its answer")
-    if target is None:
-        reader = StreamReader(source, scope)
-        try:
-            for frame in [frame for read in reads for frame in decoder.feed(read)] + decoder.finish():
-                reader.read(frame)
-        except FramingError as error:
-            raise GatewayError("upstream_protocol", str(error)) from None
-        if cut and reader.finish is None:
-            raise lost
-        reader.end()
-        return client_answer(route, {**scope, **collected(reader)}).body
-    translator = StreamTranslator(source, target, route.errors, scope)
-    try:
-        out = b"".join(translator.feed(decoder.feed(read)) for read in reads)
-        out += translator.feed(decoder.finish())
-    except FramingError as error:
-        out = translator.fail(GatewayError("upstream_protocol", str(error)))
-    out += translator.fail(lost) if cut else translator.end()
-    written = target.framing.new_decoder(FRAME_MAX_BYTES)
-    return [orjson.loads(frame) for frame in [*written.feed(out), *written.finish()]]
+    if route.target is None:
+        return play_collected(route, scope, reads, cut=cut).answer.body
+    out = play_stream(StreamTranslator(route.source, route.target, route.errors, scope), route.source, reads, cut=cut)
+    return frames_of(route.target.framing, out)
 
 
-def _error_problems(expect: ExpectDoc, error: GatewayError) -> Iterator[str]:
+def _error_problems(expect: ExpectDoc, error: GatewayError) -> Iterator[Problem]:
     wanted = expect.error
     if wanted is None:
-        yield f"unexpected error {error.kind}: {error.message}"
+        yield Problem(f"unexpected error {error.kind}: {error.message}")
         return
     if error.kind != wanted.kind:
-        yield f"expected the error {wanted.kind}, got {error.kind}: {error.message}"
+        message = f"expected the error {wanted.kind}, got {error.kind}: {error.message}"
+        yield Problem(message, "error.kind", _text(wanted.kind), _text(error.kind))
     if wanted.field is not None and error.field != wanted.field:
-        yield f"expected the field '{wanted.field}', got {error.field!r}: {error.message}"
+        message = f"expected the field '{wanted.field}', got {error.field!r}: {error.message}"
+        yield Problem(message, "error.field", _text(wanted.field), _text(error.field))
     if wanted.says is not None and wanted.says not in error.message:
-        yield f"expected a message with '{wanted.says}', got: {error.message}"
+        message = f"expected a message with '{wanted.says}', got: {error.message}"
+        yield Problem(message, "error.says", _text(wanted.says), _text(error.message))
 
 
-def _result_problems(expect: ExpectDoc, result: Json) -> Iterator[str]:
+def _result_problems(expect: ExpectDoc, result: Json) -> Iterator[Problem]:
     given = expect.model_fields_set
     if {"chunks", "last", "answer"} & given and result is None:
-        yield "the test expects a result, but gives no chunks or answers for it"
+        yield Problem("the test expects a result, but gives no chunks or answers for it")
         return
     if expect.chunks is not None:
         yield from differences(list(expect.chunks), result, "chunks")
@@ -176,18 +188,25 @@ def _result_problems(expect: ExpectDoc, result: Json) -> Iterator[str]:
         yield from differences(expect.answer, result, "answer")
 
 
-def differences(wanted: Json, found: Json, path: str) -> Iterator[str]:
+def differences(wanted: Json, found: Json, path: str) -> Iterator[Problem]:
     """Where `found` differs from `wanted`; in objects only the keys that `wanted` names count."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         for name, value in wanted.items():
             if name in found:
                 yield from differences(value, found[name], f"{path}.{name}")
             elif value is not None:
-                yield f"{path}.{name}: expected {shown(value)}, but it is absent"
+                message = f"{path}.{name}: expected {shown(value)}, but it is absent"
+                yield Problem(message, f"{path}.{name}", _text(value))
     elif isinstance(wanted, list) and isinstance(found, list):
         if len(wanted) != len(found):
-            yield f"{path}: expected {len(wanted)} elements, got {len(found)}: {orjson.dumps(found).decode()[:300]}"
+            message = f"{path}: expected {len(wanted)} elements, got {len(found)}: {_text(found)[:300]}"
+            yield Problem(message, path, _text(wanted), _text(found))
         for index, (left, right) in enumerate(zip(wanted, found, strict=False)):
             yield from differences(left, right, f"{path}[{index}]")
     elif wanted != found or isinstance(wanted, bool) != isinstance(found, bool):
-        yield f"{path}: expected {orjson.dumps(wanted).decode()}, got {orjson.dumps(found).decode()[:300]}"
+        message = f"{path}: expected {_text(wanted)}, got {_text(found)[:300]}"
+        yield Problem(message, path, _text(wanted), _text(found))
+
+
+def _text(value: Json) -> str:
+    return orjson.dumps(value).decode()

@@ -1,97 +1,36 @@
-"""One cluster of the real programs for the whole run, and a second one for the tests that end programs.
+"""Clusters of the real programs, each started once for the whole run: two to talk to, two whose programs are ended.
 
-``make interop`` builds the environments first; see ``environments.py``.
+They are started one after the other in the background, in the order in which the tests need them. ``make interop``
+builds the environments first; see ``environments.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from proxy.types import Json, JsonObject
-from tests.interop import environments, programs
-from tests.interop.clients import DbgptClients, rendered
-from tests.interop.programs import GatewayPlan, Program, Pythons, WorkerPlan
-from tests.interop.wire import int_at, post_frames, post_object
+from tests.interop import clusters, environments
+from tests.interop.clients import DbgptClients
+from tests.interop.clusters import FORMS, Cluster
+from tests.interop.own import Own
+from tests.interop.programs import Pythons
 
 TEST_SECONDS = 180
-PLAIN = "tiny-vicuna"
-CERTAIN = "tiny-certain"
-KINDS = ("llm", "text2vec")
+STARTS: dict[str, Callable[[str, Pythons, Path], Cluster]] = {
+    "cluster": clusters.main_cluster,
+    "fleet": clusters.mortal_cluster,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test of a module also waits for programs that import PyTorch: give all of them more time."""
+    """The first test of a cluster also waits for programs that import PyTorch: give all of them more time."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A FastChat fleet, a DB-GPT cluster and the gateway between them, all running; URLs without a final slash."""
-
-    folder: Path
-    pythons: Pythons
-    workers: dict[str, WorkerPlan]
-    fastchat_controller: str
-    dbgpt_controller: str
-    api: str
-    plan: GatewayPlan
-    gateway: Program
-
-    def names(self) -> set[str]:
-        """What the gateway registers: each model as both kinds, and the manager."""
-        return {f"{model}@{kind}" for model in self.workers for kind in KINDS} | {"WorkerManager@service"}
-
-    def queue_length(self, model: str) -> int:
-        """The worker's own count of requests it works on."""
-        return int_at(post_object(f"{self.workers[model].url}/worker_get_status", {}), "queue_length")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker itself says to a prompt."""
-
-    prompt: str
-    text: str
-    finish_reason: Json
-    usage: Json
-
-
-class Own:
-    """Asks the workers directly, greedily, with the prompts that FastChat itself renders."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.prompts: dict[str, JsonObject] = {}
-
-    def prepare(self, model: str, dialogues: list[Json]) -> None:
-        """Render several dialogues in one go; each run of FastChat's environment takes most of a second."""
-        template = self.cluster.workers[model].template
-        missing = [each for each in dialogues if repr((template, each)) not in self.prompts]
-        if missing:
-            found = rendered(self.cluster.pythons, template, missing)
-            self.prompts.update({repr((template, each)): body for each, body in zip(missing, found, strict=True)})
-
-    def answer(self, model: str, said: Json, **parameters: Json) -> Answer:
-        """The worker's answer to a dialogue (DB-GPT's messages), or to a string as it is."""
-        plan = self.cluster.workers[model]
-        body: JsonObject = {"prompt": said}
-        if not isinstance(said, str):
-            self.prepare(model, [said])
-            prompt = self.prompts[repr((plan.template, said))]
-            body = {key: value for key, value in prompt.items() if value is not None}
-        body |= {"model": model, "temperature": 0.0, "echo": False, **parameters}
-        frames = post_frames(f"{plan.url}/worker_generate_stream", body)
-        assert all(frame["error_code"] == 0 for frame in frames), frames
-        last = frames[-1]
-        return Answer(str(body["prompt"]), str(last["text"]), last.get("finish_reason"), last.get("usage"))
 
 
 @pytest.fixture(scope="session")
@@ -99,59 +38,79 @@ def pythons() -> Pythons:
     """The environments of the real programs; none for this Python is a skip, one not built yet is a failure."""
     try:
         fastchat = environments.python_of(environments.FASTCHAT)
+        openai = environments.python_of(environments.FASTCHAT_OPENAI)
         dbgpt = environments.python_of(environments.DBGPT)
     except environments.NoPythonError as error:
         pytest.skip(str(error))
-    if fastchat is not None and dbgpt is not None:
+    if fastchat is not None and openai is not None and dbgpt is not None:
         models = {kind: environments.model_folder(fastchat.parents[1], kind) for kind in environments.MODEL_KINDS}
         if all(model.exists() for model in models.values()):
-            return Pythons(fastchat=fastchat, dbgpt=dbgpt, models=models)
+            return Pythons(fastchat=fastchat, fastchat_openai=openai, dbgpt=dbgpt, models=models)
     pytest.fail("the real programs are not all installed: run `make interop`", pytrace=False)
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs keep their files and logs."""
-    return tmp_path_factory.mktemp("programs")
+def needed(items: list[pytest.Item]) -> list[tuple[str, str]]:
+    """The clusters that these tests use, as (fixture, form), in the order of their first use."""
+    found: dict[tuple[str, str], None] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            for name in STARTS:
+                if name in item.callspec.params:
+                    found[name, str(item.callspec.params[name])] = None
+    return list(found)
 
 
 @pytest.fixture(scope="session")
-def cluster(pythons: Pythons, folder: Path) -> Iterator[Cluster]:
-    """Two workers with different templates, both controllers, DB-GPT's API server, and the gateway, registered."""
-    ports = programs.free_ports(7)
-    workers = {
-        PLAIN: WorkerPlan(PLAIN, ports[0], "vicuna_v1.1"),
-        CERTAIN: WorkerPlan(CERTAIN, ports[1], "qwen-7b-chat", kind="certain"),
-    }
-    fastchat, dbgpt = f"http://127.0.0.1:{ports[2]}", f"http://127.0.0.1:{ports[3]}"
-    plan = GatewayPlan(ports[5], ports[6], dbgpt, ("--fastchat-controller", fastchat))
-    with ExitStack() as stack:
-        stack.callback(programs.fastchat_controller(pythons, folder, ports[2]).kill)
-        loading = {}
-        for model, worker in workers.items():
-            loading[model] = programs.fastchat_worker(pythons, folder, worker, fastchat)
-            stack.callback(loading[model].kill)
-        stack.callback(programs.dbgpt_controller(pythons, folder, ports[3]).kill)
-        stack.callback(programs.dbgpt_api_server(pythons, folder, ports[4], dbgpt).kill)
-        for model, worker in workers.items():
-            programs.wait_worker(loading[model], worker, fastchat)
-        gateway = programs.gateway(folder, plan)
-        stack.callback(gateway.kill)
-        api = f"http://127.0.0.1:{ports[4]}/api/v1"
-        found = Cluster(folder, pythons, workers, fastchat, dbgpt, api, plan, gateway)
-        programs.wait_registered(dbgpt, found.names(), plan.port, 20, gateway)
-        yield found
+def started(
+    request: pytest.FixtureRequest, pythons: Pythons, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[tuple[str, str], Future[Cluster]]]:
+    """Each cluster, running or being started. At the end none may have lost a slot of a worker."""
+    folder = tmp_path_factory.mktemp("programs")
+    with ThreadPoolExecutor(1) as pool:
+        starting = {
+            (name, form): pool.submit(STARTS[name], form, pythons, folder / f"{name}-{form}")
+            for name, form in needed(request.session.items)
+        }
+        try:
+            yield starting
+            for each in starting.values():
+                if each.done() and each.exception() is None:
+                    each.result().wait_idle()
+                    assert not each.result().workers_degraded(), each.result().gateway.tail()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for each in starting.values():
+                if not each.cancelled() and each.exception() is None:
+                    each.result().stack.close()
+
+
+@pytest.fixture(scope="session", params=FORMS)
+def cluster(request: pytest.FixtureRequest, started: dict[tuple[str, str], Future[Cluster]]) -> Cluster:
+    """Workers with different templates, DB-GPT's controller and API server, and the gateway, registered."""
+    return started["cluster", request.param].result()
+
+
+@pytest.fixture(scope="session", params=FORMS)
+def fleet(request: pytest.FixtureRequest, started: dict[tuple[str, str], Future[Cluster]]) -> Cluster:
+    """Another cluster, for the tests that end programs. Without an API server."""
+    return started["fleet", request.param].result()
+
+
+@pytest.fixture
+def whole(fleet: Cluster) -> None:
+    """A test begins with everything running and registered, whatever became of the one before."""
+    fleet.restore()
 
 
 @pytest.fixture(scope="session")
 def clients(cluster: Cluster) -> Iterator[DbgptClients]:
     """DB-GPT's Python clients, talking to the cluster's controller."""
-    started = DbgptClients(cluster.pythons, cluster.folder, cluster.dbgpt_controller)
-    yield started
-    started.close()
+    running = DbgptClients(cluster.pythons, cluster.folder, cluster.dbgpt_controller)
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")
 def own(cluster: Cluster) -> Own:
-    """What the workers say themselves, to compare with."""
+    """What the workers of the cluster say themselves, to compare with."""
     return Own(cluster)

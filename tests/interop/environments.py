@@ -31,7 +31,7 @@ from rich.console import Console
 PYTHON_VERSIONS = ("3.11", "3.10")
 """The versions both stacks run on (FastChat 0.2.36 and its transformers 4.44.2 are older than Python 3.13)."""
 
-MODEL_KINDS = ("plain", "certain")
+MODEL_KINDS = ("plain", "certain", "spelled")
 TAIL_LINES = 25
 PROGRESS_INTERVAL = 0.25
 
@@ -66,6 +66,15 @@ FASTCHAT = Environment(
         Step("FastChat", ("fschat==0.2.36", "transformers==4.44.2", "numpy<2", "sentencepiece", "accelerate")),
     ),
     check="import torch, uvicorn, fastchat.serve.model_worker, fastchat.serve.controller",
+)
+
+FASTCHAT_OPENAI = Environment(
+    name="fastchat-openai",
+    steps=(
+        # With pydantic 2 the stream of openai_api_server 0.2.36 breaks off at its first chunk.
+        Step("FastChat's OpenAI server", ("fschat==0.2.36", "pydantic<2", "fastapi<0.100", "httpx<0.28")),
+    ),
+    check="import uvicorn, fastchat.serve.openai_api_server",
 )
 
 DBGPT = Environment(
@@ -246,9 +255,9 @@ def provide_promtool(console: Console) -> None:
 
 
 def build_all(console: Console) -> None:
-    """Build both environments and the model; prints one line for each that is there already."""
+    """Build the environments and the models; prints one line for each that is there already."""
     python = find_python()
-    for environment in (FASTCHAT, DBGPT):
+    for environment in (FASTCHAT, FASTCHAT_OPENAI, DBGPT):
         folder = build(environment, python, console)
         console.print(f"{environment.name}: ready in {folder}", soft_wrap=True)
     for kind in MODEL_KINDS:

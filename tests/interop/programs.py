@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proxy.types import Json
-from tests.interop.wire import HttpError, get_json, post_json
+from tests.interop.wire import HttpError, get_json
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class Pythons:
     """The interpreters of the finished environments, and the models' folders by kind."""
 
     fastchat: Path
+    fastchat_openai: Path
     dbgpt: Path
     models: Mapping[str, Path]
 
@@ -88,7 +89,14 @@ def program_environment(folder: Path) -> dict[str, str]:
 class Program:
     """A started process with its log; a context of its own process group, so its children end with it."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        cwd: Path | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.command = list(command)
@@ -97,16 +105,24 @@ class Program:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=cwd or folder,
-                env=program_environment(folder),
+                env=program_environment(folder) | dict(more or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def logged(self) -> str:
+        """Everything it has printed so far."""
+        return self.log.read_text(errors="replace")
+
     def tail(self) -> str:
         """The last lines of the log, under the program's name."""
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        lines = self.logged().splitlines()[-TAIL_LINES:]
         return f"\n--- the last lines of {self.name} ({self.log}) ---\n" + "\n".join(lines)
 
     def wait_ready(self, probe: Callable[[], bool], seconds: float = START_SECONDS) -> None:
@@ -126,10 +142,22 @@ class Program:
             self.kill()
             raise ProgramError(f"{error}{self.tail()}") from None
 
+    def reload(self) -> None:
+        """Ask the process to read its files again (SIGHUP)."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM. A second one would end the gateway at once."""
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> int:
         """Ask the process to end (SIGTERM) and wait; returns its exit code. Raises ProgramError if it stays."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        if self.running:
+            self.ask_to_stop()
+        return self.wait_end()
+
+    def wait_end(self) -> int:
+        """Wait for a process that was asked to end; returns its exit code. Raises ProgramError if it stays."""
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -160,50 +188,6 @@ def answers(request: Callable[[], T], accept: Callable[[T], bool] = lambda _: Tr
         return accept(request())
     except (HttpError, OSError):
         return False
-
-
-def fastchat_controller(pythons: Pythons, folder: Path, port: int) -> Program:
-    """FastChat's controller, answering."""
-    program = Program(
-        "fastchat-controller",
-        [str(pythons.fastchat), "-m", "fastchat.serve.controller", "--host", "127.0.0.1", "--port", str(port)],
-        folder,
-    )
-    program.wait_ready(lambda: answers(lambda: get_json(f"http://127.0.0.1:{port}/test_connection")))
-    return program
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """How a FastChat model worker is started; ``kind`` is the tiny model's."""
-
-    model: str
-    port: int
-    template: str
-    kind: str = "plain"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-def fastchat_worker(pythons: Pythons, folder: Path, plan: WorkerPlan, controller: str) -> Program:
-    """A model worker being started; call ``wait_worker`` before use, so that several load at the same time."""
-    command = [str(pythons.fastchat), "-m", "fastchat.serve.model_worker", "--host", "127.0.0.1"]
-    command += ["--port", str(plan.port), "--worker-address", plan.url, "--controller-address", controller]
-    command += ["--model-path", str(pythons.models[plan.kind]), "--model-names", plan.model, "--device", "cpu"]
-    command += ["--conv-template", plan.template]
-    return Program(f"fastchat-worker-{plan.model}", command, folder)
-
-
-def wait_worker(program: Program, plan: WorkerPlan, controller: str) -> None:
-    """Wait until the worker answers and its controller lists it."""
-
-    def listed(answer: Json) -> bool:
-        return isinstance(answer, dict) and plan.model in as_list(answer["models"])
-
-    program.wait_ready(lambda: answers(lambda: post_json(f"{plan.url}/worker_get_status", {})))
-    program.wait_ready(lambda: answers(lambda: post_json(f"{controller}/list_models", {}), listed))
 
 
 def dbgpt_controller(pythons: Pythons, folder: Path, port: int) -> Program:
@@ -243,9 +227,11 @@ class GatewayPlan:
     admin_port: int
     dbgpt_controller: str
     fastchat: tuple[str, ...]
-    """``--fastchat-controller URL`` or ``--fastchat-worker URL``."""
+    """``--fastchat-controller URL``, ``--fastchat-worker URL`` or ``--accept-workers HOST:PORT``."""
     settings: str = ""
     """More lines of the settings file."""
+    empty: bool = False
+    """It has no worker when it is started, so it is not waited for until it has."""
 
     @property
     def url(self) -> str:
@@ -256,17 +242,27 @@ class GatewayPlan:
         return f"http://127.0.0.1:{self.admin_port}"
 
 
+def write_settings(folder: Path, plan: GatewayPlan) -> Path:
+    """The settings file of this plan."""
+    settings = folder / f"gateway-{plan.port}.yaml"
+    # The models here rarely end by themselves, and their words come back as more tokens than they were.
+    text = f"defaults: {{max_new_tokens: 256}}\n{plan.settings}"
+    # In one step: the gateway may look at any moment.
+    unfinished = settings.with_suffix(".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(settings)
+    return settings
+
+
 def gateway(folder: Path, plan: GatewayPlan) -> Program:
     """The gateway, ready. ``GATEWAY_COMMAND`` names another one than this checkout's, such as an installed wheel's."""
     command = shlex.split(os.environ.get("GATEWAY_COMMAND", "")) or [sys.executable, "-m", "proxy"]
     command += ["serve", "--listen", f"127.0.0.1:{plan.port}", "--admin", f"127.0.0.1:{plan.admin_port}"]
-    settings = folder / f"gateway-{plan.port}.yaml"
-    # The models here rarely end by themselves, and their words come back as more tokens than they were.
-    settings.write_text(f"defaults: {{max_new_tokens: 256}}\n{plan.settings}", encoding="utf-8")
-    command += ["--config", str(settings)]
+    command += ["--config", str(write_settings(folder, plan))]
     command += ["--dbgpt-controller", plan.dbgpt_controller, "--advertise", f"127.0.0.1:{plan.port}", *plan.fastchat]
     program = Program("gateway", command, folder, cwd=REPOSITORY)
-    program.wait_ready(lambda: answers(lambda: get_json(f"{plan.admin}/readyz")))
+    page = "healthz" if plan.empty else "readyz"
+    program.wait_ready(lambda: answers(lambda: get_json(f"{plan.admin}/{page}")))
     return program
 
 

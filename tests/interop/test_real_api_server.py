@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.types import Json, JsonObject
-from tests.interop.conftest import CERTAIN, PLAIN, Answer, Cluster, Own
+from tests.interop.clusters import CERTAIN, PLAIN, Cluster
+from tests.interop.own import Answer, Own
 from tests.interop.wire import (
     HttpError,
     at,
@@ -75,7 +76,7 @@ def count(cluster: Cluster, model: str, prompt: str) -> int:
 def test_models_are_listed(cluster: Cluster) -> None:
     """The API server lists each model of the fleet."""
     listed = list_at(get_json(f"{cluster.api}/models"), "data")
-    assert {text_at(each, "id") for each in listed} >= {PLAIN, CERTAIN}
+    assert {text_at(each, "id") for each in listed} == set(cluster.workers)
 
 
 @pytest.mark.parametrize("model", [PLAIN, CERTAIN])

@@ -9,7 +9,8 @@ import pytest
 
 from proxy.types import Json
 from tests.interop.clients import ClientError, DbgptClients, run_dbgpt
-from tests.interop.conftest import CERTAIN, PLAIN, Cluster, Own
+from tests.interop.clusters import CERTAIN, PLAIN, Cluster
+from tests.interop.own import Own
 from tests.interop.wire import at, int_at, list_at, post_frames, post_object, text_at
 
 TOKENS = 40
@@ -54,10 +55,10 @@ def printed_as(text: str, printed: str) -> bool:
     return all("\ufffd" in pair or pair[0] == pair[1] for pair in zip(printed, text, strict=False))
 
 
-def test_models_with_their_metadata(clients: DbgptClients) -> None:
-    """The Python client sees both models with their context length and the roles it may use."""
+def test_models_with_their_metadata(cluster: Cluster, clients: DbgptClients) -> None:
+    """The Python client sees each model with their context length and the roles it may use."""
     models = clients.call("models")
-    assert [at(model, "model") for model in list_at(models)] == sorted([PLAIN, CERTAIN])
+    assert [at(model, "model") for model in list_at(models)] == sorted(cluster.workers)
     for model in list_at(models):
         assert at(model, "context_length") == 2048
         assert "system" in list_at(model, "ext_metadata", "prompt_roles")

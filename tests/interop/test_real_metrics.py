@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.types import Json
-from tests.interop.conftest import PLAIN, Cluster
+from tests.interop.clusters import PLAIN, Cluster
 from tests.interop.environments import promtool
 from tests.interop.wire import Reply, post_frames
 
@@ -58,9 +58,9 @@ def test_a_request_is_counted(cluster: Cluster) -> None:
 
 
 def test_each_worker_is_up(cluster: Cluster) -> None:
-    """Both workers of the fleet are up, and nothing else is counted as a worker."""
+    """Each worker of the fleet is up, however many models it has, and nothing else is counted as a worker."""
     page = scrape(cluster)
-    assert total(page, "gateway_worker_up") == len(cluster.workers)
+    assert total(page, "gateway_worker_up") == len(cluster.plans)
     assert total(page, "gateway_registered_instances") == len(cluster.names())
 
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.interop import programs
 from tests.interop.clients import DbgptClients
-from tests.interop.conftest import CERTAIN, KINDS, PLAIN, Cluster
+from tests.interop.clusters import CERTAIN, KINDS, PLAIN, Cluster
 from tests.interop.programs import GatewayPlan
 from tests.interop.wire import Reply, int_at, post_object
 
@@ -30,7 +30,10 @@ def counted(plan: GatewayPlan) -> dict[str, float]:
 
 
 def test_the_port_tells_whose_tokens_are_counted(cluster: Cluster, tmp_path: Path) -> None:
-    """Both models are registered with ports of their own, and each count of the real client reaches its own model."""
+    """The models are registered with ports of their own, and each count of the real client reaches its own model.
+
+    In the direct form this second gateway takes the first one for a FastChat controller.
+    """
     controller_port, port, admin_port, first = programs.free_ports(4)
     controller = f"http://127.0.0.1:{controller_port}"
     ports = f"model_ports: {{first: {first}, last: {min(first + 20, 65_535)}}}\n"
@@ -39,12 +42,12 @@ def test_the_port_tells_whose_tokens_are_counted(cluster: Cluster, tmp_path: Pat
         stack.callback(programs.dbgpt_controller(cluster.pythons, tmp_path, controller_port).kill)
         gateway = programs.gateway(tmp_path, plan)
         stack.callback(gateway.kill)
-        names = {f"{model}@{kind}" for model in (PLAIN, CERTAIN) for kind in KINDS}
+        names = {f"{model}@{kind}" for model in cluster.workers for kind in KINDS}
         programs.wait_until(
             "the models are registered", lambda: names <= {name for name, _ in programs.registered(controller)}, SECONDS
         )
         own = {name: at for name, at in programs.registered(controller) if name.endswith("@llm")}
-        assert len({*own.values(), port}) == 3, own
+        assert len({*own.values(), port}) == len(cluster.workers) + 1, own
         clients = DbgptClients(cluster.pythons, tmp_path, controller)
         stack.callback(clients.close)
         for model in (PLAIN, CERTAIN):

@@ -1,12 +1,15 @@
 """Makes a random Llama with a byte-level tokenizer, small enough to answer hundreds of tokens a second on one core.
 
-Runs inside the FastChat environment (torch, transformers, tokenizers): ``python tiny_model.py FOLDER [certain]``. The
+Runs inside the FastChat environment (torch, transformers, tokenizers): ``python tiny_model.py FOLDER KIND``. The
 seed is fixed, so greedy decoding gives the same text in every run. The text is noise, which is wanted: it holds
 half-finished UTF-8 sequences and spaces at odd places, all the things a proxy may get wrong.
 
 A ``certain`` model gives its greedy answer at any temperature, for clients that cannot be told one. It never ends of
 itself, so that a test knows who ended it, and never says what a terminal would interpret: a control character or a
 square bracket.
+
+A ``spelled`` model is a certain one that says single characters only, of those the tokenizer never joins with another:
+what it said, read again, is the very tokens it said, so an answer can be taken up in the middle and end the same.
 """
 
 from __future__ import annotations
@@ -66,8 +69,18 @@ def unprintable(folder: Path, vocabulary: int) -> list[int]:
     return [token for token, text in enumerate(texts) if any(c in "[]\x7f" or c < " " for c in text)]
 
 
-def save_model(folder: Path, vocabulary: int, *, certain: bool) -> None:
-    """Save a randomly initialised two-layer Llama whose weights depend on ``SEED`` only."""
+def joined(folder: Path, vocabulary: int) -> list[int]:
+    """All tokens but those that are one visible ASCII character which is part of no other token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = tokenizer.convert_ids_to_tokens(list(range(vocabulary)))
+    parts = {character for text in texts if len(text) > 1 for character in text}
+    return [token for token, text in enumerate(texts) if len(text) > 1 or text in parts or not "!" <= text <= "~"]
+
+
+def save_model(folder: Path, vocabulary: int, kind: str) -> None:
+    """Save a randomly initialised two-layer Llama whose weights depend on ``SEED`` and the kind only."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -90,23 +103,24 @@ def save_model(folder: Path, vocabulary: int, *, certain: bool) -> None:
     with torch.no_grad():
         # A fair share of the answers of a few dozen tokens shall end of themselves.
         model.lm_head.weight[config.eos_token_id].mul_(1.3)
-        if certain:
+        if kind != "plain":
             # Logits of millions: the distance between the best two tokens is beyond what any temperature levels.
             model.lm_head.weight.mul_(1e5)
-            # The best of 512 random logits is above zero, so a token with a logit of zero is never chosen.
-            model.lm_head.weight[[config.eos_token_id, *unprintable(folder, vocabulary)]] = 0.0
+            # The best of many random logits is above zero, so a token with a logit of zero is never chosen.
+            unsaid = joined(folder, vocabulary) if kind == "spelled" else unprintable(folder, vocabulary)
+            model.lm_head.weight[[config.eos_token_id, *unsaid]] = 0.0
     model.save_pretrained(folder)
 
 
-def make(folder: Path, *, certain: bool) -> None:
+def make(folder: Path, kind: str) -> None:
     """Make the model in ``folder`` unless it is there; an interrupted run leaves no half-made folder behind."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    save_model(unfinished, save_tokenizer(unfinished), certain=certain)
+    save_model(unfinished, save_tokenizer(unfinished), kind)
     os.replace(unfinished, folder)
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), certain="certain" in sys.argv[2:])
+    make(Path(sys.argv[1]), sys.argv[2])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.ruleset.lint import negated_selection, steps_read
+from proxy.ruleset.lint import negated_selection, paths_read, steps_read
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,25 @@ def test_what_a_negation_takes_whole(source: str) -> None:
 def test_the_steps_that_are_read(source: str, names: set[str]) -> None:
     """Only the document's own `steps` count, not a key of the same name inside something else."""
     assert steps_read(source) == names
+
+
+@pytest.mark.parametrize(
+    ("source", "paths"),
+    [
+        ("steps.a.b[0].c", {"steps.a.b.c"}),
+        ("to_array(body.x)[0].y", {"body.x"}),
+        ("a[?b.c].d", {"a.b.c", "a.d"}),
+        ("answers[].embedding[]", {"answers.embedding"}),
+        ("merge(body, {model: worker.model})", {"body", "worker.model"}),
+        ("map(&x.y, a.b)", {"a.b"}),
+        ("a.*.b", {"a.b"}),
+        ("a.m[*].{p: b.c}", {"a.m.b.c"}),
+        ("a | b", {"a.b"}),
+        ("a.b || c && !(d)", {"a.b", "c", "d"}),
+        ("@", {""}),
+        ("'a.b'", set()),
+    ],
+)
+def test_the_paths_that_are_read(source: str, paths: set[str]) -> None:
+    """Plain names are followed through indexes, projections and filters; what goes into something new is read whole."""
+    assert {".".join(path) for path in paths_read(source)} == paths

@@ -147,10 +147,62 @@ def test_a_route_like_another_shares_all_but_how_it_answers(tmp_path: Path) -> N
 def test_the_documented_rule_works(tmp_path: Path) -> None:
     """The example of the rule language's description compiles, and the test beside it passes."""
     text = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
-    route, tests = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    route, tests = re.findall(r"^```yaml\n([a-z].*?)^```", text, re.DOTALL | re.MULTILINE)
     pack = write(tmp_path / "docs", "docs", route=route + tests)
     errors = ERRORS + "frame: {fields: {text: error.message}}\nstream_status: 200\n"
     (pack / "errors.yaml").write_text(errors, encoding="utf-8")
     (pack / "pack.yaml").write_text("pack: docs\ndescription: x\nsample: {model: vicuna}\n", encoding="utf-8")
     rules = load_rules([pack], FUNCTIONS)
     assert [outcome.problems for outcome in run_tests(rules.tests)] == [()]
+
+
+RESUMED = """
+route: a
+description: x
+match: {method: POST, path: /a}
+worker: {kind: llm, model: body.model}
+request:
+  path: /x
+  body: body
+  resume: {prompt: RESUME}
+stream:
+  from: {framing: nul, text: cumulative, read: {text: chunk.text}}
+  to: {framing: nul, text: cumulative, chunk: {fields: {text: text}}}
+"""
+FRAMES = "frame: {fields: {text: error.message}}\nstream_status: 200\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (RESUMED.replace("RESUME", "request.prompt"), []),
+        (
+            RESUMED.replace("RESUME", "chunk.text"),
+            [
+                "a.yaml: expression 'chunk.text' reads 'chunk', which does not exist here; known: body, gateway, "
+                "headers, listener, models, path, query, request, steps, text, tokens, worker"
+            ],
+        ),
+        (
+            RESUMED.replace("{prompt: RESUME}", "{}"),
+            ["a.yaml: request.resume names no field; expected what differs where another worker goes on"],
+        ),
+        (
+            RESUMED.replace("RESUME", "text").partition("stream:")[0] + "answer: {body: upstream}\n",
+            ["a.yaml: request.resume is for a stream of the worker; there is no stream here"],
+        ),
+        (
+            RESUMED.replace("  resume: {prompt: RESUME}\n", "")
+            + "tests: [{name: x, given: {received: {text: a, tokens: 1}}, expect: {upstream: null}}]\n",
+            ["a.yaml: this route has no request.resume, with which a lost stream goes on"],
+        ),
+    ],
+)
+def test_how_a_lost_stream_goes_on_is_checked(tmp_path: Path, text: str, problems: list[str]) -> None:
+    """It stands with a stream, says something, and reads what there is."""
+    pack = write(tmp_path / "one", "one", a=text)
+    (pack / "errors.yaml").write_text(ERRORS + FRAMES, encoding="utf-8")
+    if problems:
+        assert mistakes(pack) == problems
+    else:
+        load_rules([pack], FUNCTIONS)

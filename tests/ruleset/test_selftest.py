@@ -176,4 +176,24 @@ def test_a_route_with_whole_answers(tmp_path: Path, given: str, expect: str, pro
 )
 def test_differences(wanted: Json, found: Json, expected: list[str]) -> None:
     """In objects only the named keys count; in lists every element does; true is not 1."""
-    assert list(differences(wanted, found, "x")) == expected
+    assert [str(each) for each in differences(wanted, found, "x")] == expected
+
+
+RESUMED = STREAM.replace(
+    "stream:\n", "  resume: {prompt: \"join('', [request.prompt, text])\", left: {from: tokens, max: 3}}\nstream:\n"
+)
+RECEIVED = "request: {prompt: abc}, received: {text: de, tokens: 2}"
+
+
+@pytest.mark.parametrize(
+    ("given", "expect", "problem"),
+    [
+        (RECEIVED, "upstream: {prompt: abcde, left: 2, size: 3}", None),
+        (RECEIVED, "upstream: {prompt: abc}", 'upstream[0].prompt: expected "abc", got "abcde"'),
+        (RECEIVED.replace("2", "4"), "upstream: null", None),
+        (RECEIVED.replace("2", "4"), "upstream: {}", "upstream[0]: expected {}, got null"),
+    ],
+)
+def test_how_a_lost_stream_goes_on(tmp_path: Path, given: str, expect: str, problem: str | None) -> None:
+    """With what had come the request is the one for the other worker; none where nothing is left."""
+    assert problems(tmp_path, RESUMED, case(given, expect)) == (() if problem is None else (problem,))

@@ -1,0 +1,70 @@
+"""A worker's recorded stream played through a route, by the code that serves requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import orjson
+
+from proxy.errors import GatewayError
+from proxy.framing import Framing, FramingError
+from proxy.limits import FRAME_MAX_BYTES
+from proxy.translate.answer import ClientAnswer, client_answer
+from proxy.translate.mapping import Scope
+from proxy.translate.plan import Route, StreamSource
+from proxy.translate.stream import StreamReader, StreamTranslator, collected
+from proxy.types import Json
+
+
+class Collected(NamedTuple):
+    """The one answer that a stream was collected into; notes: what was repaired in its text."""
+
+    answer: ClientAnswer
+    notes: tuple[str, ...]
+
+
+def wire_of(route: Route, chunks: Iterable[Json]) -> bytes:
+    """The frames as the route's worker would send them."""
+    return b"" if route.source is None else b"".join(route.source.framing.encode(orjson.dumps(each)) for each in chunks)
+
+
+def frames_of(framing: Framing, wire: bytes) -> list[Json]:
+    """The frames in a whole stream."""
+    decoder = framing.new_decoder(FRAME_MAX_BYTES)
+    return [orjson.loads(frame) for frame in [*decoder.feed(wire), *decoder.finish()]]
+
+
+def play_stream(translator: StreamTranslator, source: StreamSource, reads: Iterable[bytes], *, cut: bool) -> bytes:
+    """The bytes that the client gets for these of the worker, after which its connection ends or is cut."""
+    decoder = source.framing.new_decoder(FRAME_MAX_BYTES)
+    try:
+        out = b"".join(translator.feed(decoder.feed(read)) for read in reads)
+        out += translator.feed(decoder.finish())
+    except FramingError as error:
+        out = translator.fail(GatewayError("upstream_protocol", str(error)))
+    out += b"" if cut else translator.end()
+    if cut or translator.lost is not None:
+        out += translator.fail(translator.lost or _cut_off())
+    return out
+
+
+def play_collected(route: Route, scope: Scope, reads: Iterable[bytes], *, cut: bool) -> Collected:
+    """The answer that the route makes of the worker's stream. GatewayError where it makes none."""
+    if route.source is None:
+        raise GatewayError("internal", f"the rule at {route.place} reads no stream")
+    reader = StreamReader(route.source, scope)
+    decoder = route.source.framing.new_decoder(FRAME_MAX_BYTES)
+    try:
+        for frame in [frame for read in reads for frame in decoder.feed(read)] + decoder.finish():
+            reader.read(frame)
+    except FramingError as error:
+        raise GatewayError("upstream_protocol", str(error)) from None
+    if cut and reader.finish is None:
+        raise _cut_off()
+    reader.end()
+    return Collected(client_answer(route, {**scope, **collected(reader)}), tuple(reader.notes))
+
+
+def _cut_off() -> GatewayError:
+    return GatewayError("upstream_reset", "the worker closed the connection in the middle of its answer")

@@ -1,0 +1,228 @@
+"""The files of rule packs: the one place that opens them, and puts a pack that extends another one over it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from proxy.documents import Diagnostic, Document, DocumentError, read_yaml, suggestion
+from proxy.limits import EXTENDS_MAX, PACK_MAX_FILES, YAML_MAX_BYTES
+from proxy.ruleset.documents import RouteDoc
+from proxy.ruleset.extending import EXTENDS, Change, Extension
+from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
+from proxy.ruleset.tree import Tree, document_of, tree_of
+
+PACK_FILE = "pack.yaml"
+ERRORS_FILE = "errors.yaml"
+REMOVE_ROUTES = "remove_routes"
+
+
+class FileChanges(NamedTuple):
+    """What one file changes in a pack that it extends. part: a route's name, or `pack.yaml` or `errors.yaml`; base: the
+    file that is changed; changes is empty where the file says nothing new, None where it takes the route away.
+    """
+
+    part: str
+    file: str
+    base: str
+    changes: tuple[Change, ...] | None
+
+
+class PackFiles(NamedTuple):
+    """A pack's files as they are after `extends`. complete: each was readable, so that an absence means something.
+    base: the folder of the pack that this one extends.
+    """
+
+    folder: Path
+    pack: Document | None
+    errors: Document | None
+    routes: tuple[Document, ...]
+    complete: bool
+    base: Path | None = None
+    changes: tuple[FileChanges, ...] = ()
+
+
+def shipped_rules() -> Path:
+    """The folder of the rule packs that come with the program: inside an installed package or beside it."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "rule_packs"
+    return installed if installed.is_dir() else package.parent / "rules"
+
+
+def read_pack(folder: Path, mistakes: list[Diagnostic], chain: tuple[Path, ...] = ()) -> PackFiles:
+    """The pack in this folder. `chain` has the folders of the packs that extend it."""
+    pack = _read(folder / PACK_FILE, mistakes)
+    extends = pack.value.get(EXTENDS) if pack is not None and isinstance(pack.value, dict) else None
+    files = _rule_files(folder, mistakes, may_be_none=extends is not None)
+    routes = [document for file in files if (document := _read(file, mistakes)) is not None]
+    errors_file = folder / ERRORS_FILE
+    errors = _read(errors_file, mistakes) if extends is None or errors_file.exists() else None
+    if pack is None or extends is None:
+        routes = _without_stray_extensions(routes, mistakes)
+    complete = len(routes) == len(files)
+    if pack is None or extends is None:
+        return PackFiles(folder, pack, errors, tuple(routes), complete)
+    base = _base_of(folder, pack, extends, chain, mistakes)
+    if base is None:
+        return PackFiles(folder, None, errors, (), complete=False)
+    return _Extending(PackFiles(folder, pack, errors, tuple(routes), complete), base, mistakes).result()
+
+
+def _base_of(
+    folder: Path, pack: Document, extends: object, chain: tuple[Path, ...], mistakes: list[Diagnostic]
+) -> PackFiles | None:
+    shipped = sorted(child.name for child in shipped_rules().iterdir() if (child / PACK_FILE).is_file())
+    problem = None
+    base = folder
+    if not isinstance(extends, str):
+        problem = "extends: expected the name of a pack that comes with the program, or a path that begins with ."
+    elif extends.startswith(("./", "../", "/")):
+        base = Path(os.path.normpath(folder / extends))
+        if not (base / PACK_FILE).is_file():
+            problem = f"extends: there is no {PACK_FILE} in {base}"
+    elif extends not in shipped:
+        problem = f"extends: no pack '{extends}' comes with the program{suggestion(extends, shipped)}"
+    else:
+        base = shipped_rules() / extends
+    chain = (*chain, folder.resolve())
+    if problem is None and base.resolve() in chain:
+        problem = "extends: this pack would extend itself"
+    if problem is None and len(chain) > EXTENDS_MAX:
+        problem = f"extends: more than {EXTENDS_MAX} packs extend each other"
+    if problem is not None:
+        mistakes.append(pack.at((EXTENDS,), problem))
+        return None
+    return read_pack(base, mistakes, chain)
+
+
+class _Extending:
+    """One pack put over its base."""
+
+    def __init__(self, own: PackFiles, base: PackFiles, mistakes: list[Diagnostic]) -> None:
+        self._own, self._base, self._mistakes = own, base, mistakes
+        self._changes: list[FileChanges] = []
+
+    def result(self) -> PackFiles:
+        own, base = self._own, self._base
+        removed = self._removed_routes()
+        pack = own.pack and base.pack and self._put(own.pack, base.pack, PackDoc, PACK_FILE)
+        errors = base.errors
+        if own.errors is not None:
+            errors = own.errors if errors is None else self._put(own.errors, errors, ErrorsDoc, ERRORS_FILE)
+        routes = self._routes(removed)
+        complete = own.complete and base.complete
+        return PackFiles(own.folder, pack, errors, routes, complete, base.folder, tuple(self._changes))
+
+    def _put(self, own: Document, base: Document, model: type[PackDoc | ErrorsDoc | RouteDoc], part: str) -> Document:
+        extension = Extension(model)
+        patch = tree_of(own)
+        if model is PackDoc and isinstance(patch.value, dict):
+            patch = patch._replace(value={name: each for name, each in patch.value.items() if name != REMOVE_ROUTES})
+        tree = extension.apply(tree_of(base), patch)
+        if model is RouteDoc:
+            tree = _placed_as_extension(tree, patch)
+        self._mistakes += extension.mistakes
+        self._changes.append(FileChanges(part, own.file, base.file, tuple(extension.changes)))
+        return document_of(tree, own.file)._replace(mistakes=(*own.mistakes, *base.mistakes))
+
+    def _routes(self, removed: set[str]) -> tuple[Document, ...]:
+        there = {name: route for route in self._base.routes if (name := _route_name(route)) is not None}
+        changed: dict[str, Document] = {}
+        new: list[Document] = []
+        for document in self._own.routes:
+            extends = document.value.get(EXTENDS) if isinstance(document.value, dict) else None
+            if extends is None:
+                new.append(document)
+            elif not isinstance(extends, str) or extends not in there:
+                name = extends if isinstance(extends, str) else "?"
+                message = f"no route '{name}' in the pack that is extended{suggestion(name, there)}"
+                self._mistakes.append(document.at((EXTENDS,), message))
+            elif extends in removed:
+                message = f"the route '{extends}' is in {REMOVE_ROUTES} of {PACK_FILE}"
+                self._mistakes.append(document.at((EXTENDS,), message))
+            elif extends in changed:
+                message = f"a second file extends '{extends}'; first {changed[extends].file}"
+                self._mistakes.append(document.at((EXTENDS,), message))
+            elif _route_name(document) not in {None, extends}:
+                message = f"a route keeps its name when it is extended; leave route out, or write '{extends}'"
+                self._mistakes.append(document.at(("route",), message))
+            else:
+                changed[extends] = self._put(document, there[extends], RouteDoc, extends)
+        kept = [route for route in self._base.routes if _route_name(route) not in removed]
+        return (*(changed.get(_route_name(route) or "", route) for route in kept), *new)
+
+    def _removed_routes(self) -> set[str]:
+        pack = self._own.pack
+        listed = pack.value.get(REMOVE_ROUTES, []) if pack is not None and isinstance(pack.value, dict) else []
+        if pack is None or not isinstance(listed, list):
+            if pack is not None:
+                self._mistakes.append(pack.at((REMOVE_ROUTES,), f"{REMOVE_ROUTES}: expected a list of routes' names"))
+            return set()
+        there = {name: route for route in self._base.routes if (name := _route_name(route)) is not None}
+        removed: set[str] = set()
+        for index, listed_name in enumerate(listed):
+            name = str(listed_name)
+            if name not in there:
+                message = f"no route '{name}' in the pack that is extended{suggestion(name, there)}"
+                self._mistakes.append(pack.at((REMOVE_ROUTES, index), message))
+            else:
+                removed.add(name)
+                self._changes.append(FileChanges(name, pack.file, there[name].file, None))
+        return removed
+
+
+def _placed_as_extension(tree: Tree, patch: Tree) -> Tree:
+    """What concerns the route as a whole is told at the line that says what it extends."""
+    if not isinstance(tree.value, dict) or not isinstance(patch.value, dict) or "route" not in tree.value:
+        return tree
+    name = tree.value["route"]._replace(key=patch.value[EXTENDS].key, place=patch.value[EXTENDS].place)
+    return tree._replace(value={**tree.value, "route": name})
+
+
+def _route_name(document: Document) -> str | None:
+    name = document.value.get("route") if isinstance(document.value, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _without_stray_extensions(routes: list[Document], mistakes: list[Diagnostic]) -> list[Document]:
+    left: list[Document] = []
+    for document in routes:
+        if isinstance(document.value, dict) and EXTENDS in document.value:
+            message = f"extends: {PACK_FILE} of this folder must say with its own extends which pack has the route"
+            mistakes.append(document.at((EXTENDS,), message, key=True))
+        else:
+            left.append(document)
+    return left
+
+
+def _rule_files(folder: Path, mistakes: list[Diagnostic], *, may_be_none: bool) -> list[Path]:
+    """The route files of a pack; hidden ones are editors' own."""
+    found = sorted(path for path in folder.rglob("*.y*ml") if not path.name.startswith("."))
+    mistakes += [
+        Diagnostic(str(path), 1, 1, "the name of a rule file ends with .yaml")
+        for path in found
+        if path.suffix == ".yml"
+    ]
+    files = [path for path in found if path.suffix == ".yaml" and path.name not in {PACK_FILE, ERRORS_FILE}]
+    if len(files) > PACK_MAX_FILES:
+        mistakes.append(Diagnostic(str(folder), 1, 1, f"{len(files)} files in one pack; the limit is {PACK_MAX_FILES}"))
+        return []
+    if not files and not may_be_none:
+        mistakes.append(Diagnostic(str(folder), 1, 1, "the pack has no routes"))
+    return files
+
+
+def _read(file: Path, mistakes: list[Diagnostic]) -> Document | None:
+    try:
+        if file.stat().st_size > YAML_MAX_BYTES:
+            mistakes.append(Diagnostic(str(file), 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} bytes"))
+            return None
+        return read_yaml(file.read_text(encoding="utf-8"), str(file))
+    except DocumentError as error:
+        mistakes += error.diagnostics
+    except UnicodeDecodeError as error:
+        mistakes.append(Diagnostic(str(file), 1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}"))
+    except OSError as error:
+        mistakes.append(Diagnostic(str(file), 1, 1, f"cannot be read: {error.strerror}"))
+    return None

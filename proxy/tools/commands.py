@@ -1,0 +1,226 @@
+"""The commands for whoever writes rules. Each can be added to the program's command line by itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import orjson
+
+from proxy.ruleset import run_tests, shipped_rules
+from proxy.tools import checking, compared, explained, explaining, losses, schemas, testing, translating
+from proxy.tools.terminal import AS_JSON, PATHS, RULES, fail, loaded, read_bytes, read_json, say_json, say_mistakes
+
+
+@click.command(short_help="Look for mistakes in rule packs.")
+@PATHS
+@AS_JSON
+def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
+    """Look for mistakes in rule packs: all of them, each with file, line and column.
+
+    PATHS are rule packs or folders of them; default: the packs that come with the program. For a pack that extends
+    another one, what it changes is listed. Exit code 1 where there is a mistake.
+    """
+    rules = loaded(paths, as_json=as_json)
+    mistakes = checking.findings(rules)
+    if as_json:
+        say_json(checking.check_json(rules, mistakes))
+    else:
+        for line in checking.change_lines(rules):
+            click.echo(line)
+        if mistakes:
+            say_mistakes(mistakes)
+        else:
+            click.echo(f"{len(rules.table.routes)} routes in {', '.join(rules.packs)}: no mistakes")
+    sys.exit(1 if mistakes else 0)
+
+
+@click.command(short_help="Run the tests inside rule packs.")
+@PATHS
+@AS_JSON
+def test(paths: tuple[Path, ...], *, as_json: bool) -> None:
+    """Run the tests inside rule packs; each stream as a whole, and again cut at every byte.
+
+    PATHS are rule packs or folders of them; default: the packs that come with the program. Exit code 1 where one fails.
+    """
+    rules = loaded(paths, as_json=as_json)
+    outcomes = []
+    for outcome in run_tests(rules.tests):
+        outcomes.append(outcome)
+        if not as_json:
+            for line in testing.outcome_lines(outcome):
+                click.echo(line)
+    failed = sum(bool(outcome.found) for outcome in outcomes)
+    if as_json:
+        say_json(testing.outcomes_json(outcomes))
+    else:
+        click.echo(f"{len(outcomes) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+@click.command(short_help="Show which route takes a request, and what becomes of it.")
+@click.argument("method")
+@click.argument("path")
+@click.option("--body", "body", type=click.Path(path_type=Path), metavar="FILE", help="Its JSON body; - reads stdin.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="One of its headers. Repeatable.")
+@click.option(
+    "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
+)
+@RULES
+@AS_JSON
+def explain(
+    method: str,
+    path: str,
+    body: Path | None,
+    headers: tuple[str, ...],
+    worker: Path | None,
+    rules: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Show which route takes a request and why the others do not; then what goes to the worker, field by field, with
+    the line of the rule that makes it.
+
+    PATH may have a query. The worker is the sample of the route's pack, and it is not asked. Exit code 1 where the
+    request is refused.
+    """
+    given = [header.partition(":") for header in headers]
+    wrong = [name for name, colon, _ in given if not colon or not name.strip()]
+    if wrong:
+        fail(f"--header {wrong[0]}: expected NAME:VALUE")
+    if not path.startswith("/"):
+        fail(f"PATH: expected one that begins with /, got {path}")
+    known = read_json(worker) if worker is not None else {}
+    if not isinstance(known, dict):
+        fail(f"--worker {worker}: expected a JSON object")
+    document = read_json(body) if body is not None else {}
+    request = explaining.request_of(method, path, {name.strip(): value.strip() for name, _, value in given}, document)
+    found = explaining.explain(loaded(rules, as_json=as_json), request, known)
+    if as_json:
+        say_json(explained.explanation_json(request, found))
+    else:
+        for line in explained.explanation_lines(request, found):
+            click.echo(line)
+    sys.exit(1 if found.refused is not None else 0)
+
+
+@click.command(short_help="Put a recorded body or stream through a route.")
+@click.argument("route")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--direction",
+    type=click.Choice(["request", "stream", "answer"]),
+    default="request",
+    show_default=True,
+    help="What FILE has: a client's request, or a worker's stream or answer.",
+)
+@click.option(
+    "--request", "request", type=click.Path(path_type=Path), metavar="FILE", help="The request that was answered."
+)
+@click.option(
+    "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
+)
+@click.option("--cut", is_flag=True, help="The worker's connection broke off at the end of the stream.")
+@click.option("--raw", is_flag=True, help="Write a stream as the client gets it, not a line of JSON for each frame.")
+@RULES
+@AS_JSON
+def translate(
+    route: str,
+    file: Path,
+    direction: translating.Direction,
+    request: Path | None,
+    worker: Path | None,
+    rules: tuple[Path, ...],
+    *,
+    cut: bool,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Put a recorded body or stream through a route, without a network. Questions to the worker stay unanswered.
+
+    ROUTE is a route's name, or PACK/NAME. FILE has a client's request in JSON; or with --direction the worker's stream
+    as it came over the wire, or the worker's answer in JSON. - reads stdin. Exit code 1 where it ends in an error.
+    """
+    known = read_json(worker) if worker is not None else {}
+    if not isinstance(known, dict):
+        fail(f"--worker {worker}: expected a JSON object")
+    asked = read_json(request) if request is not None else None
+    loaded_rules = loaded(rules, as_json=as_json)
+    try:
+        found_route = translating.find_route(loaded_rules, route).route
+        if direction == "stream":
+            found = translating.translate_stream(found_route, read_bytes(file), asked, known, cut=cut)
+        elif direction == "answer":
+            found = translating.translate_answer(found_route, read_json(file), asked, known)
+        else:
+            found = translating.translate_request(found_route, read_json(file), known)
+    except ValueError as error:
+        fail(str(error))
+    if as_json:
+        say_json(translating.translated_json(found_route, direction, found))
+    elif raw and found.raw:
+        click.echo(found.raw, nl=False)
+    elif direction == "stream" and isinstance(found.result, list):
+        for frame in found.result:
+            click.echo(orjson.dumps(frame).decode())
+    elif found.error is None:
+        say_json(found.result)
+    if found.error is not None and not as_json:
+        click.echo(f"{click.style(found.error.kind, fg='red')}: {found.error.message}", err=True)
+    sys.exit(1 if found.error is not None else 0)
+
+
+@click.command(short_help="Show which fields a rule pack carries, changes, drops and invents.")
+@click.argument("pack")
+@AS_JSON
+def compat(pack: str, *, as_json: bool) -> None:
+    """Show what becomes of each field between client and worker: carried, changed, used on the way, dropped, invented.
+
+    PACK is the folder of a rule pack, or the name of one that comes with the program. Its fields are those of its
+    tests, its expressions and its `fields`. Exit code 1 where a dropped field is not in the pack's `accepted_losses`.
+    """
+    folder = Path(pack)
+    if not folder.is_dir() and (shipped_rules() / pack).is_dir():
+        folder = shipped_rules() / pack
+    rules = loaded([folder], as_json=as_json)
+    if len(rules.sources) != 1:
+        fail(f"{pack}: expected one rule pack, got {len(rules.sources)}: {', '.join(rules.packs)}")
+    (source,) = rules.sources
+    found = losses.compatibility(source)
+    if as_json:
+        say_json(compared.compatibility_json(source.name, found))
+    else:
+        for line in compared.compatibility_lines(source.name, found):
+            click.echo(line)
+    sys.exit(1 if any(field.lost for field in found.fields) else 0)
+
+
+@click.command(short_help="Write JSON Schema of settings and rule files, for editors.")
+@click.argument("name", required=False, type=click.Choice(["settings", "rule", "pack", "errors"]))
+@click.option(
+    "--write", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Into DIR, as NAME.schema.json."
+)
+@AS_JSON
+def schema(name: str | None, folder: Path | None, *, as_json: bool) -> None:
+    """Write JSON Schema, for editors: of settings, of a rule file, of pack.yaml or of errors.yaml.
+
+    Without NAME all of them, as one object or as files.
+    """
+    found = schemas.schemas()
+    chosen = {name: found[name]} if name is not None else found
+    if folder is None:
+        say_json(chosen[name] if name is not None else dict(chosen))
+        return
+    written = {folder / f"{each}.schema.json": document for each, document in chosen.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, document in written.items():
+            file.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    except OSError as error:
+        fail(f"--write {folder}: {error.strerror}")
+    if as_json:
+        say_json({"written": [str(file) for file in written]})
+    else:
+        for file in written:
+            click.echo(file)

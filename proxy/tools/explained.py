@@ -1,0 +1,122 @@
+"""What `explain` found, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import click
+
+from proxy.tools.explaining import Explanation, Line, Request, route_label
+from proxy.tools.terminal import columns, near, short
+from proxy.types import Json
+
+_LABEL = 9
+
+
+def explanation_lines(request: Request, found: Explanation) -> Iterator[str]:
+    """For people."""
+    yield click.style(f"{request.method} {request.target}", bold=True)
+    for candidate in found.candidates:
+        label = route_label(candidate.source.route)
+        place = near(candidate.source.route.place)
+        if candidate.why is None:
+            yield _labelled("takes it", f"{click.style(label, fg='green')}  {place}")
+        else:
+            yield _labelled("not", f"{label}: {candidate.why}  {place}")
+    if found.others:
+        yield _labelled("not", f"{found.others} routes with other paths")
+    if found.route is not None:
+        yield from _followed_lines(found)
+    if found.refused is not None:
+        refused = found.refused
+        at = f"  {near(refused.place)}" if refused.place else ""
+        yield _labelled("refused", f"{click.style(refused.kind, fg='red')}: {refused.message}{at}")
+        yield _labelled("answer", f"{refused.status} {short(refused.body, 300)}")
+
+
+def _followed_lines(found: Explanation) -> Iterator[str]:
+    route = found.route.route if found.route is not None else None
+    if route is None:
+        return
+    if route.model is not None:
+        yield _labelled("model", f"{short(found.model)}{f', kind {route.kind}' if route.kind else ''}")
+    if found.steps:
+        yield _labelled("steps", "")
+        yield from _table(found.steps)
+    for question in found.questions:
+        asked = f"POST {question.path} {short(question.body)}"
+        yield _labelled("asks", f"{asked}; without an answer here steps.{question.step} is null")
+    for body in found.bodies:
+        plan = route.upstream
+        yield _labelled("sends", f"{plan.method} {plan.path}" if plan is not None else "")
+        yield from _table(body)
+    if found.refused is None and route.upstream is None:
+        yield _labelled("sends", "nothing; it is answered from what the gateway knows")
+    if found.unread:
+        yield _labelled("not read", ", ".join(found.unread))
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"{click.style(f'{label:<{_LABEL}}' if text else label, bold=True)}{text}"
+
+
+def _table(lines: Iterable[Line]) -> Iterator[str]:
+    rows = [
+        [
+            line.path,
+            short(line.value, 60) if line.present else click.style("left out", dim=True),
+            click.style(_one_line(line.rule), dim=True),
+            near(line.place),
+        ]
+        for line in lines
+    ]
+    yield from (f"  {line}" for line in columns(rows))
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def explanation_json(request: Request, found: Explanation) -> Json:
+    """For programs."""
+    route = found.route.route if found.route is not None else None
+    refused = found.refused
+    return {
+        "method": request.method,
+        "path": request.target,
+        "route": None if route is None else {"pack": route.pack, "route": route.name, "place": route.place},
+        "not": [
+            {"route": each.source.route.name, "pack": each.source.route.pack, "why": each.why}
+            for each in found.candidates
+            if each.why is not None
+        ],
+        "other_routes": found.others,
+        "model": found.model,
+        "steps": [_line_json(line) for line in found.steps],
+        "questions": [{"step": each.step, "path": each.path, "body": each.body} for each in found.questions],
+        "upstream": [
+            {
+                "method": route.upstream.method,
+                "path": route.upstream.path,
+                "fields": [_line_json(line) for line in body],
+            }
+            for body in found.bodies
+            if route is not None and route.upstream is not None
+        ],
+        "unread": list(found.unread),
+        "refused": None
+        if refused is None
+        else {
+            "kind": refused.kind,
+            "message": refused.message,
+            "field": refused.field,
+            "place": refused.place,
+            "status": refused.status,
+            "body": refused.body,
+        },
+    }
+
+
+def _line_json(line: Line) -> dict[str, Json]:
+    return {"path": line.path, "value": line.value, "sent": line.present, "rule": line.rule, "place": line.place}

@@ -1,0 +1,148 @@
+"""`translate`: a recorded body or stream through a route, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from proxy.errors import GatewayError
+from proxy.ruleset.loader import RouteSource, RuleSet
+from proxy.ruleset.playing import frames_of, play_collected, play_stream
+from proxy.ruleset.selftest import GATEWAY_SAMPLE
+from proxy.translate.answer import client_answer, refuse_failure
+from proxy.translate.mapping import RULE_FAILURES, Scope
+from proxy.translate.plan import Route
+from proxy.translate.request import build_request
+from proxy.translate.stream import StreamTranslator
+from proxy.types import Json, JsonObject
+
+Direction = Literal["request", "stream", "answer"]
+
+
+class Translated(NamedTuple):
+    """What comes out. result: the body for the worker (a list of them for a batch), the client's frames, or its answer;
+    raw: a stream as it goes over the wire; error: why there is no more; notes: what was repaired in the text.
+    """
+
+    result: Json
+    error: GatewayError | None = None
+    status: int | None = None
+    headers: dict[str, str] | None = None
+    raw: bytes = b""
+    notes: tuple[str, ...] = ()
+
+
+def find_route(rules: RuleSet, name: str) -> RouteSource:
+    """The route `name` or `pack/name`. ValueError for one that is not there or that several packs have."""
+    sources = [source for pack in rules.sources for source in pack.routes]
+    found = [each for each in sources if name in {each.route.name, f"{each.route.pack}/{each.route.name}"}]
+    if not found:
+        known = ", ".join(sorted(each.route.name for each in sources))
+        raise ValueError(f"there is no route '{name}'; known: {known}")
+    if len(found) > 1:
+        names = " or ".join(f"{each.route.pack}/{each.route.name}" for each in found)
+        raise ValueError(f"several packs have a route '{name}'; write {names}")
+    return found[0]
+
+
+def scope_for(route: Route, body: Json, worker: JsonObject) -> Scope:
+    """What the route's expressions see of a request to the pack's sample worker."""
+    known: JsonObject = {**route.sample, **worker}
+    return {
+        "body": body,
+        "query": {},
+        "headers": {},
+        "path": {},
+        "listener": {},
+        "gateway": dict(GATEWAY_SAMPLE),
+        "worker": known,
+        "models": [known],
+        "steps": {},
+    }
+
+
+def translate_request(route: Route, body: Json, worker: JsonObject) -> Translated:
+    """A client's body to the worker's; questions of steps stay unanswered."""
+    if route.upstream is None:
+        raise ValueError(f"the route '{route.name}' sends nothing to a worker")
+    try:
+        bodies = run_request(route, scope_for(route, body, worker))
+    except GatewayError as error:
+        return Translated(None, error)
+    return Translated(bodies if route.upstream.batch is not None else bodies[0])
+
+
+def run_request(route: Route, scope: Scope, asked: Mapping[str, Json] | None = None) -> list[Json]:
+    """The route's steps and its request; GatewayError where it is refused. asked: answers to questions, by step."""
+    run = build_request(route, scope)
+    try:
+        question = next(run)
+        while True:
+            question = run.send((asked or {}).get(question.step))
+    except StopIteration as done:
+        bodies: list[Json] = done.value
+        return bodies
+
+
+def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObject, *, cut: bool) -> Translated:
+    """A worker's stream to what its client gets: frames, or the one answer that they are collected into.
+
+    request: the client's, on which steps depend; None: no step has a value. cut: the connection broke off at the end.
+    """
+    source = route.source
+    if source is None:
+        raise ValueError(f"the route '{route.name}' reads no stream; its worker's answer goes with --direction answer")
+    try:
+        scope = _scope_after(route, request, worker)
+        if route.target is None:
+            answer, notes = play_collected(route, scope, [wire], cut=cut)
+            return Translated(answer.body, None, answer.status, answer.headers, notes=notes)
+        translator = StreamTranslator(source, route.target, route.errors, scope)
+        raw = play_stream(translator, source, [wire], cut=cut)
+    except GatewayError as error:
+        return Translated(None, error)
+    frames = frames_of(route.target.framing, raw)
+    return Translated(frames, translator.error, raw=raw, notes=tuple(translator.reader.notes))
+
+
+def _scope_after(route: Route, request: Json, worker: JsonObject) -> Scope:
+    scope = scope_for(route, {} if request is None else request, worker)
+    if request is not None:
+        run_request(route, scope)
+    return scope
+
+
+def translate_answer(route: Route, answer: Json, request: Json, worker: JsonObject) -> Translated:
+    """A worker's whole answer (a list of them for a batch) to the client's."""
+    plan = route.upstream
+    if plan is None or route.source is not None or route.answer is None:
+        what = "reads a stream; give --direction stream" if route.source is not None else "asks no worker"
+        raise ValueError(f"the route '{route.name}' {what}")
+    answers = answer if plan.batch is not None and isinstance(answer, list) else [answer]
+    try:
+        scope = _scope_after(route, request, worker)
+        for each in answers:
+            refuse_failure(plan, scope, each)
+        made = client_answer(route, {**scope, "answers": answers, "upstream": answers[0] if answers else None})
+    except GatewayError as error:
+        return Translated(None, error)
+    except RULE_FAILURES as problem:
+        return Translated(None, GatewayError("upstream_protocol", str(problem)))
+    return Translated(made.body, None, made.status, made.headers)
+
+
+def translated_json(route: Route, direction: Direction, found: Translated) -> Json:
+    """For programs."""
+    error = found.error
+    return {
+        "pack": route.pack,
+        "route": route.name,
+        "direction": direction,
+        "result": found.result,
+        "status": found.status,
+        "headers": None if found.headers is None else dict(found.headers),
+        "error": None
+        if error is None
+        else {"kind": error.kind, "message": error.message, "field": error.field, "upstream_code": error.upstream_code},
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxy.tools.commands import check, compat
+from proxy.types import Json
+from tests.tools.packs import inside, run, run_json, write_pack
+
+ACCEPTED = """\
+sample: -> accepted_losses:
+  request.user: nobody asks who it was
+  chat.answer.logprob: the dialect has no place for it
+  whole.answer.logprob: nor here
+  embed.answer.n: not wanted
+  request.text: this is not lost
+sample:"""
+
+
+WHOLE = """\
+route: chat
+description: x
+match: {method: POST, path: /chat, when: body.stream}
+worker: {kind: llm, model: body.model}
+request: {path: /generate, body: "merge(body, {text: upper(body.text)})"}
+stream:
+  from: {framing: ndjson, text: incremental, read: {text: chunk.token, finish: chunk.done_reason}}
+  to: {framing: sse, text: cumulative, chunk: {fields: {said: text}}}
+tests:
+  - {name: it is taken, given: {request: {text: hello, heat: 1, user: me}}, expect: {upstream: {text: HELLO, user: me}}}
+"""
+
+
+def fates(told: Json, route: str, side: str) -> dict[str, tuple[Json, Json]]:
+    fields = inside(told, "fields")
+    assert isinstance(fields, list)
+    return {
+        str(inside(each, "field")): (inside(each, "fate"), inside(each, "into"))
+        for each in fields
+        if inside(each, "route") == route and inside(each, "side") == side
+    }
+
+
+def test_every_field_of_both_sides_has_a_fate(tmp_path: Path) -> None:
+    """Carried as it is, changed into another one, used on the way, dropped, or invented by the rule."""
+    told = run_json(compat, write_pack(tmp_path), code=1)
+    assert fates(told, "chat", "request") == {
+        "model": ("carried", ["model"]),
+        "text": ("changed", ["prompt", "tokens"]),
+        "heat": ("carried", ["heat"]),
+        "stream": ("used", []),
+        "user": ("dropped", []),
+        "size": ("invented", []),
+    }
+    assert fates(told, "chat", "answer") == {
+        "token": ("changed", ["said"]),
+        "done_reason": ("changed", ["end"]),
+        "logprob": ("dropped", []),
+        "kind": ("invented", []),
+    }
+    assert fates(told, "whole", "answer")["done_reason"] == ("used", [])
+    assert fates(told, "embed", "request") == {"input": ("changed", ["input"])}
+    assert fates(told, "embed", "answer") == {
+        "v": ("changed", ["vectors"]),
+        "n": ("dropped", []),
+        "code": ("used", []),
+        "why": ("used", []),
+    }
+    assert told["lost"] == 5
+
+
+def test_accepted_losses_have_a_reason(tmp_path: Path) -> None:
+    """With every loss accepted the exit code is 0, and an acceptance that nothing needs any more is told."""
+    pack = write_pack(tmp_path, pack=ACCEPTED)
+    result = run(compat, pack)
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "sample/chat"
+    assert "client to worker changed text into prompt, tokens" in lines
+    assert "worker to client dropped logprob accepted: the dialect has no place for it" in lines
+    assert lines[-2:] == ["accepted_losses: request.text is not lost", "24 fields, 5 dropped, of which 0 not accepted"]
+    assert run(check, pack).exit_code == 0
+
+
+def test_fields_that_no_test_has_can_be_named(tmp_path: Path) -> None:
+    """`fields` says what else the two sides know."""
+    pack = write_pack(tmp_path, chat="steps: -> fields: {request: [seed], answer: [id]}\nsteps:")
+    told = run_json(compat, pack, code=1)
+    assert fates(told, "chat", "request")["seed"] == ("dropped", [])
+    assert fates(told, "chat", "answer")["id"] == ("dropped", [])
+
+
+def test_what_is_passed_on_as_a_whole_is_carried(tmp_path: Path) -> None:
+    """A body that goes along whole loses nothing, and what the rule puts over it is changed."""
+    pack = write_pack(tmp_path)
+    (pack / "chat.yaml").write_text(WHOLE, encoding="utf-8")
+    told = fates(run_json(compat, pack, code=1), "chat", "request")
+    assert (told["user"], told["heat"], told["text"]) == (
+        ("carried", ["user"]),
+        ("carried", ["heat"]),
+        ("changed", ["text"]),
+    )
+
+
+def test_a_shipped_pack_by_its_name() -> None:
+    """It needs no path."""
+    assert fates(run_json(compat, "fastchat-worker"), "worker_count_token", "request")["prompt"][0] == "carried"
+
+
+def test_several_packs_or_none(tmp_path: Path) -> None:
+    """One pack is compared; a folder of packs is a wrong argument, one that is not there a mistake."""
+    write_pack(tmp_path / "one")
+    write_pack(
+        tmp_path / "two",
+        pack="pack: sample -> pack: other",
+        chat="path: /chat, -> path: /two/chat,",
+        whole="path: /chat} -> path: /two/chat}",
+        embed='path: "/embed -> path: "/two/embed',
+    )
+    result = run(compat, tmp_path)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: {tmp_path}: expected one rule pack, got 2: sample, other\n",
+    )
+    assert run(compat, "nowhere").exit_code == 1
+
+
+def test_an_acceptance_is_looked_at(tmp_path: Path) -> None:
+    """One that could not be meant is a mistake of the pack."""
+    pack = write_pack(tmp_path, pack="sample: -> accepted_losses: {user: x, chut.request.a: y}\nsample:")
+    result = run(check, pack)
+    assert result.exit_code == 1
+    assert "'user': expected request.NAME or answer.NAME" in result.stderr
+    assert "no route 'chut' in this pack; did you mean 'chat'?" in result.stderr
