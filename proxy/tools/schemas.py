@@ -48,7 +48,7 @@ def _schema(model: type[BaseModel]) -> JsonObject:
 def _with_extension(schema: JsonObject, more: JsonObject) -> JsonObject:
     """The whole document, or with `extends` a part of it and the keys in `more`."""
     definitions = _definitions(schema)
-    head = {name: schema[name] for name in ("$schema", "description") if name in schema}
+    head: JsonObject = {name: schema[name] for name in ("$schema", "description") if name in schema}
     whole: JsonObject = {name: value for name, value in schema.items() if name not in {"$schema", "$defs"}}
     part = copy.deepcopy(whole)
     parts = {f"{name}{_PART}": copy.deepcopy(value) for name, value in definitions.items() if name not in _WHOLE}

@@ -17,7 +17,7 @@ def test_without_settings_everything_is_the_default() -> None:
     """The rules of a fleet and of retries are those that the program has by itself."""
     tuned = _tuned()
     assert tuned.fleet == FleetRules()
-    assert tuned.traffic.attempts == 3
+    assert tuned.traffic.attempts == 5
     assert tuned.retries == (0.2, 10)
     assert tuned.traffic.pin_header is None
     assert tuned.timeouts("any") == Timeouts(5.0, 600.0, 300.0, 3600.0)
