@@ -277,6 +277,8 @@ class RunningGateway:
         tried = [self.settings, *([source.tried] if source is not None and source.tried is not None else [])]
         templates = {model.chat_template_file for settings in tried for model in settings.models.values()}
         folders = {folder for settings in tried for folder in settings.rules}
+        if folders:  # the packs that come with the program change with the program
+            folders |= {str(pack.base) for pack in self.rules.sources if pack.base is not None}
         own = [source.file] if source is not None and source.file is not None else []
         return Watched(
             [*own, *(Path(file) for file in sorted(templates - {None}, key=str) if file)], map(Path, sorted(folders))

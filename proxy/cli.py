@@ -17,18 +17,15 @@ import click
 from proxy import __version__
 from proxy.address import Address, is_loopback
 from proxy.backends.flags import FLAGS, PROGRAM, PURPOSE, flag_values
+from proxy.tools.commands import RULE_COMMANDS
 
 if TYPE_CHECKING:
     from proxy.app import RunningGateway
     from proxy.documents import DocumentError
-    from proxy.ruleset import RuleSet
     from proxy.settings import Settings
     from proxy.source import Source
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-
 
 @click.group(help=PURPOSE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
@@ -39,50 +36,8 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-@main.command(short_help="Look for mistakes in rule packs.")
-@_PATHS
-def check(paths: tuple[Path, ...]) -> None:
-    """Look for mistakes in rule packs: all of them, each with file, line and column.
-
-    PATHS are rule packs or folders of them; default: the packs that come with the program.
-    """
-    rules = _load(paths)
-    click.echo(f"{len(rules.table.routes)} routes in {', '.join(rules.packs)}: no mistakes")
-
-
-@main.command()
-@_PATHS
-def test(paths: tuple[Path, ...]) -> None:
-    """Run the tests inside rule packs.
-
-    PATHS are rule packs or folders of them; default: the packs that come with the program.
-    """
-    from proxy.ruleset import run_tests
-
-    failed = passed = 0
-    for outcome in run_tests(_load(paths).tests):
-        if outcome.problems:
-            failed += 1
-            click.secho(f"FAIL {outcome.test.route.name}: {outcome.test.test.name}  ({outcome.test.file})", fg="red")
-            for problem in outcome.problems:
-                click.echo(f"     {problem}")
-        else:
-            passed += 1
-            click.echo(f"{click.style('ok', fg='green')}   {outcome.test.route.name}: {outcome.test.test.name}")
-    click.echo(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
-
-
-def _load(paths: tuple[Path, ...]) -> RuleSet:
-    from proxy.backends.functions import rule_functions
-    from proxy.documents import DocumentError
-    from proxy.ruleset import load_rules, shipped_rules
-
-    try:
-        return load_rules(paths or [shipped_rules()], rule_functions())
-    except DocumentError as error:
-        _print_mistakes(error)
-        sys.exit(1)
+for _command in RULE_COMMANDS:
+    main.add_command(_command)
 
 
 def _print_mistakes(error: DocumentError) -> None:

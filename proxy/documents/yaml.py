@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 import yaml
@@ -48,18 +50,18 @@ class _Mark(Protocol):
 
 
 class Place(NamedTuple):
-    """Where a value stands in its file, counted from 1. file: where that is not the document's own."""
+    """Where a value stands in its file, counted from 1."""
 
     line: int
     column: int
-    file: str = ""
 
 
 class Document(NamedTuple):
     """A parsed file: its value, and the place of every value in it by path (`("request", "fields", "model")`).
 
     `keys` has the places of the keys themselves, which is where a mistake about a key is shown. `mistakes`: what the
-    file says that is not plain YAML, where the rest could be read all the same.
+    file says that is not plain YAML, where the rest could be read all the same. `files`: of the values that come from
+    another file, which one.
     """
 
     file: str
@@ -67,6 +69,7 @@ class Document(NamedTuple):
     places: dict[Path, Place]
     keys: dict[Path, Place]
     mistakes: tuple[Diagnostic, ...] = ()
+    files: Mapping[Path, str] = MappingProxyType({})
 
     def at(self, path: Path, message: str, *, key: bool = False) -> Diagnostic:
         """A diagnostic at `path`, or at the nearest enclosing value that the file has."""
@@ -74,7 +77,7 @@ class Document(NamedTuple):
         for length in range(len(path), -1, -1):
             place = table.get(path[:length]) or self.places.get(path[:length])
             if place is not None:
-                return Diagnostic(place.file or self.file, place.line, place.column, message)
+                return Diagnostic(self.files.get(path[:length], self.file), *place, message)
         return Diagnostic(self.file, 1, 1, message)
 
 
@@ -111,7 +114,7 @@ def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:
     problem = str(error.problem or error.context)
     if problem.startswith(("expected ',' or", "did not find expected ',' or")):
         problem += "; inside {...} and [...] a value with any of , ? [ ] { } must be in quotes"
-    return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark)[:2], f"not YAML: {problem}")
+    return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark), f"not YAML: {problem}")
 
 
 def _character_mistake(file: str, text: str, error: yaml.reader.ReaderError) -> Diagnostic:
@@ -145,7 +148,7 @@ def _refuse_risky_events(text: str, file: str) -> None:
         if too_deep:
             problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
         if problem:
-            mistakes.append(Diagnostic(file, *_mark_place(event.start_mark)[:2], problem))
+            mistakes.append(Diagnostic(file, *_mark_place(event.start_mark), problem))
         if too_deep:
             break
     if mistakes:

@@ -13,9 +13,9 @@ FRAMINGS: dict[str, Framing] = {
     framing.name: framing
     for framing in (
         # No media type is registered for it; intermediaries leave this one alone.
-        Framing("nul", "application/octet-stream", NulDecoder, encode_nul, b""),
-        Framing("sse", "text/event-stream", sse.SseDecoder, sse.encode_sse, sse.TERMINATOR),
-        Framing("ndjson", "application/x-ndjson", NdjsonDecoder, encode_ndjson, b""),
+        Framing("nul", "application/octet-stream", NulDecoder, encode_nul, b"", (b"", b"\0")),
+        Framing("sse", "text/event-stream", sse.SseDecoder, sse.encode_sse, sse.TERMINATOR, (b"data: ", b"\n\n")),
+        Framing("ndjson", "application/x-ndjson", NdjsonDecoder, encode_ndjson, b"", (b"", b"\n")),
         Framing("json", "application/json", WholeDecoder, encode_whole, b""),
     )
 }

@@ -37,6 +37,11 @@ class Decoder(Protocol):
     def pending(self) -> int:
         """Bytes held now for a frame that is not complete; at most the limit and 6 bytes of framing around it."""
 
+    def only(self, data: bytes) -> bytes | None:
+        """The payload where `data` is just one frame, which it then counts as fed; None where it is anything else, and
+        `feed` has to take it. A decoder for which this is no simpler may always say None.
+        """
+
     def feed(self, data: bytes) -> list[bytes]:
         """Return the payloads that `data` completes.
 
@@ -63,3 +68,5 @@ class Framing:
     """One payload as it goes on the wire; raises FramingError `malformed` for one that the framing cannot carry."""
     terminator: bytes
     """What ends a stream after its last frame; empty where the end of the body is enough."""
+    around: tuple[bytes, bytes] | None = None
+    """What `encode` puts before and behind a payload without control characters, as JSON in one line is."""

@@ -29,6 +29,9 @@ class BufferedDecoder:
     def pending(self) -> int:
         return len(self._held)
 
+    def only(self, data: bytes) -> bytes | None:
+        return None
+
     def _take(self, rest: bytes = b"") -> bytes:
         """The held bytes and `rest` as one; nothing is held afterwards."""
         self._held += rest

@@ -17,20 +17,22 @@ class DelimitedDecoder(BufferedDecoder):
     _trimmed = 0
     """How many bytes `_payload` may remove from the end of a frame."""
 
+    def only(self, data: bytes) -> bytes | None:
+        end = data.find(self._delimiter)
+        # A last byte above the space is neither blank nor a carriage return.
+        if 0 < end == len(data) - 1 and end <= self._limit and data[end - 1] > 0x20 and not self._held:
+            if self._error is not None:
+                self._raise_again(self._error)
+            self._complete += 1
+            return data[:end]
+        return None
+
     def feed(self, data: bytes) -> list[bytes]:
         if self._error is not None:
             self._raise_again(self._error)
-        end = data.find(self._delimiter)
-        if 0 < end == len(data) - 1 and end <= self._limit and not self._held and data[end - 1] > 0x20:
-            # The usual read is one whole frame. A last byte above the space is neither blank nor a carriage return.
-            self._complete += 1
-            return [data[:end]]
-        return self._split(data, end)
-
-    def _split(self, data: bytes, end: int) -> list[bytes]:
-        """Take in `data`, whose first delimiter is at `end` (-1: none)."""
         payloads: list[bytes] = []
         start = 0
+        end = data.find(self._delimiter)
         while end >= 0:
             frame = self._take(data[start:end]) if self._held else data[start:end]
             if not self._take_frame(frame, payloads):

@@ -42,6 +42,16 @@ class SseDecoder(BufferedDecoder):
     def pending(self) -> int:
         return len(self._held) + len(self._data)
 
+    def only(self, data: bytes) -> bytes | None:
+        end = data.find(_LF)
+        # After an error or the end there is nothing between events.
+        if self._between_events and end == len(data) - 2 and data.startswith(_PREFIX) and data.endswith(_LF):
+            payload = data[len(_PREFIX) : end]
+            if len(payload) <= self._limit and payload != _DONE and _CR not in payload:
+                self._complete += 1
+                return payload
+        return None
+
     def feed(self, data: bytes) -> list[bytes]:
         if self._error is not None:
             self._raise_again(self._error)
@@ -52,15 +62,7 @@ class SseDecoder(BufferedDecoder):
         if _CR in data:
             self._after_cr = data.endswith(_CR)
             data = _with_lf(data)
-        end = data.find(_LF)
-        if self._between_events and end == len(data) - 2 and data.startswith(_PREFIX) and data.endswith(_LF):
-            # The usual read is one whole event of one line.
-            payload = data[len(_PREFIX) : end]
-            if len(payload) <= self._limit and payload != _DONE:
-                self._complete += 1
-                self._between_events = not self._after_cr
-                return [payload]
-        frames = self._lines(data, end)
+        frames = self._lines(data, data.find(_LF))
         self._between_events = not (
             self._held or self._in_event or self._in_ignored_line or self._after_cr or self._at_start
         )

@@ -37,6 +37,7 @@ from proxy.translate.plan import (
     StreamTarget,
     UpstreamPlan,
 )
+from proxy.translate.quick import quick_step
 from proxy.translate.routes import path_pattern
 from proxy.types import Json
 
@@ -150,7 +151,7 @@ def compile_route(
     route = Route(
         name=doc.route,
         pack=pack.name,
-        place=f"{place.file or document.file}:{place.line}",
+        place=f"{document.files.get(('route',), document.file)}:{place.line}",
         methods=methods,
         path=doc.match.path,
         headers=_header_tests(shop, doc.match.headers),
@@ -175,6 +176,8 @@ def compile_route(
         route = _sharing(route, base)
     if route.target is not None and route.source is None:
         shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
+    if route.target is not None and route.source is not None and not shop.mistakes:
+        route = replace(route, target=replace(route.target, step=quick_step(route.source, route.target)))
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)

@@ -147,7 +147,7 @@ class Workshop:
             pairs = [
                 (name, self.value(child, (*path, "fields", name), roots, name)) for name, child in spec.fields.items()
             ]
-            return mapping.object_of(pairs), label
+            return mapping.Fields(pairs), label
         if spec.items is not None:
             items = [self.value(child, (*path, "items", index), roots, label) for index, child in enumerate(spec.items)]
             return mapping.list_of(items), label

@@ -15,9 +15,8 @@ from pydantic import BaseModel
 
 from proxy.documents import Diagnostic, suggestion
 from proxy.documents.validate import inside
-from proxy.documents.yaml import Place
 from proxy.ruleset.documents import SpecDoc
-from proxy.ruleset.tree import Tree
+from proxy.ruleset.tree import Spot, Tree
 
 EXTENDS, REMOVE = "extends", "remove"
 # The lists whose elements have names, with the keys that name one.
@@ -36,7 +35,7 @@ class Change(NamedTuple):
 
     what: Literal["changed", "added", "removed"]
     path: str
-    place: Place
+    place: Spot
 
 
 class Extension:
@@ -102,7 +101,7 @@ class Extension:
                 result.append(element)
                 self.changes.append(Change("added", shown_path((*parts, name or "?")), element.place))
             else:
-                message = f"there is no step '{name}' to replace{_near(name, known)}; a new one needs before or after"
+                message = f"no step '{name}' to replace, and a new one needs before or after{_near(name, known)}"
                 self.mistakes.append(element.at(message))
         return result
 
@@ -162,12 +161,13 @@ class Extension:
         left = None if last else self._cut(child, parts, depth + 1, entry)
         if left is None and not last:
             return None
-        place = entry.place if last else tree.place
+        if last:  # what is wrong without it is told there
+            tree = tree._replace(place=entry.place, key=tree.key and entry.place)
         if isinstance(inner, dict):
             pairs = {key: left if key == name else each for key, each in inner.items()}
-            return tree._replace(value={key: each for key, each in pairs.items() if each is not None}, place=place)
+            return tree._replace(value={key: each for key, each in pairs.items() if each is not None})
         kept = children[:position] + ([left] if left is not None else []) + children[position + 1 :]
-        return tree._replace(value=kept, place=place)
+        return tree._replace(value=kept)
 
 
 def parse_path(text: str) -> Parts | None:

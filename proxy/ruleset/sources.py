@@ -86,8 +86,11 @@ def _base_of(
     else:
         base = shipped_rules() / extends
     chain = (*chain, folder.resolve())
-    if problem is None and base.resolve() in chain:
+    own, other = folder.resolve(), base.resolve()
+    if problem is None and other in chain:
         problem = "extends: this pack would extend itself"
+    if problem is None and (own in other.parents or other in own.parents):
+        problem = f"extends: {base} and this folder are one inside the other; put them side by side"
     if problem is None and len(chain) > EXTENDS_MAX:
         problem = f"extends: more than {EXTENDS_MAX} packs extend each other"
     if problem is not None:
@@ -134,9 +137,10 @@ class _Extending:
             extends = document.value.get(EXTENDS) if isinstance(document.value, dict) else None
             if extends is None:
                 new.append(document)
-            elif not isinstance(extends, str) or extends not in there:
-                name = extends if isinstance(extends, str) else "?"
-                message = f"no route '{name}' in the pack that is extended{suggestion(name, there)}"
+            elif not isinstance(extends, str):
+                self._mistakes.append(document.at((EXTENDS,), "extends: expected the name of a route"))
+            elif extends not in there:
+                message = f"no route '{extends}' in the pack that is extended{suggestion(extends, there)}"
                 self._mistakes.append(document.at((EXTENDS,), message))
             elif extends in removed:
                 message = f"the route '{extends}' is in {REMOVE_ROUTES} of {PACK_FILE}"

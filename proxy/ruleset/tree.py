@@ -9,12 +9,20 @@ from proxy.documents.yaml import Path, Place
 from proxy.types import Json
 
 
+class Spot(NamedTuple):
+    """A place in a file."""
+
+    file: str
+    line: int
+    column: int
+
+
 class Tree(NamedTuple):
-    """One value. value: a scalar, or what is inside; place: with its file; key: the place of its key, if it has one."""
+    """One value. value: a scalar, or what is inside; key: the place of its key, if it has one, in the same file."""
 
     value: bool | int | float | str | list[Tree] | dict[str, Tree] | None
-    place: Place
-    key: Place | None = None
+    place: Spot
+    key: Spot | None = None
 
     def plain(self) -> Json:
         """The value without its places."""
@@ -26,8 +34,7 @@ class Tree(NamedTuple):
 
     def at(self, message: str) -> Diagnostic:
         """A diagnostic at the key of this value, or at the value where it has none."""
-        place = self.key or self.place
-        return Diagnostic(place.file, place.line, place.column, message)
+        return Diagnostic(*(self.key or self.place), message)
 
 
 def tree_of(document: Document) -> Tree:
@@ -41,21 +48,25 @@ def tree_of(document: Document) -> Tree:
             inner = [grow(child, (*path, index)) for index, child in enumerate(value)]
         else:
             inner = value
+        file = document.files.get(path, document.file)
         key = document.keys.get(path)
-        return Tree(inner, _in_file(document, document.places.get(path, Place(1, 1))), key and _in_file(document, key))
+        place = document.places.get(path, Place(1, 1))
+        return Tree(inner, Spot(file, *place), None if key is None else Spot(file, *key))
 
     return grow(document.value, ())
 
 
 def document_of(tree: Tree, file: str) -> Document:
-    """The document that this tree is; its places keep their files."""
+    """The document that this tree is, as if it stood in `file`; its values keep their own files."""
     places: dict[Path, Place] = {}
     keys: dict[Path, Place] = {}
+    files: dict[Path, str] = {}
 
     def note(node: Tree, path: Path) -> None:
-        places[path] = node.place
+        places[path] = Place(node.place.line, node.place.column)
+        files[path] = node.place.file
         if node.key is not None and path:
-            keys[path] = node.key
+            keys[path] = Place(node.key.line, node.key.column)
         if isinstance(node.value, dict):
             for name, child in node.value.items():
                 note(child, (*path, name))
@@ -64,8 +75,4 @@ def document_of(tree: Tree, file: str) -> Document:
                 note(child, (*path, index))
 
     note(tree, ())
-    return Document(file, tree.plain(), places, keys)
-
-
-def _in_file(document: Document, place: Place) -> Place:
-    return place if place.file else place._replace(file=document.file)
+    return Document(file, tree.plain(), places, keys, files=files)

@@ -28,6 +28,7 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.FromDoc: {"stops", "prefix"},
     docs.AnswerDoc: {"headers"},
     docs.AnswerCheckDoc: {"check"},
+    docs.OperationDoc: {"model", "kind"},
     PackDoc: {"trace"},
 }
 # Sentences with expressions in braces.

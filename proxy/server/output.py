@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from aiohttp import web
@@ -33,7 +33,9 @@ class ClientOutput:
         self.sent_bytes = 0
         self._exchange: Exchange | None = None
         self._kept: list[bytes] = []
-        self._writer: StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
+        self._chunked = False
+        self._drain: Callable[[], Coroutine[None, None, None]] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     def send(self, data: bytes) -> None:
@@ -41,25 +43,22 @@ class ClientOutput:
         if not data:
             return
         self.sent_bytes += len(data)
-        writer = self._writer
-        if writer is None:
+        transport = self._transport
+        if transport is None:
             self._kept.append(data)
             if not self.begun.done():
                 self.begun.set_result(None)
             return
-        transport = writer.transport
-        if transport is None or transport.is_closing():
+        if transport.is_closing():
             return  # the client has left; its handler is being cancelled right now
         # Framed here, because a coroutine for each chunk would cost as much as the rewriting.
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if writer.chunked else data)
-        if self._draining is None and transport.get_write_buffer_size() > CLIENT_BUFFER_BYTES:
-            if self._exchange is not None:
-                self._exchange.pause()  # now: a task's turn comes only after everything that waits in the socket
-            self._draining = asyncio.ensure_future(self._drain(writer, transport))
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if transport.get_write_buffer_size() > CLIENT_BUFFER_BYTES and self._draining is None:
+            self._wait(transport)
 
     def attach(self, writer: StreamWriter) -> None:
         """Write what was kept, and from now on at once."""
-        self._writer = writer
+        self._transport, self._chunked, self._drain = writer.transport, writer.chunked, writer.drain
         kept, self._kept = b"".join(self._kept), []
         self.sent_bytes -= len(kept)
         self.send(kept)
@@ -80,11 +79,18 @@ class ClientOutput:
         if self._draining is not None:
             self._draining.cancel()
 
-    async def _drain(self, writer: StreamWriter, transport: asyncio.Transport) -> None:
+    def _wait(self, transport: asyncio.Transport) -> None:
+        """Stop the worker until the client has read."""
+        if self._exchange is not None:
+            self._exchange.pause()  # now: a task's turn comes only after everything that waits in the socket
+        self._draining = asyncio.ensure_future(self._drained(transport))
+
+    async def _drained(self, transport: asyncio.Transport) -> None:
         try:
             # A client that leaves meanwhile ends its handler, which ends everything else.
             with contextlib.suppress(ConnectionError):
-                await while_read(transport, writer.drain())
+                if self._drain is not None:
+                    await while_read(transport, self._drain())
         finally:
             self._draining = None
             if self._exchange is not None:

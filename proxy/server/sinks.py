@@ -110,20 +110,24 @@ class ResponseSink(ABC):
             if len(self._refusal) > ERROR_TEXT_MAX:
                 self._end(self._refusal_error(self._refused))
             return
-        begun = time.perf_counter()
+        begun = time.monotonic()
         try:
-            frames = self._decoder.feed(data)
-            if frames:
-                self.received_frames += len(frames)
-                self.frames(frames)
-                self._observe()
+            self._taken(data)
         except FramingError as error:
             self._end(GatewayError("upstream_protocol", f"the worker {self._address} sent a broken stream: {error}"))
         except GatewayError as error:
             self._end(error)
         except Exception:
             self._end(_own_fault())
-        self.spent += time.perf_counter() - begun
+        self.spent += time.monotonic() - begun
+
+    def _taken(self, data: bytes) -> None:
+        frame = self._decoder.only(data)
+        frames = self._decoder.feed(data) if frame is None else [frame]
+        if frames:
+            self.received_frames += len(frames)
+            self.frames(frames)
+            self._observe()
 
     def on_end(self) -> None:
         """Called by the upstream."""
@@ -241,6 +245,27 @@ class ClientStream(ResponseSink):
         self.broke_off = False  # it ended well as far as HTTP can tell, but without a reason
         self._output = output
         self._complete_only = complete_only
+
+    def _taken(self, data: bytes) -> None:
+        """As for any response, with less to do for the usual read: one frame like those before."""
+        quick = self.translator.quick
+        frame = self._decoder.only(data)
+        if quick is None or frame is None or not self.last_frames:
+            frames = self._decoder.feed(data) if frame is None else [frame]
+            if frames:
+                self.received_frames += len(frames)
+                self.frames(frames)
+                self._observe()
+            return
+        self.received_frames += 1
+        out = quick(self.translator, frame)
+        if out is None:
+            self.frames([frame])
+        else:
+            self._output.send(out)
+        now = time.monotonic()
+        self._metrics.gap(now - self.last_frames)
+        self.last_frames = now
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""

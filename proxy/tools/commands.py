@@ -1,16 +1,23 @@
-"""The commands for whoever writes rules. Each can be added to the program's command line by itself."""
+"""The commands for whoever writes rules. Each can be added to the program's command line by itself.
+
+What a command needs is imported when it runs, so that the others begin at once.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 
-from proxy.ruleset import run_tests, shipped_rules
-from proxy.tools import checking, compared, explained, explaining, losses, schemas, testing, translating
+from proxy.backends.flags import PROGRAM
 from proxy.tools.terminal import AS_JSON, PATHS, RULES, fail, loaded, read_bytes, read_json, say_json, say_mistakes
+from proxy.types import Json
+
+if TYPE_CHECKING:
+    from proxy.tools.translating import Direction
 
 
 @click.command(short_help="Look for mistakes in rule packs.")
@@ -22,6 +29,8 @@ def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
     PATHS are rule packs or folders of them; default: the packs that come with the program. For a pack that extends
     another one, what it changes is listed. Exit code 1 where there is a mistake.
     """
+    from proxy.tools import checking
+
     rules = loaded(paths, as_json=as_json)
     mistakes = checking.findings(rules)
     if as_json:
@@ -44,6 +53,9 @@ def test(paths: tuple[Path, ...], *, as_json: bool) -> None:
 
     PATHS are rule packs or folders of them; default: the packs that come with the program. Exit code 1 where one fails.
     """
+    from proxy.ruleset import run_tests
+    from proxy.tools import testing
+
     rules = loaded(paths, as_json=as_json)
     outcomes = []
     for outcome in run_tests(rules.tests):
@@ -85,6 +97,8 @@ def explain(
     PATH may have a query. The worker is the sample of the route's pack, and it is not asked. Exit code 1 where the
     request is refused.
     """
+    from proxy.tools import explained, explaining
+
     given = [header.partition(":") for header in headers]
     wrong = [name for name, colon, _ in given if not colon or not name.strip()]
     if wrong:
@@ -128,7 +142,7 @@ def explain(
 def translate(
     route: str,
     file: Path,
-    direction: translating.Direction,
+    direction: Direction,
     request: Path | None,
     worker: Path | None,
     rules: tuple[Path, ...],
@@ -142,6 +156,8 @@ def translate(
     ROUTE is a route's name, or PACK/NAME. FILE has a client's request in JSON; or with --direction the worker's stream
     as it came over the wire, or the worker's answer in JSON. - reads stdin. Exit code 1 where it ends in an error.
     """
+    from proxy.tools import translating
+
     known = read_json(worker) if worker is not None else {}
     if not isinstance(known, dict):
         fail(f"--worker {worker}: expected a JSON object")
@@ -171,7 +187,7 @@ def translate(
     sys.exit(1 if found.error is not None else 0)
 
 
-@click.command(short_help="Show which fields a rule pack carries, changes, drops and invents.")
+@click.command(short_help="Show which fields a pack carries, changes and drops.")
 @click.argument("pack")
 @AS_JSON
 def compat(pack: str, *, as_json: bool) -> None:
@@ -180,6 +196,9 @@ def compat(pack: str, *, as_json: bool) -> None:
     PACK is the folder of a rule pack, or the name of one that comes with the program. Its fields are those of its
     tests, its expressions and its `fields`. Exit code 1 where a dropped field is not in the pack's `accepted_losses`.
     """
+    from proxy.ruleset import shipped_rules
+    from proxy.tools import compared, losses
+
     folder = Path(pack)
     if not folder.is_dir() and (shipped_rules() / pack).is_dir():
         folder = shipped_rules() / pack
@@ -207,6 +226,8 @@ def schema(name: str | None, folder: Path | None, *, as_json: bool) -> None:
 
     Without NAME all of them, as one object or as files.
     """
+    from proxy.tools import schemas
+
     found = schemas.schemas()
     chosen = {name: found[name]} if name is not None else found
     if folder is None:
@@ -224,3 +245,42 @@ def schema(name: str | None, folder: Path | None, *, as_json: bool) -> None:
     else:
         for file in written:
             click.echo(file)
+
+
+@click.command(short_help="Write a rule pack and settings to begin with.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--extends", "extends", metavar="PACK", help="The shipped pack to change. Default: the first.")
+@AS_JSON
+def init(folder: Path, extends: str | None, *, as_json: bool) -> None:
+    """Write a rule pack that changes one field of a shipped one, with tests, and settings that serve it.
+
+    Into DIR, which need not exist; nothing that is there is overwritten.
+    """
+    from proxy.tools import starting
+
+    try:
+        begun = starting.start(loaded([], as_json=as_json), folder, extends)
+    except ValueError as error:
+        fail(str(error))
+    there = [str(file) for file in begun.files if file.exists() or file.is_symlink()]
+    if there:
+        fail(f"{', '.join(there)}: there already; nothing was written")
+    try:
+        for file, text in begun.files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
+    if as_json:
+        written: list[Json] = [str(file) for file in begun.files]
+        say_json({"written": written, "extends": begun.pack, "route": begun.route, "field": begun.field})
+        return
+    for file in begun.files:
+        click.echo(f"wrote {file}")
+    click.echo(f"It extends {begun.pack}: the route {begun.route} passes {begun.field} on. Next:")
+    for line in (f"check {folder}/rules", f"test {folder}/rules", f"serve --config {folder}/settings.yaml"):
+        click.echo(f"  {PROGRAM} {line}")
+
+
+RULE_COMMANDS = (check, test, explain, translate, compat, schema, init)

@@ -50,7 +50,10 @@ def _followed_lines(found: Explanation) -> Iterator[str]:
         plan = route.upstream
         yield _labelled("sends", f"{plan.method} {plan.path}" if plan is not None else "")
         yield from _table(body)
-    if found.refused is None and route.upstream is None:
+    if found.refused is None and found.route is not None and found.route.doc.operation is not None:
+        place = near(found.route.place(("operation",)))
+        yield _labelled("does", f"{found.route.doc.operation.does}  {place}")
+    elif found.refused is None and route.upstream is None:
         yield _labelled("sends", "nothing; it is answered from what the gateway knows")
     if found.unread:
         yield _labelled("not read", ", ".join(found.unread))

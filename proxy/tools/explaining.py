@@ -292,8 +292,13 @@ def body_reads(source: RouteSource) -> frozenset[str] | None:
 
 
 def request_of(method: str, target: str, headers: Mapping[str, str], body: Json) -> Request:
-    """The request, with its method and header names as routes compare them."""
-    return Request(method.upper(), target, {name.lower(): value for name, value in headers.items()}, body)
+    """The request, with its method and header names as routes compare them, and what is not UTF-8 written out."""
+    plain = {_plain(name.lower()): _plain(value) for name, value in headers.items()}
+    return Request(_plain(method.upper()), _plain(target), plain, body)
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def route_label(route: Route) -> str:

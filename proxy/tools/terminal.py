@@ -5,22 +5,22 @@ Exit codes: 0 it is so; 1 the rules or the request are not as they should be; 2 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import orjson
 
-from proxy.backends.functions import rule_functions
-from proxy.documents import Diagnostic, DocumentError
 from proxy.limits import REQUEST_MAX_BYTES
-from proxy.ruleset import RuleSet, load_rules, shipped_rules
 from proxy.types import Json
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from proxy.documents import Diagnostic
+    from proxy.ruleset import RuleSet
 
 PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
@@ -37,6 +37,10 @@ _COLOUR_CODES = re.compile("\x1b\\[[0-9;]*m")
 
 def loaded(paths: Sequence[Path], *, as_json: bool) -> RuleSet:
     """The rule set; where it has mistakes they are told and the program ends with 1."""
+    from proxy.backends.functions import rule_functions
+    from proxy.documents import DocumentError
+    from proxy.ruleset import load_rules, shipped_rules
+
     try:
         return load_rules(paths or [shipped_rules()], rule_functions())
     except DocumentError as error:
@@ -49,7 +53,15 @@ def loaded(paths: Sequence[Path], *, as_json: bool) -> RuleSet:
 
 def say_json(value: Json) -> None:
     """One JSON document on standard output."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    click.echo(json_text(value, indent=True))
+
+
+def json_text(value: Json, *, indent: bool = False) -> str:
+    """A value as JSON. A name that the system gave and that is not UTF-8 is written with escapes."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None).decode()
+    except TypeError:
+        return json.dumps(value, indent=2 if indent else None)
 
 
 def say_mistakes(mistakes: Iterable[Diagnostic]) -> None:
@@ -100,7 +112,7 @@ def read_json(file: Path) -> Json:
 
 def short(value: Json, length: int = 100) -> str:
     """A value as JSON on one line, cut to so many characters."""
-    text = orjson.dumps(value).decode()
+    text = json_text(value)
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 

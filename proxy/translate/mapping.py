@@ -122,27 +122,32 @@ class OmitNull:
         return OMIT if found is None else found
 
 
-def object_of(fields: Sequence[tuple[str, Value]]) -> Value:
+Field = tuple[str, str, "Value | None", bool]
+"""Its name, then what to read: a name of the scope where the value is None; and whether a null is left out."""
+
+
+class Fields:
     """An object with one key for each field that is not left out; constants come first, then the order of the rule.
 
-    This runs for every chunk of every stream, so what is known beforehand is not asked again.
+    What is known beforehand is not asked again for each frame of a stream.
     """
-    constants = {name: value.value for name, value in fields if isinstance(value, Constant)}
-    others = tuple(_field(name, value) for name, value in fields if not isinstance(value, Constant))
 
-    def build(scope: Scope) -> Json:
-        result = constants.copy()
-        for name, root, value, omits_null in others:
+    __slots__ = ("constants", "others")
+
+    def __init__(self, fields: Sequence[tuple[str, Value]]) -> None:
+        self.constants = {name: value.value for name, value in fields if isinstance(value, Constant)}
+        self.others = tuple(_field(name, value) for name, value in fields if not isinstance(value, Constant))
+
+    def __call__(self, scope: Scope) -> Json:
+        result = self.constants.copy()
+        for name, root, value, omits_null in self.others:
             item = scope.get(root) if value is None else value(scope)
             if item is not OMIT and (item is not None or not omits_null):
                 result[name] = item
         return result
 
-    return build
 
-
-def _field(name: str, value: Value) -> tuple[str, str, Value | None, bool]:
-    """Its name, then what to read: a name of the scope where the value is None; and whether a null is left out."""
+def _field(name: str, value: Value) -> Field:
     omits_null = isinstance(value, OmitNull)
     inner = value.inner if isinstance(value, OmitNull) else value
     return (name, inner.name, None, omits_null) if isinstance(inner, RootRead) else (name, "", inner, omits_null)

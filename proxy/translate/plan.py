@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from proxy.errors import Kind
 from proxy.framing import Framing
 from proxy.translate.mapping import Read, Value
 from proxy.translate.text import Mode
 from proxy.types import Json
+
+if TYPE_CHECKING:
+    from proxy.translate.quick import Step as QuickStep
 
 Selection = Literal["lease", "known", "none"]
 
@@ -124,13 +127,16 @@ class StreamSource:
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """How the client's stream is written. last: the mapping of the finishing frame, None where it is the chunk's."""
+    """How the client's stream is written. last: the mapping of the finishing frame, None where it is the chunk's; step:
+    what rewrites the usual frame quickly, see `quick`.
+    """
 
     framing: Framing
     mode: Mode
     hold_back: int
     chunk: Value
     last: Value | None = None
+    step: QuickStep | None = None
 
 
 @dataclass(frozen=True)

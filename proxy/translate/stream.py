@@ -218,6 +218,7 @@ class StreamTranslator:
         "error",
         "finished",
         "lost",
+        "quick",
         "reader",
         "sent_frames",
     )
@@ -226,6 +227,8 @@ class StreamTranslator:
         self, source: StreamSource, target: StreamTarget, errors: ErrorTable, scope: Scope, *, resumable: bool = False
     ) -> None:
         self.reader = StreamReader(source, scope, target.hold_back, resumable=resumable)
+        # Rewrites a usual frame where it is one; None from the finish on.
+        self.quick = None if self.reader.flow.has_prefix else target.step
         self._target = target
         self._errors = errors
         self._sent_length = 0
@@ -246,7 +249,7 @@ class StreamTranslator:
                 if reader.read(frame):
                     out.append(self._emit(final=reader.finish is not None))  # noqa: PERF401  what came before a failure stays
         except GatewayError as error:
-            self.lost = error
+            self.lost, self.quick = error, None
         return out[0] if len(out) == 1 else b"".join(out)
 
     def end(self) -> bytes:
@@ -274,7 +277,7 @@ class StreamTranslator:
     def resume(self, scope: Scope) -> None:
         """The next frames are those of a worker that goes on from what was received; `scope` is its request's."""
         self.reader = self.reader.continued(scope)
-        self.lost = None
+        self.lost, self.quick = None, None
 
     def conclude(self, finish: str = SPENT) -> bytes:
         """End the client's stream as complete with the text that there is. GatewayError where it cannot be written."""
@@ -282,12 +285,14 @@ class StreamTranslator:
         return self._emit(final=True) + self._close()
 
     def _close(self) -> bytes:
-        self.closed = True
+        self.closed, self.quick = True, None
         return self._target.framing.terminator
 
     def _emit(self, *, final: bool) -> bytes:
         reader, target = self.reader, self._target
         scope = reader.scope
+        if final:
+            self.quick = None
         text = reader.final_text() if final else reader.flow.advance()
         scope["new_text"] = new = text[self._sent_length :]
         scope["text"] = new if target.mode == "incremental" else text

@@ -39,6 +39,11 @@ class TextFlow:
         self.notes: list[str] = []
 
     @property
+    def has_prefix(self) -> bool:
+        """Whether anything stands before the worker's text."""
+        return bool(self._prefix)
+
+    @property
     def whole(self) -> str:
         """All the text that there is, as far as it stands."""
         return self._prefix + self._longest

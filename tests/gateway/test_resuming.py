@@ -175,7 +175,9 @@ async def test_a_second_loss() -> None:
         scripted({STREAM: tellers[1]}) as b,
         scripted({STREAM: tellers[2]}) as c,
         scripted({STREAM: tellers[3]}) as d,
-        running(a.address, b.address, c.address, d.address, given={"models": RESUMES}) as rig,
+        running(
+            a.address, b.address, c.address, d.address, given={"models": RESUMES}, balance={"retries": {"attempts": 3}}
+        ) as rig,
     ):
         for worker in (a, b, c, d):
             worker.arm()

@@ -38,6 +38,8 @@ KINDS = ("llm", "text2vec")
 MANAGER = {"WorkerManager@service"}
 REGISTERED_SECONDS = 30.0
 FREE_SECONDS = 30.0
+TOKEN = "a-word-among-friends"
+"""The workers of one cluster have this in their controller's address, or else they are not taken."""
 STRAY_ADDRESS = "http://203.0.113.9:21002"
 """Of a network for documentation (RFC 5737), so nobody is there."""
 
@@ -180,13 +182,13 @@ def mortal_cluster(form: str, pythons: Pythons, folder: Path) -> Cluster:
     """A cluster whose programs are ended by tests; in the direct form also with two workers of one model."""
     ports = programs.free_ports(7)
     plans = [WorkerPlan(ports[0], (ModelPlan((MORTAL,), "vicuna_v1.1", "certain"),))]
-    settings = ""
+    settings = token = ""
     if form == DIRECT:
         pair = (ModelPlan((PAIR, RESUMED), "vicuna_v1.1", "spelled"),)
         plans.append(WorkerPlan(ports[1], pair))
         plans.append(WorkerPlan(ports[2], pair, registered_as=f"http://localhost:{ports[2]}"))
-        settings = mortal_settings(folder)
-    return start(form, pythons, folder, plans, ports[3:], settings)
+        settings, token = mortal_settings(folder), f"/{TOKEN}"
+    return start(form, pythons, folder, plans, ports[3:], settings, token=token)
 
 
 def mortal_settings(folder: Path) -> str:
@@ -195,7 +197,7 @@ def mortal_settings(folder: Path) -> str:
     shutil.copytree(REPOSITORY / "rules", rules)
     return (
         f"rules: [{rules}]\n"
-        f"fastchat: {{accept: {{state_file: {folder / 'workers.json'}}}}}\n"
+        f"fastchat: {{accept: {{state_file: {folder / 'workers.json'}, token: {TOKEN}}}}}\n"
         "dbgpt: {management: true, heartbeat_seconds: 3.0}\n"
         f"models: {{{RESUMED}: {{resume: true}}}}\n"
     )
@@ -209,16 +211,18 @@ def start(
     ports: list[int],
     settings: str,
     api_port: int | None = None,
+    token: str = "",
 ) -> Cluster:
     """The programs, as many at a time as can be, until everything is registered.
 
-    ``ports``: of the FastChat side's address, DB-GPT's controller, the gateway, and its admin page.
+    ``ports``: of the FastChat side's address, DB-GPT's controller, the gateway, and its admin page. ``token``: what is
+    behind the FastChat side's address for those who may register.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fastchat, dbgpt = (f"http://127.0.0.1:{port}" for port in ports[:2])
     flags = ("--fastchat-controller", fastchat) if form == CONTROLLER else ("--accept-workers", f"127.0.0.1:{ports[0]}")
     plan = GatewayPlan(ports[2], ports[3], dbgpt, flags, settings, empty=form == DIRECT)
-    cluster = Cluster(form, folder, pythons, ExitStack(), plans, fastchat, dbgpt, plan)
+    cluster = Cluster(form, folder, pythons, ExitStack(), plans, f"{fastchat}{token}", dbgpt, plan)
     try:
         if form == CONTROLLER:
             begin_with_fastchat(cluster, ports[0])

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from proxy.types import Json, JsonObject
-from tests.interop.clusters import CERTAIN, DIRECT, PAIR, PLAIN, SECOND, STRAY_ADDRESS, Cluster
+from tests.interop.clusters import CERTAIN, DIRECT, PAIR, PLAIN, SECOND, STRAY_ADDRESS, TOKEN, Cluster
 from tests.interop.own import Own
 from tests.interop.programs import registered, wait_until
 from tests.interop.streams import Stream, metric, most
@@ -131,6 +131,18 @@ def test_a_worker_that_says_localhost_is_used(fleet: Cluster) -> None:
     streams = [Stream(f"{fleet.plan.url}/generate_stream", asked(PAIR, LONG)) for _ in range(2)]
     wait_until("the worker works", lambda: fleet.busy(local) == 1, 10)
     assert len({stream.text() for stream in streams}) == 1
+
+
+@mortal
+@pytest.mark.usefixtures("whole")
+def test_without_the_token_nobody_registers(fleet: Cluster) -> None:
+    """The workers of this cluster have the token in their controller's address; an address without it is refused."""
+    assert fleet.fastchat_controller.endswith(f"/{TOKEN}")
+    body: Json = {"worker_name": fleet.plans[0].url, "check_heart_beat": True}
+    for address in (fleet.fastchat_controller.removesuffix(f"/{TOKEN}"), f"{fleet.fastchat_controller}x"):
+        with Reply("POST", f"{address}/register_worker", body) as reply:
+            assert reply.status == 401
+            assert "token" in reply.text()
 
 
 @mortal

@@ -4,13 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from proxy.backends.functions import rule_functions
-from proxy.documents import DocumentError
+from proxy.documents import DocumentError, parse_yaml
 from proxy.ruleset import RuleSet, load_rules, run_tests, shipped_rules
-from proxy.ruleset.extending import parse_path, shown_path
+from proxy.ruleset.documents import RouteDoc
+from proxy.ruleset.extending import Extension, parse_path, shown_path
+from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
+from proxy.ruleset.tree import tree_of
 
 FUNCTIONS = rule_functions()
+SHIPPED = sorted(shipped_rules().rglob("*.yaml"))
 BASE = {
     "pack.yaml": """
         pack: base
@@ -289,6 +294,19 @@ def test_the_documented_extension_works(tmp_path: Path) -> None:
     rules = load_rules([tmp_path], FUNCTIONS)
     assert failing(rules) == {}
     assert len(changes(rules)) == 8
+
+
+@pytest.mark.parametrize(
+    "file", sorted(shipped_rules().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}-{file.name}"
+)
+def test_a_file_over_itself_changes_nothing(file: Path) -> None:
+    """Whatever a rule file holds, saying it again is no change."""
+    models: dict[str, type[BaseModel]] = {"pack.yaml": PackDoc, "errors.yaml": ErrorsDoc}
+    model = models.get(file.name, RouteDoc)
+    tree = tree_of(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
+    extension = Extension(model)
+    assert extension.apply(tree, tree).plain() == tree.plain()
+    assert (extension.changes, extension.mistakes) == ([], [])
 
 
 def test_a_mistake_points_to_the_file_that_it_is_in(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ ALLOWED: dict[str, set[str]] = {
     "server": {"errors", "expr", "fleet", "framing", "limits", "telemetry", "translate", "types", "upstream"},
     "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "types"},
     "demo": {"limits", "types"},
+    "tools": {
+        *("backends", "documents", "errors", "expr", "framing", "limits", "ruleset", "settings", "translate", "types"),
+    },
     "settings": {"address", "backends", "documents", "limits", "types"},
 }
 # These put the parts together and may import all of them.

@@ -68,6 +68,15 @@ def test_every_field_of_both_sides_has_a_fate(tmp_path: Path) -> None:
     assert told["lost"] == 5
 
 
+def test_what_only_decides_or_bounds_is_used(tmp_path: Path) -> None:
+    """A field in a condition or a bound does not arrive in what depends on it."""
+    size = "size: {from: body.text, when: body.wide, clamp: {max: body.most}}"
+    told = run_json(compat, write_pack(tmp_path, chat=f"size: {{value: 5}} -> {size}"), code=1)
+    fields = fates(told, "chat", "request")
+    assert (fields["wide"], fields["most"]) == (("used", []), ("used", []))
+    assert fields["text"] == ("changed", ["prompt", "size", "tokens"])
+
+
 def test_accepted_losses_have_a_reason(tmp_path: Path) -> None:
     """With every loss accepted the exit code is 0, and an acceptance that nothing needs any more is told."""
     pack = write_pack(tmp_path, pack=ACCEPTED)

@@ -1,0 +1,171 @@
+"""The quick way through a stream gives what the general way gives, frame by frame, whatever the worker sends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.backends.functions import rule_functions
+from proxy.framing import FRAMINGS
+from proxy.ruleset import load_rules, shipped_rules
+from proxy.translate.mapping import ChunkRead, Constant, Fields, OmitNull, RootRead, Value
+from proxy.translate.plan import Route, StreamSource, StreamTarget
+from proxy.translate.quick import quick_step
+from proxy.translate.stream import StreamTranslator
+from proxy.types import Json, JsonObject
+from tests.structure.sources import ROOT
+
+LOADED = load_rules([shipped_rules(), *sorted((ROOT / "benchmarks" / "rules").iterdir())], rule_functions())
+ROUTES = [route for route in LOADED.table.routes if route.source is not None and route.target is not None]
+
+PIECES = ["", "a", "lo", " ", "数", "😀", "\ufffd", "\n", "\\", '"', "\0", "</s>"]
+USAGES: list[Json] = [
+    None,
+    {},
+    7,
+    "7",
+    {"prompt_tokens": 1},
+    {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+]
+
+
+OTHERS: dict[str, list[Json]] = {
+    "usage": USAGES,
+    "error_code": [0, 0, 0, 0, None, False, "", 50001],
+    "finish_reason": [None, None, None, None, None, "stop", "length", "", ["stop"], 0],
+    "logprobs": [None, {"tokens": ["a"]}],
+}
+
+
+@st.composite
+def growing(draw: st.DrawFn) -> list[bytes]:
+    """Frames of a worker: mostly what one sends, now and then what none should."""
+    text = ""
+    frames: list[bytes] = []
+    for _ in range(draw(st.integers(0, 12))):
+        text += draw(st.sampled_from(PIECES))
+        if draw(st.integers(0, 9)) == 0:
+            text = text[: draw(st.integers(0, len(text)))]
+        chunk: JsonObject = {"text": text}
+        for key, values in OTHERS.items():
+            if draw(st.booleans()):
+                chunk[key] = draw(st.sampled_from(values))
+        frame = orjson.dumps(chunk)
+        odd = draw(st.integers(0, 40))
+        frames.append({0: b"[]", 1: b"{", 2: b'{"text": 1}', 3: b"{}", 4: b"null"}.get(odd, frame))
+    return frames
+
+
+def scope_of(route: Route, *, echo: bool) -> JsonObject:
+    steps: JsonObject = {"stop": ["</s>"], "prompt": "Say: ", "echo": echo}
+    return {
+        **route.sample,
+        "body": {},
+        "steps": steps,
+        "worker": {**route.sample},
+    }
+
+
+def both_ways(
+    route: Route, source: StreamSource, target: StreamTarget, frames: list[bytes], *, echo: bool = False
+) -> int:
+    """How many frames went the quick way, after a comparison of everything with the general one."""
+    scope = scope_of(route, echo=echo)
+    general = StreamTranslator(source, replace(target, step=None), route.errors, scope)
+    quick = StreamTranslator(source, target, route.errors, scope)
+    taken = 0
+    for frame in frames:
+        expected = general.feed([frame])
+        step = quick.quick
+        got = step(quick, frame) if step is not None else None
+        taken += got is not None
+        if got is None:
+            got = quick.feed([frame])
+        assert same(target, got, expected)
+        assert state(quick) == state(general)
+    assert same(target, quick.end(), general.end())
+    assert state(quick) == state(general)
+    return taken
+
+
+def same(target: StreamTarget, got: bytes, expected: bytes) -> bool:
+    """Whether two frames are one; JSON that is passed on as it came may be spelled as it came."""
+    before, after = target.framing.around or (b"", b"")
+    if got == expected or not got or not expected:
+        return got == expected
+    left, right = (one.removeprefix(before).removesuffix(after) for one in (got, expected))
+    return bool(orjson.loads(left) == orjson.loads(right))
+
+
+def state(translator: StreamTranslator) -> tuple[object, ...]:
+    reader = translator.reader
+    return (
+        *(translator.finished, translator.closed, translator.sent_frames, str(translator.lost), str(translator.error)),
+        *(reader.finish, reader.usage, reader.frames, reader.last_text, reader.notes, reader.received()),
+        *(reader.flow.whole, reader.flow.shown),
+    )
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@given(frames=growing(), echo=st.booleans())
+def test_the_rules_streams_come_out_the_same(route: Route, frames: list[bytes], *, echo: bool) -> None:
+    """Each shipped stream, and each that is measured, by whatever way its frames go."""
+    assert route.source is not None
+    assert route.target is not None
+    both_ways(route, route.source, route.target, frames, echo=echo)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_usual_frames_go_the_quick_way(route: Route) -> None:
+    """There is nothing to gain from a quick way that nothing takes."""
+    assert route.source is not None
+    assert route.target is not None
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    texts = ["a", "a b", "a b c"] if route.source.mode == "cumulative" else ["a", " b", " c"]
+    frames = [orjson.dumps({"text": text, "error_code": 0, "usage": usage, "finish_reason": None}) for text in texts]
+    assert both_ways(route, route.source, route.target, frames) == 3
+
+
+FIELDS: dict[str, Value] = {
+    "text": RootRead("text"),
+    "maybe_text": OmitNull(RootRead("text")),
+    "new": RootRead("new_text"),
+    "usage": RootRead("usage"),
+    "maybe_usage": OmitNull(RootRead("usage")),
+    "finish": RootRead("finish"),
+    "maybe_finish": OmitNull(RootRead("finish")),
+    "logprobs": ChunkRead("logprobs"),
+    "maybe_logprobs": OmitNull(ChunkRead("logprobs")),
+    "whole": RootRead("chunk"),
+    "constant": Constant({"a": [1, None]}),
+    "computed": lambda scope: f"{scope['text']}|{scope['new_text']}|{scope['usage']}|{scope['finish']}",
+}
+
+
+@given(
+    frames=growing(),
+    names=st.lists(st.sampled_from(sorted(FIELDS)), unique=True),
+    framing=st.sampled_from(["nul", "sse", "ndjson"]),
+    modes=st.tuples(*[st.sampled_from(["cumulative", "incremental"])] * 2),
+    hold_back=st.integers(0, 2),
+)
+def test_any_mapping_comes_out_the_same(
+    frames: list[bytes], names: list[str], framing: str, modes: tuple[str, str], hold_back: int
+) -> None:
+    """Whichever fields a rule has, in whatever order, in each framing, with both kinds of text on both sides."""
+    route = next(route for route in ROUTES if route.name == "generate_stream")
+    assert route.source is not None
+    assert route.target is not None
+    source = replace(route.source, mode="cumulative" if modes[0] == "cumulative" else "incremental")
+    target = replace(
+        route.target,
+        framing=FRAMINGS[framing],
+        mode="cumulative" if modes[1] == "cumulative" else "incremental",
+        hold_back=hold_back,
+        chunk=Fields([(name, FIELDS[name]) for name in names]),
+    )
+    both_ways(route, source, replace(target, step=quick_step(source, target)), frames)
