@@ -18,10 +18,11 @@ class Breaker:
 
     closed: requests go there. open: none, until `open_seconds` have gone by. half_open: one at a time, whose success
     closes and whose failure opens for twice as long. A neutral outcome changes nothing, but another trial may begin,
-    as it may when the trial has gone on for as long as it was open: a long answer is no reason to stay away.
+    as it may when the trial has gone on for as long as it was open: a long answer is no reason to stay away. The first
+    of several trials that fails opens it, however many began after that one.
     """
 
-    __slots__ = ("_failures", "_first", "_number", "_open_for", "_recent", "_trial", "_until", "state")
+    __slots__ = ("_failures", "_first", "_latest", "_number", "_open_for", "_recent", "_trials", "_until", "state")
 
     def __init__(self) -> None:
         self.state: BreakerState = "closed"
@@ -29,7 +30,8 @@ class Breaker:
         self._recent: deque[bool] = deque(maxlen=_WINDOW)  # True: a failure
         self._number = 0
         self._first = 0  # smaller numbers began before the last opening and say nothing about now
-        self._trial = -1  # the number of the trial under way
+        self._trials: set[int] = set()  # the numbers of those under way since the last opening
+        self._latest = -1  # the one of them that began last
         self._until = 0.0  # when the next trial may begin
         self._open_for = 0.0
 
@@ -45,16 +47,18 @@ class Breaker:
             return self._number
         self._number += 1
         if self.admits(now):
-            self._trial = self._number
+            self._latest = self._number
+            self._trials.add(self._number)
             self._until = now + self._open_for
             self.state = "half_open"
         return self._number
 
     def end(self, number: int, outcome: Outcome, now: float, rules: BreakerRules) -> None:
         """A request ended with this outcome."""
-        trial = number == self._trial
-        if trial:
-            self._trial, self._until = -1, now
+        trial = number in self._trials
+        self._trials.discard(number)
+        if trial and number == self._latest:
+            self._until = now
         if outcome == "neutral" or number < self._first:
             return
         if self.state == "closed":
@@ -85,12 +89,12 @@ class Breaker:
         self.state = "open"
         self._open_for = seconds
         self._until = now + seconds
-        self._trial = -1
+        self._trials.clear()
         self._number += 1
         self._first = self._number
 
     def _close(self) -> None:
         self.state = "closed"
-        self._trial = -1
+        self._trials.clear()
         self._failures = 0
         self._recent.clear()

@@ -72,6 +72,7 @@ class WorkerView(NamedTuple):
     degraded: str  # a sentence on slots that are held by nobody known; "" while there are none
     drained: bool
     foreign: int  # requests of others, as far as known
+    rests_until: float = 0.0  # chosen only where no other has room; infinite: until it answers its status call again
 
 
 class ModelRow(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -26,12 +27,34 @@ class Worker:
     speed: float = 1.0
     in_flight: int = 0
     foreign: int = 0
+    shown: int = 0  # requests of others by its last status, which may count one of ours that has just ended
+    rests_until: float = 0.0
+    silent: bool = False  # it let its last status call go unanswered
+    heard: float | None = None  # when something last came from it
     learned_limit: int | None = None
     models: dict[str, ModelFacts] = field(default_factory=dict)
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     breaker: Breaker = field(default_factory=Breaker)
     leak: LeakWatch = field(default_factory=LeakWatch)
     on_idle: Callable[[Worker], None] | None = None  # a forgotten one leaves the table with its last lease
+
+    def resting(self, now: float) -> bool:
+        """Whether it is to be chosen only where no other has room."""
+        return self.silent or self.rests_until > now
+
+    def hear(self, now: float) -> None:
+        """Something came from it: its event loop runs."""
+        self.heard, self.silent = now, False
+
+    def load(self, queue_length: int) -> None:
+        """It says how many requests it holds.
+
+        Of those that are not ours by our own count so many are others' as a status before showed too, or as were sent
+        there since: a slot of a request that has just ended may still show as taken.
+        """
+        shown = max(0, queue_length - self.in_flight)
+        self.foreign = min(shown, max(self.shown, self.foreign))
+        self.queue_length, self.shown = queue_length, shown
 
     def served(self) -> Iterable[tuple[str, Kind]]:
         """Each pair of model and kind that it serves."""
@@ -42,7 +65,7 @@ class Worker:
         return WorkerView(
             self.address, self.up, self.reason, self.since, self.last_seen, self.queue_length, self.speed,
             self.in_flight, tuple(self.models.values()), dict(self.outcomes), self.id, limit, self.breaker.state,
-            degraded, self.drained, self.foreign,
+            degraded, self.drained, self.foreign, math.inf if self.silent else self.rests_until,
         )  # fmt: skip
 
 
@@ -75,11 +98,20 @@ class Lease:
         """The fleet's own name of the model that answers."""
         return self.facts.model
 
-    def release(self, outcome: Outcome, now: float) -> None:
-        """Give the worker back and say how it went; only the first call counts."""
+    def release(self, outcome: Outcome, now: float, rest: float = 0.0) -> None:
+        """Give the worker back and say how it went; only the first call counts.
+
+        rest: for so many seconds the worker is chosen only where no other has room. For one that refuses at once: its
+        load stays the lowest, so that it would attract what it does not take.
+        """
         if self.released:
             return
         self.released = True
-        self._worker.in_flight -= 1
-        self._worker.outcomes[outcome] += 1
-        self._on_release(self._worker, self._number, outcome, now)
+        worker = self._worker
+        worker.in_flight -= 1
+        worker.outcomes[outcome] += 1
+        if outcome == "success":
+            worker.hear(now)
+        if rest > 0:
+            worker.rests_until = max(worker.rests_until, now + rest)
+        self._on_release(worker, self._number, outcome, now)

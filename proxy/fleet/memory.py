@@ -10,11 +10,14 @@ Key = tuple[str, Kind]
 
 
 class Memory:
-    """Up to `most` pairs of model and kind; the longest unseen go first."""
+    """Up to `most` pairs of model and kind, and up to `most_of_one` models that one worker brought first; the longest
+    unseen go first."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_of_one: int) -> None:
         self._most = most
+        self._most_of_one = most_of_one
         self._facts: dict[Key, ModelFacts] = {}
+        self._brought: dict[str, str] = {}  # model to the address of the worker that brought it first
 
     def __contains__(self, key: Key) -> bool:
         return key in self._facts
@@ -31,19 +34,30 @@ class Memory:
         """The kinds a model was ever served with, sorted."""
         return sorted(kind for name, kind in self._facts if name == model)
 
-    def remember(self, facts: ModelFacts) -> None:
-        """These are the facts now."""
+    def remember(self, facts: ModelFacts, address: str) -> None:
+        """These are the facts now, by the worker at this address."""
+        self._brought.setdefault(facts.model, address)
         for kind in facts.kinds:
             self._facts.pop((facts.model, kind), None)
             self._facts[facts.model, kind] = facts
 
-    def crowded(self) -> bool:
-        """Whether there are more than there may be."""
-        return len(self._facts) > self._most
+    def crowded(self, address: str) -> bool:
+        """Whether there are more than there may be, of this worker or in all."""
+        return len(self._facts) > self._most or self._excess(address) > 0
 
-    def shrink(self, held: Container[Key]) -> list[Key]:
-        """Forget what is too much, except what is `held`; what was forgotten."""
-        gone = [key for key in self._facts if key not in held][: len(self._facts) - self._most]
+    def shrink(self, address: str, held: Container[Key]) -> list[Key]:
+        """Forget what is too much, of this worker first, except what is `held`; what was forgotten."""
+        loose = [key for key in self._facts if key not in held]
+        own = dict.fromkeys(model for model, _ in loose if self._brought[model] == address)
+        left = {*list(own)[: self._excess(address)]}
+        gone = [key for key in loose if key[0] in left]
+        rest = [key for key in loose if key[0] not in left]
+        gone += rest[: max(0, len(self._facts) - len(gone) - self._most)]
         for key in gone:
             del self._facts[key]
+        known = {model for model, _ in self._facts}
+        self._brought = {model: by for model, by in self._brought.items() if model in known}
         return gone
+
+    def _excess(self, address: str) -> int:
+        return sum(by == address for by in self._brought.values()) - self._most_of_one

@@ -56,9 +56,10 @@ class Pool:
 
     def with_room(self, now: float, pinned: str | None, avoid: frozenset[str]) -> list[Worker]:
         """The workers below their limit whose breaker admits a request; where no breaker does, those below their limit.
-        Degraded ones only where no other has room."""
+        Degraded ones only where no other has room, and those that rest only where neither has."""
         free: list[Worker] = []
         spare: list[Worker] = []
+        resting: list[Worker] = []
         shut: list[Worker] = []
         admitted = False
         for worker, limit in self.seats:
@@ -66,12 +67,17 @@ class Pool:
                 pinned is not None and pinned not in (worker.address, worker.id)
             ):
                 continue
-            if worker.breaker.state != "closed" and not worker.breaker.admits(now):
-                if worker.in_flight < limit:
-                    shut.append(worker)
+            admits = worker.breaker.state == "closed" or worker.breaker.admits(now)
+            admitted = admitted or admits
+            if worker.in_flight >= limit:
                 continue
-            admitted = True
-            if worker.in_flight < limit:
+            if not admits:
+                shut.append(worker)
+            elif worker.silent or worker.rests_until > now:
+                resting.append(worker)
+            else:
                 (spare if worker.leak.slots else free).append(worker)
         self.last_resort = not admitted and pinned is None
-        return free or spare if admitted else shut
+        if admitted:
+            return free or spare or resting
+        return [worker for worker in shut if not worker.resting(now)] or shut

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from proxy.fleet.away import Away
 from proxy.fleet.desk import Desk
 from proxy.fleet.events import Announcer, FleetEvent
 from proxy.fleet.facts import (
@@ -36,7 +37,9 @@ class Fleet:
 
     A worker is up from a full look that succeeded (`report`) until something says otherwise (`fail`). Facts of a model
     are remembered when its workers are down or forgotten, so that questions about it can always be answered; up to
-    `max_remembered` pairs of model and kind, the longest unseen go first.
+    `max_remembered` pairs of model and kind, the longest unseen go first, and no more models that one worker brought
+    than it may serve at once. A worker that is drained stays so until it is enabled, also when it is forgotten and
+    comes back.
 
     rng breaks ties and throws the dice of the policies; without one they fall in a fixed, even order.
     `now` is in seconds, on any clock that never goes back. `version` grows with every change of the answerable set or
@@ -60,7 +63,8 @@ class Fleet:
         self._announcer = Announcer(on_event)
         self._workers: dict[str, Worker] = {}
         self._pools: dict[Key, Pool] = {}
-        self._memory = Memory(max_remembered)
+        self._away = Away(max_workers)
+        self._memory = Memory(max_remembered, max_models_per_worker)
         self._rules = rules or FleetRules()
         self._desk = Desk(self._workers, self._pools, self._memory, self._rules, self._rng, self._announcer)
         self._listeners: list[Listener] = []
@@ -79,7 +83,9 @@ class Fleet:
         self._desk.serve(now)
 
     def report(self, report: WorkerReport, now: float) -> None:
-        """A full look at a worker succeeded: it is up, with exactly these models. FleetFull when a bound is passed."""
+        """A full look at a worker succeeded: it is up, with exactly these models. FleetFull when a bound is passed.
+
+        Its load is taken from here when it comes up; while it is up, `seen` tells it."""
         if len(report.models) > self._max_models:
             raise FleetFull(
                 f"worker {report.address} has {len(report.models)} models, at most {self._max_models} are taken"
@@ -92,11 +98,14 @@ class Fleet:
             worker.up, worker.reason, worker.since = True, "", now
             worker.leak.reset()
             self._reset_breaker(worker)
+            worker.rests_until, worker.shown = 0.0, report.queue_length  # nothing of ours has just ended there
+            worker.hear(now)
+            self._status(worker, report.queue_length, now)
         worker.models, worker.learned_limit = models, report.limit
-        self._status(worker, report.queue_length, report.speed, now)
+        worker.speed, worker.last_seen = report.speed, now
         self._reseat(worker, [*before, *worker.served()])
         if changed:
-            self._remember(report.models)
+            self._remember(worker)
             self._changed()
         self._desk.serve(now)
 
@@ -109,10 +118,22 @@ class Fleet:
             return
         slots, learned = worker.leak.slots, worker.learned_limit
         worker.learned_limit = learned if limit is None else limit
-        self._status(worker, queue_length, speed, now)
+        worker.speed, worker.last_seen = speed, now
+        self._status(worker, queue_length, now)
         if (slots, learned) != (worker.leak.slots, worker.learned_limit):
             self._reseat(worker, worker.served())
         self._desk.serve(now)
+
+    def heard(self, address: str, now: float) -> None:
+        """Something came from this worker that a stuck one does not send: a status, bytes of an answer."""
+        if (worker := self._workers.get(address)) is not None:
+            worker.hear(now)
+
+    def missed(self, address: str) -> None:
+        """This worker did not answer a status call in time: until it is heard it is chosen only where no other has
+        room."""
+        if (worker := self._workers.get(address)) is not None:
+            worker.silent = True
 
     def fail(self, address: str, reason: str, now: float) -> None:
         """A worker cannot be used, for this reason. One that was never up is listed too. FleetFull as in `report`."""
@@ -129,7 +150,7 @@ class Fleet:
             return
         was_up, worker.up, worker.reason = worker.up, False, "forgotten"
         if worker.in_flight == 0:
-            del self._workers[address]
+            self._gone(worker)
         else:
             worker.on_idle = self._gone
         if was_up:
@@ -191,7 +212,8 @@ class Fleet:
     def least_loaded(self, model: str, kind: Kind | None, now: float) -> str | None:
         """The address of the worker with the least to do, for a client that goes there by itself; None: no worker.
 
-        It counts there as another's request until the worker's next status. Limits do not hold for it.
+        It counts there as another's request until the worker's next status, as long as the worker has room: limits do
+        not hold for it, and clients that only ask for addresses make no worker look busier than full.
         """
         pools = [pool for k in KINDS if kind in (None, k) and (pool := self._pools.get((model, k))) and pool.seats]
         workers = [worker for pool in pools for worker in pool.with_room(now, None, _NONE)]
@@ -199,8 +221,8 @@ class Fleet:
         if not workers:
             return None
         chosen = least_in_flight(list(dict.fromkeys(workers)), None, self._rng)
-        chosen.foreign += 1
-        chosen.leak.touched()
+        chosen.foreign += chosen.in_flight + chosen.foreign < self._limit(chosen, model)
+        chosen.leak.lent(now)
         return chosen.address
 
     # Questions
@@ -240,8 +262,8 @@ class Fleet:
         return frozenset(own.union(self._lent(own.__contains__)))
 
     def workers(self) -> list[WorkerView]:
-        """All workers, by address."""
-        return [self._view(self._workers[address]) for address in sorted(self._workers)]
+        """All workers by address, with those that are drained and not in the table any more."""
+        return [self._view(worker) for worker in sorted([*self._workers.values(), *self._away], key=_address)]
 
     def worker(self, address: str) -> WorkerView | None:
         """One worker by address or id, or None."""
@@ -260,6 +282,10 @@ class Fleet:
         """Leases held on one worker now; 0 for a worker that is not in the table."""
         return self._workers[address].in_flight if address in self._workers else 0
 
+    def last_heard(self, address: str) -> float | None:
+        """When something last came from this worker: as in `heard`, or a request that it served. None: never."""
+        return self._workers[address].heard if address in self._workers else None
+
     # Inside
 
     def _record(self, address: str, now: float) -> Worker:
@@ -267,16 +293,20 @@ class Fleet:
         if worker is None:
             if len(self._workers) >= self._max_workers:
                 raise FleetFull(f"worker {address} stays out: the fleet holds {self._max_workers} workers already")
-            worker = self._workers[address] = Worker(address, worker_id(address), hash64(address), since=now)
+            worker = self._away.take(address) or Worker(address, worker_id(address), hash64(address), since=now)
+            self._workers[address] = worker
         worker.on_idle = None
         return worker
 
     def _find(self, name: str) -> Worker | None:
         worker = self._workers.get(name)
-        return worker or next((worker for worker in self._workers.values() if worker.id == name), None)
+        worker = worker or next((worker for worker in self._workers.values() if worker.id == name), None)
+        return worker or self._away.find(name)
 
     def _gone(self, worker: Worker) -> None:
         del self._workers[worker.address]
+        if worker.drained:
+            self._away.put(worker)
 
     def _set_drained(self, name: str, now: float, *, drained: bool) -> bool:
         worker = self._find(name)
@@ -298,10 +328,9 @@ class Fleet:
         if not was_closed:
             self._announcer.breaker(worker)
 
-    def _status(self, worker: Worker, queue_length: int, speed: float, now: float) -> None:
+    def _status(self, worker: Worker, queue_length: int, now: float) -> None:
         """What the worker says of its own load."""
-        worker.queue_length, worker.speed, worker.last_seen = queue_length, speed, now
-        worker.foreign = max(0, queue_length - worker.in_flight)
+        worker.load(queue_length)
         slots = worker.leak.slots
         worker.leak.status(queue_length, now, self._rules.leak_seconds, idle=worker.in_flight == 0)
         if worker.leak.slots != slots:
@@ -331,11 +360,12 @@ class Fleet:
         limit = max(self._limit(worker, model) for model in worker.models or (None,))
         return worker.view(limit, self._degraded(worker))
 
-    def _remember(self, models: Iterable[ModelFacts]) -> None:
-        for facts in models:
-            self._memory.remember(facts)
-        if self._memory.crowded():
-            for key in self._memory.shrink({key for worker in self._workers.values() for key in worker.served()}):
+    def _remember(self, worker: Worker) -> None:
+        for facts in worker.models.values():
+            self._memory.remember(facts, worker.address)
+        if self._memory.crowded(worker.address):
+            held = {key for each in self._workers.values() for key in each.served()}
+            for key in self._memory.shrink(worker.address, held):
                 self._pools.pop(key, None)
 
     def _lent(self, own: Callable[[Key], bool]) -> Iterator[Key]:
@@ -352,6 +382,10 @@ class Fleet:
         self.version += 1
         for listener in tuple(self._listeners):
             listener()
+
+
+def _address(worker: Worker) -> str:
+    return worker.address
 
 
 def _shortest(model: str, workers: Iterable[Worker]) -> ModelFacts | None:

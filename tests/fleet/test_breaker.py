@@ -152,6 +152,61 @@ def test_each_failed_trial_doubles_the_open_time_up_to_the_most() -> None:
     assert breaker.admits(now + 25.0)  # back at the first open time
 
 
+def test_a_failed_trial_counts_though_others_began_after_it() -> None:
+    """A worker that stalls until each trial times out opens again with the first of them, for twice as long."""
+    breaker = opened(0.0)
+    trials = [breaker.begin(now) for now in (5.0, 10.0, 15.0)]
+    breaker.end(trials[0], "failure", 65.0, RULES)
+    assert state_of(breaker) == "open"
+    assert not breaker.admits(74.9)
+    for trial in trials[1:]:
+        breaker.end(trial, "failure", 70.0, RULES)  # they began before it opened again
+    assert not breaker.admits(74.9)
+    assert breaker.admits(75.0)
+
+
+def test_a_stalling_worker_gets_ever_fewer_trials() -> None:
+    """Half an hour of trials that each fail after a minute are few, each opening longer than the one before."""
+    rules, breaker = BreakerRules(), Breaker()
+    for _ in range(rules.failures):
+        breaker.end(breaker.begin(0.0), "failure", 0.0, rules)
+    running: list[tuple[float, int]] = []
+    begun, openings = 0, [0.0]
+    for now in map(float, range(1_800)):
+        while running and now - running[0][0] >= 60:
+            before = state_of(breaker)
+            breaker.end(running.pop(0)[1], "failure", now, rules)
+            if before != "open" and state_of(breaker) == "open":
+                openings.append(now)
+        if len(running) < 5 and breaker.admits(now):
+            running.append((now, breaker.begin(now)))
+            begun += 1
+    assert len(openings) >= 10
+    assert begun <= 40
+    assert openings[-1] - openings[-2] == 120.0
+
+
+def test_a_neutral_end_of_an_old_trial_lets_no_more_in() -> None:
+    """Only the end of the last trial makes room before its time."""
+    breaker = opened(0.0)
+    old = breaker.begin(5.0)
+    breaker.begin(10.0)
+    breaker.end(old, "neutral", 11.0, RULES)
+    assert not breaker.admits(11.0)
+    assert breaker.admits(15.0)
+
+
+def test_a_failed_last_resort_changes_nothing() -> None:
+    """Requests that go to an open worker because there is no other do not keep it out for longer."""
+    breaker = opened(0.0)
+    run(breaker, "failure", 1.0)
+    trial = breaker.begin(5.0)
+    run(breaker, "failure", 6.0)
+    assert state_of(breaker) == "half_open"
+    breaker.end(trial, "success", 7.0, RULES)
+    assert state_of(breaker) == "closed"
+
+
 def test_requests_from_before_say_nothing_after() -> None:
     """Streams that began before it opened neither close it when they end well nor open it again when they break."""
     breaker = Breaker()

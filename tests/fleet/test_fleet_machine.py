@@ -98,6 +98,24 @@ class FleetMachine(RuleBasedStateMachine):
     def status(self, address: str, queue_length: int) -> None:
         self.fleet.seen(address, self.now, queue_length=queue_length, speed=1.0)
 
+    @rule(address=addresses, silent=st.booleans())
+    def speaks_or_not(self, address: str, silent: bool) -> None:
+        if silent:
+            self.fleet.missed(address)
+        else:
+            self.fleet.heard(address, self.now)
+
+    @rule(model=models)
+    def hand_out(self, model: str) -> None:
+        before = {view.address: view for view in self.fleet.workers()}
+        chosen = self.fleet.least_loaded(model, None, self.now)
+        serving = {address for address, names in self.served.items() if model in names} - self.drained
+        assert (chosen in serving) if serving else (chosen is None)
+        if chosen is not None:
+            view = self.fleet.worker(chosen)
+            assert view is not None
+            assert view.foreign <= max(before[chosen].foreign, view.limit)
+
     @rule(limit=st.integers(1, 3), policy=st.sampled_from(POLICY_NAMES))
     def reload(self, limit: int, policy: PolicyName) -> None:
         self.fleet.configure(rules_with(limit, policy), self.now)
@@ -164,10 +182,15 @@ class FleetMachine(RuleBasedStateMachine):
         waiting.ticket.cancel()
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), again=st.booleans())
-    def release(self, data: st.DataObject, outcome: Outcome, again: bool) -> None:
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(OUTCOMES),
+        again=st.booleans(),
+        rest=st.just(0.0) | st.sampled_from([1.0, 5.0]),
+    )
+    def release(self, data: st.DataObject, outcome: Outcome, again: bool, rest: float) -> None:
         lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
-        lease.release(outcome, self.now)
+        lease.release(outcome, self.now, rest)
         if again:
             lease.release(outcome, self.now)
 
@@ -175,7 +198,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_match(self) -> None:
-        self.drained &= {view.address for view in self.fleet.workers()}  # who is gone is no longer drained
+        assert {view.address for view in self.fleet.workers() if view.drained} == self.drained
         for address in ADDRESSES:
             assert self.fleet.in_flight(address) == sum(lease.address == address for lease in self.leases)
             assert self.fleet.is_up(address) == (address in self.served)

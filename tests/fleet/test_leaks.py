@@ -111,6 +111,27 @@ def test_a_worker_with_something_of_ours_is_not_suspected(touch: str) -> None:
     assert held is None or view(fleet).in_flight == 1
 
 
+def test_a_client_that_was_handed_the_address_may_stay() -> None:
+    """A stream of a client that goes there by itself is no lost slot, however long after the address was given."""
+    fleet = fleet_of(A, rules=RULES)
+    fleet.least_loaded("m", None, 1.0)
+    statuses(fleet, A, [0, 1, 1, 1, 1, 1, 1], 2.0)  # the first one came before the client did
+    assert view(fleet).degraded == ""
+    at = statuses(fleet, A, [0, 1, 1, 1, 1], 100.0)
+    assert "holds 1 request " in view(fleet).degraded
+    assert at == 140.0
+
+
+def test_an_address_is_not_lent_for_ever() -> None:
+    """A slot that is lost while the address was lent is found when no client can be there any more."""
+    fleet = fleet_of(A, rules=RULES)
+    fleet.least_loaded("m", None, 0.0)
+    at = statuses(fleet, A, [1] * 359, 10.0)
+    assert view(fleet).degraded == ""
+    statuses(fleet, A, [1] * 4, at + 10)
+    assert "holds 1 request " in view(fleet).degraded
+
+
 def test_a_degraded_worker_is_the_second_choice() -> None:
     """Healthy workers come first; what a degraded one still has is used before anybody waits."""
     fleet = fleet_of(A, B, rules=RULES)

@@ -157,6 +157,30 @@ def test_remembered_models_are_bounded() -> None:
     assert [row.model for row in fleet.models()] == ["kept", "m8", "m9"]
 
 
+def test_a_worker_that_keeps_changing_its_models_pushes_out_only_its_own() -> None:
+    """New names at each look leave no more behind than one worker may serve, and nothing of the others goes."""
+    fleet = Fleet(max_workers=3, max_models_per_worker=4, max_remembered=100)
+    fleet.report(report(A, facts("kept", "llm", "text2vec"), facts("down")), 1.0)
+    fleet.report(report(B, facts("down")), 1.0)
+    fleet.report(report(A, facts("kept", "llm", "text2vec")), 1.5)
+    fleet.forget(A, 2.0)
+    for number in range(50):
+        fleet.report(report(B, *(facts(f"m{number}-{place}") for place in range(3)), facts("kept")), 3.0 + number)
+    assert [row.model for row in fleet.models()] == ["down", "kept", "kept", "m48-2", "m49-0", "m49-1", "m49-2"]
+    assert fleet.known("kept") is not None
+
+
+def test_a_model_that_others_serve_is_not_forgotten_with_who_brought_it() -> None:
+    """The first worker of a model may change its own models as it likes."""
+    fleet = Fleet(max_workers=2, max_models_per_worker=2)
+    for address in (A, B):
+        fleet.report(report(address, facts("shared")), 1.0)
+    for number in range(9):
+        fleet.report(report(A, facts(f"m{number}")), 2.0 + number)
+    assert [row.model for row in fleet.models()] == ["m8", "shared"]
+    assert fleet.acquire("shared", "llm", 20.0).address == B
+
+
 def test_forgotten_worker_keeps_count_until_its_last_lease(fleet: Fleet) -> None:
     """A worker that returns under its address while old requests run there is not taken for idle."""
     fleet.report(report(A, facts("m")), 1.0)
@@ -237,15 +261,122 @@ def test_a_drained_worker_finishes_and_gets_nothing_new() -> None:
     assert not fleet.enable("http://nobody:1", 9.0)
 
 
+def test_a_drained_worker_comes_back_drained_however_long_it_was_away() -> None:
+    """Maintenance that outlasts the table's patience gives the worker no requests until it is enabled."""
+    fleet = fleet_of(A, B)
+    assert fleet.drain(A, 1.0)
+    fleet.fail(A, "down", 2.0)
+    fleet.forget(A, 700.0)
+    away = fleet.worker("a:1")
+    assert away is not None
+    assert (away.up, away.drained, away.since) == (False, True, 2.0)
+    assert "until it is enabled" in away.reason
+    assert [view.address for view in fleet.workers()] == [A, B]
+    fleet.report(report(A, facts("m")), 800.0)
+    assert [(view.up, view.drained, view.reason) for view in fleet.workers()] == [(True, True, ""), (True, False, "")]
+    assert {fleet.acquire("m", "llm", 801.0).address for _ in range(4)} == {B}
+    assert fleet.enable(A, 802.0)
+    assert fleet.acquire("m", "llm", 803.0).address == A
+
+
+def test_a_worker_that_is_enabled_while_it_is_away_comes_back_enabled() -> None:
+    """An operator can take back what was said of a worker that is not there, and is shown that it worked."""
+    heard = Heard()
+    fleet = fleet_of(A, heard=heard)
+    fleet.drain(A, 1.0)
+    fleet.forget(A, 2.0)
+    assert fleet.enable("a:1", 3.0)
+    view = fleet.worker(A)
+    assert view is not None
+    assert not view.drained
+    assert fleet.workers() == []
+    fleet.report(report(A, facts("m")), 4.0)
+    assert fleet.acquire("m", "llm", 5.0).address == A
+    assert heard.of("drained") == [f"{A} drained", f"{A} enabled"]
+
+
+def test_a_worker_that_leaves_with_its_last_request_stays_drained() -> None:
+    """The order of forgetting and ending makes no difference."""
+    fleet = fleet_of(A)
+    lease = fleet.acquire("m", "llm", 1.0)
+    fleet.drain(A, 2.0)
+    fleet.forget(A, 3.0)
+    lease.release("success", 4.0)
+    fleet.report(report(A, facts("m")), 5.0)
+    assert fleet.workers()[0].drained
+
+
+def test_drained_workers_that_are_away_are_bounded() -> None:
+    """Whoever drains and drops worker after worker fills no memory."""
+    fleet = Fleet(max_workers=3, max_models_per_worker=1)
+    for number in range(10):
+        fleet.report(report(f"http://w:{number}", facts("m")), 1.0)
+        fleet.drain(f"http://w:{number}", 2.0)
+        fleet.forget(f"http://w:{number}", 3.0)
+    assert [view.id for view in fleet.workers()] == ["w:7", "w:8", "w:9"]
+
+
 def test_load_that_others_bring_counts_for_the_choice() -> None:
     """A worker that other clients keep busy is not taken for idle; what is ours is not counted twice."""
     fleet = fleet_of(A, B)
     ours = [fleet.acquire("m", "llm", 1.0) for _ in range(2)]
     assert {lease.address for lease in ours} == {A, B}
-    fleet.seen(A, 2.0, queue_length=4, speed=1)
-    fleet.seen(B, 2.0, queue_length=1, speed=1)
+    for now in (2.0, 4.0):
+        fleet.seen(A, now, queue_length=4, speed=1)
+        fleet.seen(B, now, queue_length=1, speed=1)
     assert [view.foreign for view in fleet.workers()] == [3, 0]
-    assert [fleet.acquire("m", "llm", 3.0).address for _ in range(3)] == [B, B, B]
+    assert [fleet.acquire("m", "llm", 5.0).address for _ in range(3)] == [B, B, B]
+
+
+def test_load_at_the_first_look_counts_at_once() -> None:
+    """A worker that comes up busy has nothing of ours that could be meant."""
+    fleet = fleet_of(B)
+    fleet.report(report(A, facts("m"), queue_length=3), 1.0)
+    assert [fleet.acquire("m", "llm", 2.0).address for _ in range(3)] == [B, B, B]
+
+
+def test_a_slot_that_still_shows_as_taken_makes_no_worker_busy() -> None:
+    """After a status that came too soon after the end of a request, eight streams are four and four."""
+    fleet = fleet_of(A, B)
+    for pinned in (A, A, B):
+        fleet.acquire("m", "llm", 1.0, pinned=pinned).release("success", 2.0)
+    fleet.seen(A, 2.0, queue_length=2, speed=1)
+    fleet.seen(B, 2.0, queue_length=0, speed=1)
+    chosen = [fleet.acquire("m", "llm", 2.1).address for _ in range(8)]
+    assert (chosen.count(A), chosen.count(B)) == (4, 4)
+
+
+def test_load_of_others_is_believed_as_far_as_two_statuses_agree() -> None:
+    """What one status shows alone, or one more than the other, may be a request of ours that has just ended."""
+    fleet = fleet_of(A)
+    lengths, foreign = [2, 3, 5, 1, 4, 0, 2], []
+    for second, length in enumerate(lengths):
+        fleet.seen(A, 2.0 + second, queue_length=length, speed=1)
+        foreign.append(fleet.workers()[0].foreign)
+    assert foreign == [0, 2, 3, 1, 1, 0, 0]
+    fleet.least_loaded("m", None, 20.0)
+    fleet.seen(A, 21.0, queue_length=2, speed=1)
+    assert fleet.workers()[0].foreign == 2
+
+
+def test_a_later_full_look_says_nothing_of_the_load() -> None:
+    """A look's own status is old when it ends, so that it can neither confirm nor replace a newer one."""
+    fleet = fleet_of(A)
+    fleet.seen(A, 2.0, queue_length=2, speed=1)
+    fleet.report(report(A, facts("m"), queue_length=2), 3.0)
+    assert [(view.foreign, view.queue_length, view.last_seen) for view in fleet.workers()] == [(0, 2, 3.0)]
+
+
+def test_asking_for_addresses_makes_no_worker_busier_than_full() -> None:
+    """A client that asks a hundred times where a model is does not send everybody else to the other worker."""
+    fleet = fleet_of(A, B, rules=limited(5))
+    fleet.report(report(A, facts("m"), facts("only here")), 1.0)
+    for _ in range(100):
+        assert fleet.least_loaded("only here", None, 2.0) == A
+    assert [view.foreign for view in fleet.workers()] == [5, 0]
+    assert [fleet.acquire("m", "llm", 2.1).address for _ in range(8)] == [B] * 5 + [A] * 3
+    fleet.least_loaded("only here", None, 2.2)
+    assert [view.foreign for view in fleet.workers()] == [5, 0]
 
 
 def test_an_address_that_is_handed_out_counts_until_the_next_status() -> None:
