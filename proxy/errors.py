@@ -54,8 +54,8 @@ class GatewayError(Exception):
 
     kind: one of `KINDS`; message: one sentence for the caller, naming what was wrong and what was expected;
     field: the caller's name of the field at fault, if one is; upstream_code: the worker's own error code, if it gave
-    one; upstream_status: the HTTP status of a worker that answered with an error; final: no other worker is to be
-    asked, whatever the kind says.
+    one; upstream_status: the HTTP status of a worker that answered with an error; retry_after: seconds for which that
+    worker wants to be left alone, where it says so; final: no other worker is to be asked, whatever the kind says.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class GatewayError(Exception):
         field: str | None = None,
         upstream_code: int | None = None,
         upstream_status: int | None = None,
+        retry_after: float | None = None,
         final: bool = False,
     ) -> None:
         super().__init__(message)
@@ -74,4 +75,5 @@ class GatewayError(Exception):
         self.field = field
         self.upstream_code = upstream_code
         self.upstream_status = upstream_status
+        self.retry_after = retry_after
         self.final = final

@@ -33,6 +33,9 @@ ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
 CLIENT_BUFFER_BYTES: Final = 256 * 1024
 # A client that has taken nothing of what waits for it for so long is gone, whatever its connection looks like.
 CLIENT_STALL_SECONDS: Final = 300.0
+# Bytes of the bodies of all requests under way, waiting ones too. What a body is turned into is up to four times as
+# large, because a character beyond the basic plane makes each of its text take four bytes.
+BODIES_MAX_BYTES: Final = 512 * 1024 * 1024
 # Requests under way at once, waiting ones too: each holds its body and its prompt, some 100 kB, now and then megabytes.
 REQUESTS_MAX: Final = 4_096
 

@@ -30,9 +30,9 @@ class Wanted(NamedTuple):
 def lease_now(facilities: Facilities, wanted: Wanted, avoid: frozenset[str] = frozenset()) -> Lease | None:
     """A worker, None where all are at their limit. GatewayError where there is nobody to wait for."""
     if not facilities.in_service(wanted.model, wanted.kind or "llm"):
-        raise GatewayError("model_unavailable", f"the model '{wanted.name}' is out of service", field="model")
+        raise _out_of_service(wanted, wanted.model)
     try:
-        return facilities.fleet.acquire(
+        lease = facilities.fleet.acquire(
             wanted.model,
             wanted.kind or "llm",
             facilities.clock(),
@@ -44,6 +44,9 @@ def lease_now(facilities: Facilities, wanted: Wanted, avoid: frozenset[str] = fr
         return None
     except FleetError as error:
         raise refusal(facilities, wanted, error) from None
+    if lease.model != wanted.model:
+        _check_service(facilities, wanted, lease)
+    return lease
 
 
 async def queued_lease(
@@ -83,9 +86,10 @@ async def queued_lease(
             result = "timeout"
             raise _waited_too_long(wanted, seconds)
         found = place.result()
+        result = "refused"
         if isinstance(found, FleetError):
-            result = "refused"
             raise refusal(facilities, wanted, found)
+        _check_service(facilities, wanted, found)
         result = "granted"
         return found
     except asyncio.CancelledError:
@@ -123,6 +127,21 @@ def unknown_model(models: list[Json], name: str, kind: Kind | None) -> GatewayEr
     known = sorted({str(row["model"]) for row in rows if kind is None or row["kind"] == kind})
     names = ", ".join(known[:_NAMES_SHOWN]) or "none"
     return GatewayError("model_unknown", f"model: no worker serves '{name}'; known models: {names}", field="model")
+
+
+def _check_service(facilities: Facilities, wanted: Wanted, lease: Lease) -> None:
+    """Give a lease back whose model, perhaps a fallback, takes no requests: GatewayError."""
+    if not facilities.in_service(lease.model, wanted.kind or "llm"):
+        lease.release("neutral", facilities.clock())
+        raise _out_of_service(wanted, lease.model)
+
+
+def _out_of_service(wanted: Wanted, model: str) -> GatewayError:
+    which = f"the model '{wanted.name}'"
+    if model == wanted.model:
+        return GatewayError("model_unavailable", f"{which} is out of service", field="model")
+    text = f"no worker for {which} can answer now, and its fallback '{model}' is out of service"
+    return GatewayError("model_unavailable", text, field="model")
 
 
 def _waited_too_long(wanted: Wanted, seconds: float) -> GatewayError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 import orjson
 
@@ -14,7 +15,7 @@ from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
 from proxy.server.facilities import Facilities
-from proxy.server.outcomes import is_upstream, verdict_of
+from proxy.server.outcomes import is_upstream, rest_after, verdict_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, as_gateway_error
 from proxy.server.traffic import Traffic
 from proxy.server.turns import Turns
@@ -29,6 +30,9 @@ from proxy.upstream import Target, Timeouts, UpstreamError
 
 log = logging.getLogger("proxy.access")
 
+# How often a response is looked at, for the fleet to know that its worker is alive (seconds).
+_HEARD_SECONDS: Final = 5.0
+
 
 class Hold(Protocol):
     """What an attempt needs of a lease."""
@@ -41,19 +45,19 @@ class Hold(Protocol):
     def facts(self) -> ModelFacts:
         """What is known of the model there."""
 
-    def release(self, outcome: Outcome, now: float) -> None:
-        """Give the worker back."""
+    def release(self, outcome: Outcome, now: float, rest: float = 0.0) -> None:
+        """Give the worker back; for `rest` seconds others are to be asked rather than this one."""
 
 
 @dataclass
 class Call:
     """One client's request, for everything that works on it.
 
-    started: on the facilities' clock; spent: seconds of CPU that rewriting took; queued: seconds
-    spent waiting for a worker or its turn, None where it could have waited for nothing; frames: received from workers;
-    resumed: how often its stream went on with another worker; reader: of its last stream; workers: on which it was
-    tried, in order; model: that the last of them answers with, "" before; stopped: set before the request is cancelled
-    because the gateway stops.
+    started, asked: on the facilities' clock, when it came and when the first worker was looked for; spent: seconds of
+    CPU that rewriting took; queued: seconds spent waiting for a worker or its turn, None where it could have waited for
+    nothing; frames: received from workers; resumed: how often its stream went on with another worker; reader: of its
+    last stream; workers: on which it was tried, in order; model: that the last of them answers with, "" before;
+    stopped: set before the request is cancelled because the gateway stops.
     """
 
     facilities: Facilities
@@ -63,6 +67,7 @@ class Call:
     scope: Scope
     metrics: RequestMetrics
     started: float
+    asked: float = 0.0
     spent: float = 0.0
     queued: float | None = None
     frames: int = 0
@@ -75,6 +80,10 @@ class Call:
     def waited(self, seconds: float) -> None:
         """Add to the time in queues."""
         self.queued = (self.queued or 0.0) + seconds
+
+    def left(self, total: float) -> float:
+        """Seconds that workers may still take of `total` for the whole request; waiting in queues takes none of it."""
+        return total - (self.facilities.clock() - self.asked) + (self.queued or 0.0)
 
     def count(self, sink: ResponseSink, reader: StreamReader) -> None:
         """Add a stream that is over to the request's numbers."""
@@ -95,6 +104,8 @@ class Attempt:
         self._call = call
         self.broke_off = False  # a collected stream ended without a reason
         self._unanswered = False
+        self._sink: ResponseSink | None = None
+        self._heard = False  # an answer, or the beginning of one, came before that of `_sink`
         call.workers.append(lease.address)
         call.model = lease.facts.model
         call.scope["worker"] = _worker_document(lease.facts, name)
@@ -107,8 +118,9 @@ class Attempt:
     def release(self, error: GatewayError | None, *, neutral: bool = False) -> None:
         """Give the worker back, say how it went (neutral: nothing), and have it looked at where it failed."""
         facilities = self._call.facilities
-        silent = neutral or (error is None and self._unanswered)
-        self.lease.release("neutral" if silent else verdict_of(error), facilities.clock())
+        silent = neutral or (error is None and self._unanswered) or self._out_of_time(error)
+        rest = 0.0 if neutral else rest_after(error)
+        self.lease.release("neutral" if silent else verdict_of(error), facilities.clock(), rest)
         if error is not None and not neutral and is_upstream(error):
             facilities.metrics.upstream_error(self.address, error.kind)
             if error.kind in {"upstream_reset", "upstream_timeout"}:
@@ -160,10 +172,10 @@ class Attempt:
         on everything. GatewayError where it fails before that.
         """
         facilities = self._call.facilities
-        limits = facilities.timeouts(self.lease.facts.model)
-        if seconds is not None:
-            most = (min(limit, seconds) for limit in (limits.connect, limits.first, limits.idle, limits.total))
-            limits = Timeouts(*most)
+        if seconds is None:
+            self._heard = self._got_something()
+            self._sink = sink
+        limits = self._limits(seconds)
         headers, data = self._written(plan, body)
         try:
             target = Target.parse(self.address)
@@ -186,6 +198,28 @@ class Attempt:
         sink.opened(exchange)
         self._call.metrics.spent("connect", exchange.written_at - begun)
 
+    def _limits(self, seconds: float | None) -> Timeouts:
+        """The time limits of one exchange. GatewayError where the request's time is over."""
+        call = self._call
+        limits = call.facilities.timeouts(self.lease.facts.model)
+        left = call.left(limits.total)
+        if left <= 0.0:
+            text = f"total timeout: the request was not answered within {limits.total:g} s"
+            raise GatewayError("upstream_timeout", text, final=True)
+        if seconds is None:
+            return replace(limits, spent=limits.total - left)
+        return Timeouts(*(min(limit, seconds) for limit in (limits.connect, limits.first, limits.idle, left)))
+
+    def _got_something(self) -> bool:
+        return self._heard or (self._sink is not None and self._sink.received_bytes > 0)
+
+    def _out_of_time(self, error: GatewayError | None) -> bool:
+        """Whether the time for the whole request is over without this worker being to blame for it: it was not silent,
+        and its client may read slowly, or others had most of the time.
+        """
+        over = error is not None and error.kind == "upstream_timeout" and error.final
+        return over and (self._got_something() or len(self._call.workers) > 1)
+
     def _written(self, plan: UpstreamPlan, body: Json) -> tuple[dict[str, str], bytes]:
         try:
             headers = {"Content-Type": "application/json", **header_values(plan.headers, self._call.scope)}
@@ -195,6 +229,17 @@ class Attempt:
             return headers, orjson.dumps(body)
         except orjson.JSONEncodeError as problem:
             raise GatewayError("invalid_request", f"the request cannot be passed on as JSON: {problem}") from None
+
+    async def over(self, sink: ResponseSink) -> GatewayError | None:
+        """What a response that was opened ends in. The fleet is told now and then that something comes."""
+        facilities, heard = self._call.facilities, 0
+        while True:
+            if sink.received_bytes > heard:
+                heard = sink.received_bytes
+                facilities.fleet.heard(self.address, facilities.clock())
+            if sink.done.done():
+                return sink.done.result()
+            await asyncio.wait((sink.done,), timeout=_HEARD_SECONDS)
 
     async def _question(self, question: Question) -> Json:
         """The worker's answer to a step, None where it gives none: the rule goes on without."""
@@ -225,7 +270,7 @@ class Attempt:
         """Send and wait for the end; GatewayError where it ended in one."""
         try:
             await self.open(sink, plan, body, seconds)
-            error = await sink.done
+            error = await self.over(sink)
         except BaseException:
             sink.close()
             raise

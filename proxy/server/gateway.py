@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-import orjson
 from aiohttp import web
 
 from proxy.errors import GatewayError
-from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_VALUES, REQUESTS_MAX
+from proxy.limits import BODIES_MAX_BYTES, REQUESTS_MAX
+from proxy.server.body import Bodies, Share, read_body
 from proxy.server.facilities import Facilities
 from proxy.server.outcomes import outcome_of
 from proxy.server.output import FLUSHED, finish_response
@@ -30,8 +30,9 @@ _CUT_SECONDS = 1.0
 class _Serving:
     """One request from its head to the last byte of its response."""
 
-    def __init__(self, task: asyncio.Task[object] | None) -> None:
+    def __init__(self, task: asyncio.Task[object] | None, body: Share) -> None:
         self.task = task
+        self.body = body
         self.run: RequestRun | None = None
         self.stopped: GatewayError | None = None
 
@@ -45,6 +46,7 @@ class Gateway:
     def __init__(self, facilities: Facilities) -> None:
         self._facilities = facilities
         self._turns = Turns()
+        self._bodies = Bodies(BODIES_MAX_BYTES)
         self._serving: set[_Serving] = set()
         self._idle: asyncio.Future[None] | None = None
 
@@ -88,7 +90,7 @@ class Gateway:
             return self._refuse(found[0], error, started)
         if not self._facilities.traffic().accepting() and any(match.route.selection == "lease" for match in found):
             return self._refuse(found[0], _stopping(), started)
-        serving = _Serving(asyncio.current_task())
+        serving = _Serving(asyncio.current_task(), Share(self._bodies))
         self._serving.add(serving)
         try:
             response = await self._serve(request, found, serving, started)
@@ -98,6 +100,7 @@ class Gateway:
         except ConnectionResetError:
             raise asyncio.CancelledError from None  # the client left, or reads nothing
         finally:
+            serving.body.release()
             self._serving.discard(serving)
             if not self._serving and self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
@@ -106,7 +109,7 @@ class Gateway:
         self, request: web.Request, found: list[PathMatch], serving: _Serving, started: float
     ) -> web.StreamResponse:
         try:
-            scope = await self._scope(request, found)
+            scope = await self._scope(request, found, serving.body)
             match = choose(found, _strings(scope["headers"]), scope)
             if match is None:
                 raise GatewayError("not_found", f"no rule for {request.method} {request.path} fits this request")
@@ -120,10 +123,10 @@ class Gateway:
         serving.run = RequestRun(self._facilities, self._turns, request, match.route, scope, started)
         return await serving.run.respond()
 
-    async def _scope(self, request: web.Request, found: list[PathMatch]) -> JsonObject:
+    async def _scope(self, request: web.Request, found: list[PathMatch], share: Share) -> JsonObject:
         socket = request.transport.get_extra_info("sockname") if request.transport is not None else None
         port = socket[1] if isinstance(socket, tuple) else 0
-        body: Json = await _read_body(request) if any(match.route.needs_body for match in found) else {}
+        body: Json = await read_body(request, share) if any(match.route.needs_body for match in found) else {}
         return {
             "body": body,
             "query": dict(request.query),
@@ -149,56 +152,6 @@ class Gateway:
 
 def _stopping() -> GatewayError:
     return GatewayError("model_unavailable", "the gateway is stopping; ask again in a moment")
-
-
-async def _read_body(request: web.Request) -> Json:
-    try:
-        raw = await _whole_body(request)
-    except web.HTTPRequestEntityTooLarge as error:
-        raise GatewayError(
-            "too_large", f"the body is over the limit of {request.client_max_size} bytes ({error.text})"
-        ) from None
-    except asyncio.TimeoutError:
-        raise GatewayError("bad_body", f"the body did not arrive within {REQUEST_BODY_SECONDS:g} s") from None
-    except ConnectionError:
-        raise asyncio.CancelledError from None  # the client left within its body; there is nobody to answer
-    except web.RequestPayloadError as error:
-        raise GatewayError("bad_body", f"the body cannot be read: {error}") from None
-    if request.transport is None:
-        # It left in the moment in which its body was complete: wait_for (Python 3.10, 3.11) then keeps the cancellation
-        # to itself, and the request would go on for nobody.
-        raise asyncio.CancelledError
-    if _holds_more_values(raw, REQUEST_MAX_VALUES):
-        raise GatewayError("too_large", f"the body has more than {REQUEST_MAX_VALUES} commas and opening brackets")
-    try:
-        body: Json = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise GatewayError("bad_body", f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise GatewayError("bad_body", "the body is not a JSON object")
-    return body
-
-
-async def _whole_body(request: web.Request) -> bytes:
-    if request.content.is_eof():
-        return await request.read()  # it came with the head, as most do: nothing to wait for
-    return await asyncio.wait_for(request.read(), REQUEST_BODY_SECONDS)
-
-
-def _holds_more_values(raw: bytes, limit: int) -> bool:
-    """Whether a JSON text may hold more values than `limit`: each but the first has a comma or a bracket before it.
-
-    Those within strings count too, because this must cost less than reading the text.
-    """
-    if len(raw) <= limit:
-        return False
-    count = 0
-    for start in range(0, len(raw), 1 << 20):  # in parts, so that a dense body is found out early
-        end = start + (1 << 20)
-        count += raw.count(b",", start, end) + raw.count(b"[", start, end) + raw.count(b"{", start, end)
-        if count > limit:
-            return True
-    return False
 
 
 def _miss(request: web.Request, miss: Miss) -> web.Response:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -27,9 +29,18 @@ def catch_all(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) ->
 
 async def client_runner(app: web.Application) -> web.AppRunner:
     """The server of an application that clients call; it listens nowhere yet."""
+    return await _runner(app, handler_cancellation=True)
+
+
+async def operator_runner(app: web.Application) -> web.AppRunner:
+    """The server of the operator's pages: with the same limits, but what was asked for is done also for who leaves."""
+    return await _runner(app, handler_cancellation=False)
+
+
+async def _runner(app: web.Application, *, handler_cancellation: bool) -> web.AppRunner:
     runner = web.AppRunner(
         app,
-        handler_cancellation=True,
+        handler_cancellation=handler_cancellation,
         access_log=None,
         logger=server_log(),
         keepalive_timeout=KEEPALIVE_SECONDS,
@@ -50,7 +61,7 @@ async def bind(runner: web.AppRunner, host: str, port: int) -> int:
 
 
 class ModelPortSites:
-    """Gives each model a port of a range and keeps it for as long as the program runs.
+    """Gives each model a port of a range and keeps it for as long as the fleet knows the model.
 
     Some clients send no model with a count of tokens; the port that they called tells which is meant.
     """
@@ -58,10 +69,12 @@ class ModelPortSites:
     def __init__(self, runner: web.AppRunner, host: str, first: int, last: int) -> None:
         self._runner = runner
         self._host = host
-        self._free = list(range(last, first - 1, -1))
+        self._range = range(first, last + 1)
+        self._free = deque(self._range)
+        self._sites: dict[str, web.TCPSite] = {}
         self._ports: dict[str, int] = {}
         self._models: dict[int, str] = {}
-        self._told: set[str] = set()
+        self._told: set[str | int] = set()
 
     def port(self, model: str) -> int | None:
         """The model's own port, once it is open."""
@@ -71,19 +84,61 @@ class ModelPortSites:
         """The model that a port stands for."""
         return self._models.get(port)
 
-    async def ensure(self, models: list[str]) -> None:
-        """Open a port for each model that has none. A port in use is skipped; a model for which none is free shares."""
+    def is_own(self, port: int) -> bool:
+        """Whether it is a port of the range that is open here, or could be, because nobody else listens there."""
+        if port in self._models or port not in self._range:
+            return port in self._models
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed port is free at once
+            try:
+                probe.bind((self._host, port))
+            except OSError:
+                return False
+        return True
+
+    async def ensure(self, models: list[str], known: Mapping[str, bool]) -> None:
+        """Open a port for each of these models, which can be answered; one in use is skipped until it is needed again.
+
+        known: those that the fleet remembers, and whether a worker of it has them. The ports of others are closed.
+        Where no port is free, one is taken from a model that no worker has; where there is none, the model shares.
+        """
+        for model in [model for model in self._ports if model not in known and model not in models]:
+            await self._close(model, "it is not known any more")
         for model in models:
-            while model not in self._ports and self._free:
-                port = self._free.pop()
-                try:
-                    await web.TCPSite(self._runner, self._host, port, backlog=LISTEN_BACKLOG).start()
-                except OSError as error:
-                    log.warning("port %d for model %s cannot be opened: %s", port, model, error.strerror)
-                    continue
-                self._ports[model] = port
-                self._models[port] = model
-                log.info("model %s has port %d of its own", model, port)
-            if model not in self._ports and model not in self._told:
+            if model in self._ports or await self._open(model):
+                continue
+            spare = next((other for other in self._ports if not known.get(other) and other not in models), None)
+            if spare is not None:
+                await self._close(spare, f"model {model} needs its port")
+                await self._open(model)
+            elif model not in self._told:
                 self._told.add(model)
                 log.warning("no port of model_ports is left for model %s; it shares the common address", model)
+
+    async def _open(self, model: str) -> bool:
+        for _ in range(len(self._free)):
+            port = self._free.popleft()
+            site = web.TCPSite(self._runner, self._host, port, backlog=LISTEN_BACKLOG)
+            try:
+                await site.start()
+            except OSError as error:
+                await site.stop()  # or the server would keep it among its own
+                self._free.append(port)
+                if port not in self._told:
+                    self._told.add(port)
+                    log.warning("port %d for model %s cannot be opened: %s", port, model, error.strerror)
+                continue
+            self._sites[model], self._ports[model], self._models[port] = site, port, model
+            log.info("model %s has port %d of its own", model, port)
+            return True
+        return False
+
+    async def _close(self, model: str, why: str) -> None:
+        """Who is connected stays so, at the common address from now on."""
+        port = self._ports.pop(model)
+        del self._models[port]
+        self._told -= {model, port}
+        await self._sites.pop(model).stop()
+        self._free.append(port)  # the longest free one is used first, for those who still call the old one
+        log.info("model %s has no port of its own any more: %s", model, why)

@@ -115,11 +115,14 @@ class RequestRun:
     async def _whole(self, tries: Tries) -> web.Response:
         """One answer, from the first worker that gives one."""
         answers: list[Json] = []
+        model = ""
         attempt = await tries.first()
         while True:
+            if attempt.lease.facts.model != model:
+                answers, model = [], attempt.lease.facts.model  # parts by two models make no answer
             try:
                 response = await self._once(attempt, answers)
-            except GatewayError as error:  # noqa: PERF203  a loop of few rounds, each with a request to a worker
+            except GatewayError as error:
                 attempt = await tries.another(error)
             else:
                 follower = await self._instead(tries, attempt)

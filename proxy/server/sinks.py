@@ -73,6 +73,11 @@ class ResponseSink(ABC):
         self.received_frames = 0
         self.spent = 0.0
 
+    @property
+    def begun(self) -> bool:
+        """Whether a frame came; empty ones are none."""
+        return self.received_frames > 0
+
     @abstractmethod
     def frames(self, frames: list[bytes]) -> None:
         """Take complete frames. GatewayError ends the exchange."""
@@ -159,7 +164,12 @@ class ResponseSink(ABC):
     def _refusal_error(self, head: ResponseHead) -> GatewayError:
         text = self._refusal.decode("utf-8", "replace").strip()[:ERROR_TEXT_MAX]
         message = f"the worker {self._address} answered HTTP {head.status}{': ' if text else ''}{text}"
-        return GatewayError("upstream_status", message, upstream_status=head.status)
+        return GatewayError(
+            "upstream_status",
+            message,
+            upstream_status=head.status,
+            retry_after=_seconds(head.headers.get("retry-after")),
+        )
 
     def _observe(self) -> None:
         """The time of frames that told something; an error frame is not the beginning of an answer."""
@@ -182,6 +192,11 @@ class AnswerSink(ResponseSink):
     """A response that is one answer: `answer` has its bytes once `done` is set."""
 
     answer = b""
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything came: all of it is one frame."""
+        return self.received_bytes > 0
 
     def frames(self, frames: list[bytes]) -> None:
         """Keep the one frame of the body."""
@@ -291,3 +306,8 @@ class ClientStream(ResponseSink):
         """As for each sink; a client that does not read makes this worker wait too."""
         super().opened(exchange)
         self._output.follow(exchange)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """The header's number; a date is not understood."""
+    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None

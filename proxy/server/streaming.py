@@ -68,8 +68,8 @@ class StreamRun:
         GatewayError where none has.
         """
         attempt = await self._tries.first()
-        self._resumes = self._plan.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
         while True:
+            self._resumes = self._plan.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
             try:
                 self._output = ClientOutput()
                 (self._body,) = await attempt.bodies()
@@ -96,7 +96,8 @@ class StreamRun:
         self, sink: ClientStream, error: GatewayError | None
     ) -> tuple[ClientStream, GatewayError | None]:
         """Wait for the end, on as many workers as it takes and as there may be."""
-        error = error or await sink.done
+        if error is None and self._tries.current is not None:
+            error = await self._tries.current.over(sink)
         lost = False
         neutral = sink.broke_off
         while error is not None and self._resumes and worth_retrying(error) and self._tries.current is not None:
@@ -113,7 +114,7 @@ class StreamRun:
             self._call.resumed += 1
             try:
                 sink = await self._gone_on(attempt, sink)
-                error = None if sink.translator.closed else await sink.done
+                error = None if sink.translator.closed else await attempt.over(sink)
                 neutral = sink.broke_off
             except GatewayError as problem:
                 neutral = not is_upstream(problem)

@@ -12,11 +12,13 @@ from proxy.translate.mapping import Scope
 
 
 class RetryBudget:
-    """How many requests may go to another worker: `share` of the requests of about the last `seconds`, and `burst`.
+    """How many requests may go to another worker: `share` of the requests of about the last `seconds`, and `burst`, or
+    as many as were under way on a worker when it failed, where that is more (a burst of 0 is none).
 
-    Without it a fleet that fails as a whole would get every request several times, which keeps it from recovering.
-    Both counts fade with time (to a third in `seconds`), so that an hour of calm does not pay for a storm. Pure: times
-    are arguments, in seconds of any clock that does not go back.
+    Without it a fleet that fails as a whole would get every request several times, which keeps it from recovering. The
+    loss of one worker, however much was on it, is no such case. All counts fade with time (to a third in `seconds`), so
+    that an hour of calm does not pay for a storm. Pure: times are arguments, in seconds of any clock that does not go
+    back.
     """
 
     def __init__(self, share: float = 0.2, burst: float = 10.0, *, seconds: float = 60.0) -> None:
@@ -25,6 +27,7 @@ class RetryBudget:
         self._seconds = seconds
         self._requests = 0.0
         self._retries = 0.0
+        self._lost = 0.0  # the most requests that were under way on a worker that failed
         self._at = 0.0
 
     def configure(self, share: float, burst: float) -> None:
@@ -36,10 +39,14 @@ class RetryBudget:
         self._fade(now)
         self._requests += 1.0
 
-    def take(self, now: float) -> bool:
-        """Whether one more retry is allowed; it is counted then."""
+    def take(self, now: float, under_way: int = 1) -> bool:
+        """Whether one more retry is allowed; it is counted then. under_way: requests on the worker that failed, with
+        the one to be tried again.
+        """
         self._fade(now)
-        if self._retries + 1.0 > self._burst + self._share * self._requests:
+        self._lost = max(self._lost, under_way)
+        burst = max(self._burst, self._lost) if self._burst > 0.0 else 0.0
+        if self._retries + 1.0 > burst + self._share * self._requests:
             return False
         self._retries += 1.0
         return True
@@ -55,6 +62,7 @@ class RetryBudget:
             left = math.exp(-passed / self._seconds)
             self._requests *= left
             self._retries *= left
+            self._lost *= left
 
 
 def _no_key(model: str, scope: Scope) -> str | None:

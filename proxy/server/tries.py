@@ -11,7 +11,7 @@ from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.fleet.lease import Lease
 from proxy.server.admission import Wanted, lease_now, queued_lease
 from proxy.server.attempt import Attempt, Call
-from proxy.server.outcomes import worth_retrying
+from proxy.server.outcomes import is_load, worth_retrying
 
 log = logging.getLogger("proxy.access")
 
@@ -26,7 +26,7 @@ class _NoHold:
         self.facts = facts
         self.address = address
 
-    def release(self, outcome: Outcome, now: float) -> None:
+    def release(self, outcome: Outcome, now: float, rest: float = 0.0) -> None:
         """There is nothing to give back."""
 
 
@@ -46,21 +46,24 @@ class Tries:
     async def first(self) -> Attempt:
         """The first attempt, after waiting for a worker as long as that may take."""
         call, wanted = self._call, self._wanted
-        call.traffic.budget.request(call.facilities.clock())
+        call.asked = call.facilities.clock()
+        call.traffic.budget.request(call.asked)
         if call.route.upstream is None:
             lease = lease_now(call.facilities, wanted)
             if lease is None:
                 return self._begin(self._question_only())
         else:
-            lease = await self._leased(frozenset())
+            lease = await self._leased(wanted, frozenset())
         return self._begin(Attempt(call, lease, wanted.name))
 
     async def another(self, error: GatewayError, *, neutral: bool = False, resuming: bool = False) -> Attempt:
         """The next attempt, on a worker that this request has not been on. An error is raised where the request has to
         end in it: because it is the request's own fault, because enough was tried, or because there is nobody else.
 
-        neutral: the error says nothing of the worker; resuming: for a stream that goes on, which is counted elsewhere.
+        neutral: the error says nothing of the worker; resuming: for a stream that goes on, which is counted elsewhere
+        and needs the model that it was begun with.
         """
+        under_way = 1 if self.current is None else self._call.facilities.fleet.in_flight(self.current.address)
         self.release(error, neutral=neutral)
         if self._failed is not None and error.kind in CALLER_KINDS:
             error = self._failed  # what the first worker would have taken, such as a long prompt, this one does not
@@ -69,16 +72,15 @@ class Tries:
         call, budget, now = self._call, self._call.traffic.budget, self._call.facilities.clock()
         if not worth_retrying(error) or self._wanted.pinned is not None or len(call.workers) >= call.traffic.attempts:
             raise error
-        if not budget.take(now):
+        charged = not is_load(error)  # a worker that has enough to do is no sign of a fleet in trouble
+        if charged and not budget.take(now, under_way):
             log.warning("no retry: their budget is spent", extra={"route": call.route.name, "reason": error.message})
             raise error
         try:
-            lease = await self._leased(frozenset(call.workers))
-        except GatewayError:
-            budget.give_back()
-            raise error from None
+            lease = await self._following(error, resuming=resuming)
         except BaseException:
-            budget.give_back()
+            if charged:
+                budget.give_back()
             raise
         attempt = self._begin(Attempt(call, lease, self._wanted.name))
         if not resuming:
@@ -94,8 +96,21 @@ class Tries:
         if attempt is not None:
             attempt.release(error, neutral=neutral)
 
-    async def _leased(self, avoid: frozenset[str]) -> Lease:
-        call, wanted = self._call, self._wanted
+    async def _following(self, error: GatewayError, *, resuming: bool) -> Lease:
+        """A worker that this request has not been on; `error` where there is none."""
+        call = self._call
+        wanted = self._wanted._replace(model=call.model) if resuming else self._wanted
+        try:
+            lease = await self._leased(wanted, frozenset(call.workers))
+        except GatewayError:
+            raise error from None
+        if resuming and lease.model != wanted.model:
+            lease.release("neutral", call.facilities.clock())  # a fallback would go on in another model's words
+            raise error
+        return lease
+
+    async def _leased(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
+        call = self._call
         lease = lease_now(call.facilities, wanted, avoid)
         if lease is not None:
             return lease

@@ -19,14 +19,22 @@ ErrorKind = Literal[
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds. `connect` covers name look-up, TCP and TLS. `first` runs from the written request to the first body byte
-    (or the end). `idle` runs between socket reads after that. `total` covers everything from the call of `open`.
-    While the caller has paused the exchange only `total` runs, and `resume` starts the other one anew."""
+    """Seconds. `connect` covers name look-up, TCP and TLS. `first` runs from the written request until the sink has
+    `begun` (or the end). `idle` runs between socket reads after that. `total` covers everything from the call of
+    `open`, `spent` seconds of which earlier exchanges for the same purpose took. While the caller has paused the
+    exchange only `total` runs, and `resume` starts the other one anew."""
 
     connect: float = 5
     first: float = 600
     idle: float = 300
     total: float = 3600
+    spent: float = 0
+
+    @property
+    def whole(self) -> str:
+        """`total` in words, for messages."""
+        before = f", of which {round(self.spent, 1):g} s were over before" if self.spent >= 0.1 else ""
+        return f"{self.total:g} s{before}"
 
 
 class UpstreamError(Exception):
@@ -58,7 +66,13 @@ class Sink(Protocol):
     A method that raises is a fault of the program: the connection is aborted, the exception goes to the event loop's
     exception handler, and unless the exchange was already over `on_error` gets kind `protocol` with the exception as
     its cause.
+
+    begun: whether what came is the beginning of an answer, and not only an empty line that keeps the connection alive;
+    looked at after each `on_data` until it is true.
     """
+
+    @property
+    def begun(self) -> bool: ...
 
     def on_head(self, head: ResponseHead) -> None: ...
 

@@ -27,7 +27,7 @@ class Exchange:
 
     __slots__ = (
         "_address",
-        "_body_begun",
+        "_begun",
         "_connection",
         "_deadline",
         "_head_given",
@@ -57,7 +57,7 @@ class Exchange:
         self._timeouts = timeouts
         self._deadline = deadline
         self._head_given = False
-        self._body_begun = False
+        self._begun = False
         self._paused = False
         self._over = False
         self._since = self._time()
@@ -116,11 +116,8 @@ class Exchange:
             self._give_head()
             if self._over or not self._head_given:
                 return
-        if body or self._body_begun:
+        if self._begun:
             self._since = self._time()
-            if not self._body_begun:
-                self._body_begun = True
-                self._set_timer()
         if body:
             try:
                 self._sink.on_data(body)
@@ -128,6 +125,10 @@ class Exchange:
                 self._sink_raised("on_data", error)
             if self._over:
                 return
+            if not self._begun and self._sink.begun:
+                self._begun = True
+                self._since = self._time()
+                self._set_timer()
         if reader.complete:
             self._finish()
         elif reader.failure is not None:
@@ -200,7 +201,7 @@ class Exchange:
         return (due, kind) if due < self._deadline else (self._deadline, "total_timeout")
 
     def _phase(self) -> tuple[float, ErrorKind]:
-        if self._body_begun:
+        if self._begun:
             return self._timeouts.idle, "idle_timeout"
         return self._timeouts.first, "first_timeout"
 
@@ -221,9 +222,9 @@ class Exchange:
             return
         limits = self._timeouts
         if kind == "first_timeout":
-            text = f"first timeout: no body byte came from {self._address} within {limits.first:g} s of the request"
+            text = f"first timeout: no answer began at {self._address} within {limits.first:g} s of the request"
         elif kind == "idle_timeout":
             text = f"idle timeout: nothing came from {self._address} for {limits.idle:g} s within the body"
         else:
-            text = f"total timeout: the exchange with {self._address} was not over within {limits.total:g} s"
+            text = f"total timeout: the exchange with {self._address} was not over within {limits.whole}"
         self.fail(kind, text)

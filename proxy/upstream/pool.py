@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .connection import Connection
 from .contract import Sink, Timeouts, UpstreamError
@@ -13,6 +14,10 @@ from .exchange import Exchange
 from .request_bytes import encode_request
 from .response_reader import ResponseReader
 from .target import Target
+
+# A worker that closes a kept connection later than this (seconds) after the request had the request, and may have acted
+# on it; one that had closed the connection before says so at once.
+_STALE_WITHIN: Final = 0.05
 
 
 class _Order(NamedTuple):
@@ -81,19 +86,21 @@ class UpstreamPool:
         Body bytes of the read that brought the head, and of at most one more, may reach the sink before this returns.
         Raises UpstreamError for what fails before the head (the sink then hears nothing), ValueError for a request that
         cannot be written (see `encode_request`). Cancelling the call closes the connection.
-        A request on a pooled connection that the worker closes without one byte of an answer is sent again, once, on a
-        fresh connection.
+        A request on a pooled connection that the worker closes at once, without one byte of an answer, is sent again,
+        once, on a fresh connection.
         """
         request = encode_request(target, method, path, headers, body)
-        deadline = asyncio.get_running_loop().time() + timeouts.total
+        deadline = asyncio.get_running_loop().time() + timeouts.total - timeouts.spent
         order = _Order(method, request, timeouts, deadline, sink)
         connection = self._take(target)
         if connection is not None:
             self.reused += 1
+            written = time.monotonic()
             try:
                 return await self._send(connection, order)
             except UpstreamError as error:
-                if error.begun or error.kind != "reset" or self._closed:
+                late = time.monotonic() - written > _STALE_WITHIN
+                if error.begun or late or error.kind != "reset" or self._closed:
                     raise
             self.retried_stale += 1
         return await self._send(await self._connect(target, timeouts, deadline), order)
@@ -171,7 +178,7 @@ class UpstreamPool:
         if self._closed:
             return UpstreamError("refused", f"no connection to {target.address}: the gateway is closing", begun=False)
         if total_first:
-            text = f"total timeout: the exchange with {target.address} was not over within {timeouts.total:g} s"
+            text = f"total timeout: the exchange with {target.address} was not over within {timeouts.whole}"
             return UpstreamError("total_timeout", text, begun=False)
         text = f"connect timeout: no connection to {target.address} within {timeouts.connect:g} s"
         return UpstreamError("connect_timeout", text, begun=False)

@@ -23,8 +23,8 @@ class Storyteller:
     """lose_at: frames of a request after which `losing` is sent and the connection is reset, closed in order or left as
     it is (None: never).
 
-    It tells of its tokens as they are, holds back what may begin a stop string, and ends with the story, a stop string
-    or when it may say no more. `bodies` has what it was asked.
+    It repeats its prompt where asked to, tells of its tokens as they are, holds back what may begin a stop string,
+    and ends with the story, a stop string or when it may say no more. `bodies` has what it was asked.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Storyteller:
         head, _, told = prompt.rpartition(ASKED)
         assert self.story.startswith(told), f"no such beginning: {told!r}"
         rest = self.story[len(told) :].encode()
+        echo = prompt if body.get("echo") else ""
         found: list[JsonObject] = []
         text, count, finish = "", 0, "stop"
         for count in range(1, len(rest) + 1):
@@ -63,11 +64,11 @@ class Storyteller:
                 str(stop).startswith(text[-n:]) for stop in stops for n in range(1, len(str(stop))) if n <= len(text)
             )
             if not begun:
-                found.append(self._frame(text, len(head), tokens_of(told), count, None))
+                found.append(self._frame(echo + text, len(head), tokens_of(told), count, None))
             if count == most:
                 finish = "length"
                 break
-        found.append(self._frame(text, len(head), tokens_of(told), count, finish))
+        found.append(self._frame(echo + text, len(head), tokens_of(told), count, finish))
         return found
 
     def _frame(self, text: str, prompt: int, told: int, count: int, finish: str | None) -> JsonObject:

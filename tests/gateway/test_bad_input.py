@@ -190,7 +190,7 @@ async def test_a_body_that_does_not_arrive_is_given_up(
     rig: Rig, worker: DemoWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller that stops sending within its body is answered when the time for it is over."""
-    monkeypatch.setattr("proxy.server.gateway.REQUEST_BODY_SECONDS", 0.05)
+    monkeypatch.setattr("proxy.server.body.REQUEST_BODY_SECONDS", 0.05)
     before = asked(worker)
     async with connected(rig.listen) as connection:
         await connection.send(

@@ -46,6 +46,22 @@ def test_a_retry_that_did_not_come_to_pass_is_given_back() -> None:
     assert taken(budget, 3) == 1
 
 
+def test_the_loss_of_one_worker_is_no_trouble_of_the_fleet() -> None:
+    """As many as were under way on it may be tried again, and no more than if it were lost once, for a minute or so."""
+    budget = RetryBudget(0.0, 10, seconds=10.0)
+    assert sum(budget.take(0.0, left) for left in range(40, 0, -1)) == 40
+    assert sum(budget.take(1.0, left) for left in range(40, 0, -1)) < 10
+    assert taken(budget, 40, 1_000.0) == 10
+
+
+def test_a_burst_of_nought_is_none() -> None:
+    """Then a loss has only the share of the requests."""
+    budget = RetryBudget(0.5, 0)
+    for _ in range(10):
+        budget.request(0.0)
+    assert sum(budget.take(0.0, left) for left in range(40, 0, -1)) == 5
+
+
 def test_other_settings_keep_the_count() -> None:
     """A reload is no way around the budget."""
     budget = RetryBudget(0.0, 5)

@@ -151,3 +151,28 @@ async def test_a_short_call_does_not_wait_for_a_long_one() -> None:
         gateway = rig.gateway.gateway
         assert gateway is not None
         assert len(gateway._turns) == 0
+
+
+async def test_vectors_of_two_models_make_no_answer() -> None:
+    """Where a fallback stands in for a worker that fails between two parts, all vectors are the fallback's."""
+    asked = 0
+
+    async def fails_second(visit: Visit, request: Request) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await visit.send(json_response({"text": "out of memory", "error_code": 50002}))
+        else:
+            await visit.send(json_response({"embedding": [[-1.0]] * 8, "token_num": 8}))
+
+    embedder = Embedder()
+    async with (
+        scripted({EMBEDDINGS: fails_second}, ["m"]) as first,
+        scripted({EMBEDDINGS: embedder}, ["other"]) as second,
+        running(first.address, second.address, models={"m": {"fallback": "other"}}) as rig,
+    ):
+        first.arm()
+        second.arm()
+        reply = await rig.post("embeddings", asking(20))
+        assert (reply.status, reply.json) == (200, vectors(20))
+        assert len(first.struck) == 2

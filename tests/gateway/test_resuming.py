@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -86,13 +87,14 @@ async def test_a_loss_at_any_frame(kind: str) -> None:
 
 
 async def test_what_the_other_worker_is_asked() -> None:
-    """The prompt with the text so far behind it, without half a character, and as many tokens less as it has."""
+    """The prompt with the text so far behind it, without half a character, as many tokens less as it has, and to repeat
+    it all."""
     async with pair(Storyteller()) as both:
         await both.ask(10, max_new_tokens=100)
         told = " Zwölf "
         assert STORY.encode()[:10].decode("utf-8", "replace") == f"{told}\ufffd"
         first, second = both.lost.bodies[-1], both.other.bodies[-1]
-        assert second == {**first, "prompt": f"{first['prompt']}{told}", "max_new_tokens": 92}
+        assert second == {**first, "prompt": f"{first['prompt']}{told}", "max_new_tokens": 92, "echo": True}
 
 
 @pytest.mark.parametrize("limit", [5, 9, 17])
@@ -262,3 +264,47 @@ async def test_many_at_once_lose_their_worker() -> None:
             answers = await asyncio.gather(*(both.rig.stream(HELLO) for _ in range(30)))
         assert {str(frames[-1]["text"]) for frames in answers} == {STORY}
         assert len(both.lost.bodies) >= 2
+
+
+async def test_a_fallback_does_not_go_on_with_another_model_s_text() -> None:
+    """What one model has begun another one cannot end: the client is told of the loss."""
+    lost, other = Storyteller(), Storyteller()
+    models = {"m": {"resume": True, "fallback": "n"}, "n": {"resume": True}}
+    async with (
+        scripted({STREAM: lost}, ["m"]) as one,
+        scripted({STREAM: other}, ["n"]) as two,
+        running(one.address, two.address, given={"models": models, "balance": MANY}) as rig,
+    ):
+        one.arm()
+        two.arm()
+        lost.lose_at = 8
+        frames = await rig.stream(HELLO)
+        assert [frames[-2]["text"], frames[-1]["error_code"]] == [STORY[:6], 50001]
+        assert other.bodies == []
+
+
+async def test_a_fallback_s_stream_goes_on_with_the_fallback_s_model() -> None:
+    """Whoever answers is who has to go on, also when the model that was asked for is back meanwhile."""
+    told = Storyteller()
+    back: list[Callable[[], object]] = []
+
+    async def lost_once(visit: Visit, request: Request) -> None:
+        told.lose_at = None if told.bodies else 8
+        back[0]()
+        await told(visit, request)
+
+    models = {"m": {"fallback": "n"}, "n": {"resume": True}}
+    async with (
+        scripted({}, ["m"]) as away,
+        scripted({STREAM: lost_once}, ["n"]) as one,
+        scripted({STREAM: lost_once}, ["n"]) as two,
+        running(away.address, one.address, two.address, given={"models": models, "balance": MANY}) as rig,
+    ):
+        one.arm()
+        two.arm()
+        fleet = rig.gateway.fleet
+        fleet.drain(away.address, time.monotonic())
+        back.append(lambda: fleet.enable(away.address, time.monotonic()))
+        frames = await rig.stream(HELLO)
+        assert (frames[-1]["text"], frames[-1]["error_code"]) == (STORY, 0)
+        assert (len(told.bodies), away.bodies(STREAM)) == (2, [])

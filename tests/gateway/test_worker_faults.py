@@ -72,7 +72,7 @@ FAULTS = [
           "closed the connection within the body", True),
     Fault("closes in a frame", sends(BEGUN, chunk(b'{"text": "Hello'), LAST_CHUNK), "upstream_reset", 50001,
           "ended its answer too early", True),
-    Fault("stalls before the head", then_gone(), "upstream_timeout", 50006, "first timeout: no body byte came"),
+    Fault("stalls before the head", then_gone(), "upstream_timeout", 50006, "first timeout: no answer began"),
     Fault("stalls after the head", then_gone(STREAM_HEAD), "upstream_timeout", 50006, "first timeout"),
     Fault("stalls in the stream", then_gone(BEGUN), "upstream_timeout", 50006, "idle timeout: nothing came", True),
     Fault("answers no HTTP", then_gone(b"SSH-2.0-OpenSSH_9.6\r\n"), "upstream_protocol", 50001, "not valid HTTP"),

@@ -12,9 +12,11 @@ QUICK = Timeouts(connect=5, first=5, idle=5, total=10)
 
 
 class Recorder:
-    """`events` holds the names of the calls in order; `over` is done after the last one."""
+    """`events` holds the names of the calls in order; `over` is done after the last one; begun: with any byte, unless
+    a test says otherwise."""
 
     def __init__(self) -> None:
+        self.begun = True
         self.events: list[str] = []
         self.head: ResponseHead | None = None
         self.pieces: list[bytes] = []

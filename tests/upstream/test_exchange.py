@@ -209,6 +209,31 @@ async def test_the_first_timer_runs_until_the_first_body_byte(pool: UpstreamPool
     assert 0.04 < asyncio.get_running_loop().time() - begun < 2
 
 
+async def test_what_is_no_beginning_does_not_end_the_first_timer(pool: UpstreamPool) -> None:
+    """Bytes with which the sink says that nothing has begun count for nothing."""
+    sink = Recorder()
+    sink.begun = False
+    data = head(headers=["Content-Length: 99"]) + b"\n" * 20
+    begun = asyncio.get_running_loop().time()
+    async with peer(dripping(data, size=1 + len(data) // 12, pause=0.02)) as worker:
+        await start(pool, worker, sink, timeouts=Timeouts(first=0.2, idle=9))
+        await sink.finished()
+        lasted = asyncio.get_running_loop().time() - begun
+    assert sink.error is not None
+    assert (sink.error.kind, sink.error.begun) == ("first_timeout", True)
+    assert 0.19 < lasted < 2
+
+
+async def test_time_that_is_spent_already_counts(pool: UpstreamPool) -> None:
+    """`total` is what several exchanges may take together, and the message says so."""
+    begun = asyncio.get_running_loop().time()
+    async with peer(silent_after()) as worker:
+        with pytest.raises(UpstreamError, match=r"not over within 0.5 s, of which 0.4 s were over before") as caught:
+            await start(pool, worker, Recorder(), timeouts=Timeouts(total=0.5, spent=0.4))
+    assert caught.value.kind == "total_timeout"
+    assert 0.09 < asyncio.get_running_loop().time() - begun < 0.4
+
+
 async def test_the_idle_timer_runs_between_reads(pool: UpstreamPool) -> None:
     """A stream that keeps coming outlives the idle limit; one that stops does not."""
     sink = Recorder()

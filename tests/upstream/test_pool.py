@@ -204,6 +204,23 @@ async def test_nothing_is_retried_after_a_byte_of_the_answer(pool: UpstreamPool)
         assert (caught.value.kind, caught.value.begun, len(worker.requests)) == ("reset", True, 2)
 
 
+async def test_a_connection_that_dies_later_was_not_stale(pool: UpstreamPool) -> None:
+    """Without a byte of an answer too: the worker had the request for a while, and may have acted on it."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(response())
+        await visit.request()
+        await asyncio.sleep(0.1)
+
+    async with peer(script) as worker:
+        await fetch(pool, worker)
+        with pytest.raises(UpstreamError) as caught:
+            await start(pool, worker, Recorder())
+        assert (caught.value.kind, caught.value.begun, len(worker.requests)) == ("reset", False, 2)
+    assert counters(pool) == (1, 1, 0)
+
+
 async def test_silence_on_a_reused_connection_is_not_retried(pool: UpstreamPool) -> None:
     """A timer that ends a request on a reused connection is an error: the worker may be at work."""
 

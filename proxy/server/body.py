@@ -1,0 +1,111 @@
+"""Bodies of requests: read, bounded one by one and all together, and understood."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import web
+
+from proxy.errors import GatewayError
+from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_VALUES
+from proxy.types import Json
+
+
+class Bodies:
+    """The bodies of all requests under way, which have `held` bytes and no more than `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+
+class Share:
+    """One request's part of these bytes, from its head to its end: what a body is turned into stays as long."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._size = 0
+
+    def grow(self, size: int) -> None:
+        """The body has at least so many bytes. GatewayError where there is no room for them."""
+        bodies, more = self._bodies, max(0, size - self._size)
+        if bodies.held + more > bodies.most:
+            raise GatewayError(
+                "busy", f"a body of {size} bytes: the bodies of all requests under way may have {bodies.most} together"
+            )
+        bodies.held += more
+        self._size += more
+
+    def release(self) -> None:
+        """The request is over."""
+        self._bodies.held -= self._size
+        self._size = 0
+
+
+async def read_body(request: web.Request, share: Share) -> Json:
+    """The JSON object in a request's body, whose bytes are not kept. GatewayError where it cannot be had.
+
+    Raises CancelledError where the client has left.
+    """
+    length = request.content_length or 0
+    if length > request.client_max_size:
+        raise _too_large(request)
+    share.grow(length)
+    try:
+        if request.content.is_eof():
+            raw = await _whole(request, share)  # it came with the head, as most do: nothing to wait for
+        else:
+            raw = await asyncio.wait_for(_whole(request, share), REQUEST_BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise GatewayError("bad_body", f"the body did not arrive within {REQUEST_BODY_SECONDS:g} s") from None
+    except ConnectionError:
+        raise asyncio.CancelledError from None  # the client left within its body; there is nobody to answer
+    except web.RequestPayloadError as error:
+        raise GatewayError("bad_body", f"the body cannot be read: {error}") from None
+    if request.transport is None:
+        # It left in the moment in which its body was complete: wait_for (Python 3.10, 3.11) then keeps the cancellation
+        # to itself, and the request would go on for nobody.
+        raise asyncio.CancelledError
+    if _holds_more_values(raw, REQUEST_MAX_VALUES):
+        raise GatewayError("too_large", f"the body has more than {REQUEST_MAX_VALUES} commas and opening brackets")
+    try:
+        body: Json = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise GatewayError("bad_body", f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise GatewayError("bad_body", "the body is not a JSON object")
+    return body
+
+
+async def _whole(request: web.Request, share: Share) -> bytes:
+    # Not `request.read`, which keeps what it has read for as long as there is a request.
+    parts: list[bytes] = []
+    size = 0
+    while part := await request.content.readany():
+        size += len(part)
+        if size > request.client_max_size:
+            raise _too_large(request)
+        share.grow(size)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(request: web.Request) -> GatewayError:
+    return GatewayError("too_large", f"the body is over the limit of {request.client_max_size} bytes")
+
+
+def _holds_more_values(raw: bytes, limit: int) -> bool:
+    """Whether a JSON text may hold more values than `limit`: each but the first has a comma or a bracket before it.
+
+    Those within strings count too, because this must cost less than reading the text.
+    """
+    if len(raw) <= limit:
+        return False
+    count = 0
+    for start in range(0, len(raw), 1 << 20):  # in parts, so that a dense body is found out early
+        end = start + (1 << 20)
+        count += raw.count(b",", start, end) + raw.count(b"[", start, end) + raw.count(b"{", start, end)
+        if count > limit:
+            return True
+    return False
