@@ -7,16 +7,18 @@ second token, token counts that start at nought, and a last frame that repeats t
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.demo.language import answer, text_of, tokens
+from proxy.demo.language import answer, begun, text_of, tokens
 from proxy.types import Json, JsonObject
 
 INTERNAL_ERROR: Final = 50001
 DEFAULT_MAX_NEW_TOKENS: Final = 256
+_LIMIT: Final = re.compile(r"at most (\d{1,10}) new tokens")
 
 
 class UnhandledError(Exception):
@@ -87,11 +89,11 @@ class Parameters:
             logprobs=params.get("logprobs") is not None,
         )
 
-    def phrase(self) -> str:
-        """The settings in words, for the answer."""
+    def phrase(self, max_new_tokens: int) -> str:
+        """The settings in words, for an answer with this limit."""
         # Only their number: a stop string that is named in the answer would end it there.
         stop = f", stop strings: {len(self.stop)}" if self.stop else ""
-        limit = f"at most {self.max_new_tokens} new tokens"
+        limit = f"at most {max_new_tokens} new tokens"
         return f"temperature {self.temperature:g}, top_p {self.top_p:g}, {limit}{stop}"
 
 
@@ -126,6 +128,20 @@ def _logprobs(pieces: list[bytes], prompt_count: int) -> JsonObject:
     }
 
 
+def _rest(parameters: Parameters, model: str, words: int) -> str:
+    """What there is to say behind the prompt: the answer to it, or the rest of the one that it ends with."""
+    prompt, limit = parameters.prompt, parameters.max_new_tokens
+    for place in begun(prompt, model):
+        told = prompt[place:]
+        # What the answer says of its limit is that of the request with which it began.
+        said = _LIMIT.search(told)
+        first = int(said[1]) if said else limit + len(tokens(told))
+        whole = answer(prompt[:place], model, parameters.phrase(first), words)
+        if whole.startswith(told):
+            return whole[len(told) :]
+    return answer(prompt, model, parameters.phrase(limit), words)
+
+
 def _frame(text: str, prompt: int, completion: int, reason: str | None, logprobs: Json) -> JsonObject:
     usage: JsonObject = {
         "prompt_tokens": prompt,
@@ -145,7 +161,7 @@ def frames(
     prompt = tokens(parameters.prompt)[-(context_length - parameters.max_new_tokens - 1) :]
     shown = prompt if parameters.echo else []
     start = len(parameters.prompt) if parameters.echo else 0
-    whole = tokens(answer(parameters.prompt, model, parameters.phrase(), words))
+    whole = tokens(_rest(parameters, model, words))
     text, logprobs, index, stopped = "", None, 0, False
     for index in range(parameters.max_new_tokens):
         stopped = index >= len(whole)

@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 # A token is a short ASCII word with the space before it, one other ASCII character, or at most two bytes of a character
@@ -46,6 +46,24 @@ def turns(prompt: str) -> tuple[str, list[tuple[str, str]]]:
     return first.strip(), pairs
 
 
+def _opening(model: str) -> str:
+    return f"I am {model}, a demonstration worker without a model behind me. I only tell what reached me."
+
+
+def begun(prompt: str, model: str) -> Iterator[int]:
+    """Where in a prompt answers of this worker begin that the prompt may end with, the likeliest first: such a prompt
+    asks to go on in the middle of an answer. A few letters of one count only as the last turn's beginning.
+    """
+    opening = _opening(model)
+    place = prompt.rfind(opening)
+    if place >= 0:
+        yield place
+    for length in range(len(opening) - 1, 0, -1):
+        place = len(prompt) - length
+        if prompt.endswith(opening[:length]) and (length > len("I am ") or prompt[:place].endswith("ASSISTANT:")):
+            yield place
+
+
 def _quote(text: str) -> str:
     return f'"{text}"' if len(text) <= QUOTED_MAX else f'"{text[:QUOTED_MAX]}..."'
 
@@ -57,7 +75,7 @@ def answer(prompt: str, model: str, settings: str, words: int) -> str:
     """
     system, dialogue = turns(prompt)
     lines = [
-        f"I am {model}, a demonstration worker without a model behind me. I only tell what reached me.",
+        _opening(model),
         f"The prompt has {len(prompt)} characters in {len(tokens(prompt))} tokens; {settings}.",
     ]
     if not dialogue:

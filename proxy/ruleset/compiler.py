@@ -176,6 +176,8 @@ def compile_route(
         route = _sharing(route, base)
     if route.target is not None and route.source is None:
         shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
+    if route.target is not None and route.target.resumed and (route.upstream is None or route.upstream.resume is None):
+        shop.mistake(("stream", "to", "resumed"), "this route has no request.resume, so no frame is a resumed one")
     if route.target is not None and route.source is not None and not shop.mistakes:
         route = replace(route, target=replace(route.target, step=quick_step(route.source, route.target)))
     for index, test in enumerate(doc.tests):
@@ -328,6 +330,7 @@ def _source(shop: Workshop, doc: FromDoc) -> StreamSource:
         stops=shop.optional(doc.stops, (*path, "stops"), REQUEST),
         prefix=shop.optional(doc.prefix, (*path, "prefix"), REQUEST),
         missing_finish=doc.missing_finish,
+        echoed=shop.optional(doc.echoed, (*path, "echoed"), REQUEST | {"text"}),
     )
 
 
@@ -346,6 +349,7 @@ def _target(shop: Workshop, stream: StreamDoc) -> StreamTarget | None:
         hold_back=doc.hold_back,
         chunk=shop.value(doc.chunk, ("stream", "to", "chunk"), CHUNK),
         last=None if doc.last is None else shop.value(doc.last, ("stream", "to", "last"), CHUNK),
+        resumed=None if doc.resumed is None else shop.value(doc.resumed, ("stream", "to", "resumed"), CHUNK),
     )
 
 

@@ -21,7 +21,8 @@ Text = Annotated[str, Field(min_length=1)]
 class Strict(BaseModel):
     """A mapping in which an unknown key is a mistake and no value is converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
+    # Most of these are only parts of another one, which has all of it: what is not asked for by itself is not built.
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False, defer_build=True)
 
 
 class Clamp(Strict):
@@ -192,6 +193,13 @@ class FromDoc(Strict):
     stops: Text | None = None
     prefix: Text | None = None
     missing_finish: Text | None = None
+    echoed: Text | None = None
+
+    @model_validator(mode="after")
+    def _echoed_in_each(self) -> FromDoc:
+        if self.echoed is not None and self.text != "cumulative":
+            raise ValueError("stream.from.echoed is cut off each frame's whole text; it needs text: cumulative")
+        return self
 
 
 class ToDoc(Strict):
@@ -202,6 +210,7 @@ class ToDoc(Strict):
     hold_back: Annotated[int, Field(ge=0, le=64)] = 0
     chunk: Spec
     last: Spec | None = None
+    resumed: Spec | None = None
 
 
 class StreamDoc(Strict):
@@ -236,7 +245,8 @@ class ReceivedDoc(Strict):
 
 class GivenDoc(Strict):
     """`given`: what a test puts in. chunks: the worker's stream; answer(s): its whole answers; asked: answers by step
-    name; received: what a lost stream had brought, so that `upstream` is the request with which another worker goes on.
+    name; received: what a lost stream had brought, so that `upstream` is the request with which another worker goes on,
+    and `chunks` are what that one says.
     """
 
     request: JsonValue = None
@@ -353,8 +363,11 @@ class RouteDoc(Strict):
             raise ValueError("a stream cannot be asked for in batches")
         if self.request is not None and self.request.resume == {}:
             raise ValueError("request.resume names no field; expected what differs where another worker goes on")
-        if self.request is not None and self.request.resume is not None and self.stream is None:
+        resumes = self.request is not None and self.request.resume is not None
+        if resumes and self.stream is None:
             raise ValueError("request.resume is for a stream of the worker; there is no stream here")
+        if not resumes and self.stream is not None and self.stream.from_ is not None and self.stream.from_.echoed:
+            raise ValueError("stream.from.echoed is for a stream that goes on; there is no request.resume here")
         return self
 
 

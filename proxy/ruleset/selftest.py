@@ -19,7 +19,7 @@ from proxy.translate.answer import client_answer, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
 from proxy.translate.request import build_request, resumed_request
-from proxy.translate.stream import StreamTranslator
+from proxy.translate.stream import Received, StreamTranslator
 from proxy.types import Json, JsonObject
 
 GATEWAY_SAMPLE: JsonObject = {
@@ -127,7 +127,7 @@ def _drive(route: Route, scope: Scope, given: GivenDoc) -> list[Json]:
 def _result(route: Route, scope: Scope, given: GivenDoc) -> Json:
     """The client's frames, or the one answer; None where the test gives nothing for the worker to say."""
     if route.source is not None:
-        return None if given.chunks is None else _stream_result(route, scope, given.chunks, cut=given.cut)
+        return None if given.chunks is None else _stream_result(route, scope, given.chunks, given)
     if route.upstream is not None:
         if given.answers is None:
             return None
@@ -138,25 +138,24 @@ def _result(route: Route, scope: Scope, given: GivenDoc) -> Json:
     return client_answer(route, scope).body if route.answer is not None else None
 
 
-def _stream_result(route: Route, scope: Scope, chunks: list[Json], *, cut: bool) -> Json:
-    source = route.source
-    if source is None:
-        return None
+def _stream_result(route: Route, scope: Scope, chunks: list[Json], given: GivenDoc) -> Json:
     wire = wire_of(route, chunks)
-    whole = _play(route, scope, [wire], cut=cut)
-    bytewise = _play(route, scope, [wire[index : index + 1] for index in range(len(wire))], cut=cut)
+    whole = _play(route, scope, [wire], given)
+    bytewise = _play(route, scope, [wire[index : index + 1] for index in range(len(wire))], given)
     if whole != bytewise:
         raise GatewayError("internal", "the frames depend on where the worker's bytes are cut")
     return whole
 
 
-def _play(route: Route, scope: Scope, reads: list[bytes], *, cut: bool) -> Json:
+def _play(route: Route, scope: Scope, reads: list[bytes], given: GivenDoc) -> Json:
     if route.source is None:
         return None
     if route.target is None:
-        return play_collected(route, scope, reads, cut=cut).answer.body
-    out = play_stream(StreamTranslator(route.source, route.target, route.errors, scope), route.source, reads, cut=cut)
-    return frames_of(route.target.framing, out)
+        return play_collected(route, scope, reads, cut=given.cut).answer.body
+    translator = StreamTranslator(route.source, route.target, route.errors, scope, resumable=True)
+    if given.received is not None:
+        translator.resume(scope, Received(given.received.text, given.received.tokens))
+    return frames_of(route.target.framing, play_stream(translator, route.source, reads, cut=given.cut))
 
 
 def _error_problems(expect: ExpectDoc, error: GatewayError) -> Iterator[Problem]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from proxy.documents import Diagnostic, Document, DocumentError, read_yaml, suggestion
+from proxy.documents import Diagnostic, Document, DocumentError, read_text, read_yaml, suggestion
 from proxy.limits import EXTENDS_MAX, PACK_MAX_FILES, YAML_MAX_BYTES
 from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.extending import EXTENDS, Change, Extension
@@ -219,14 +220,12 @@ def _rule_files(folder: Path, mistakes: list[Diagnostic], *, may_be_none: bool) 
 
 def _read(file: Path, mistakes: list[Diagnostic]) -> Document | None:
     try:
-        if file.stat().st_size > YAML_MAX_BYTES:
-            mistakes.append(Diagnostic(str(file), 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} bytes"))
-            return None
-        return read_yaml(file.read_text(encoding="utf-8"), str(file))
+        return read_yaml(read_text(file, YAML_MAX_BYTES), str(file))
     except DocumentError as error:
         mistakes += error.diagnostics
     except UnicodeDecodeError as error:
         mistakes.append(Diagnostic(str(file), 1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}"))
     except OSError as error:
-        mistakes.append(Diagnostic(str(file), 1, 1, f"cannot be read: {error.strerror}"))
+        reason = str(error.strerror) if error.errno == errno.EFBIG else f"cannot be read: {error.strerror}"
+        mistakes.append(Diagnostic(str(file), 1, 1, reason))
     return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from proxy.documents import Diagnostic, Document
-from proxy.documents.yaml import Path, Place
+from proxy.documents.nodes import Place
+from proxy.documents.yaml import Path
 from proxy.types import Json
 
 

@@ -25,7 +25,7 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.FailureDoc: {"code", "message"},
     docs.RequestDoc: {"headers"},
     docs.ReadDoc: {"text", "error_code", "error_message"},
-    docs.FromDoc: {"stops", "prefix"},
+    docs.FromDoc: {"stops", "prefix", "echoed"},
     docs.AnswerDoc: {"headers"},
     docs.AnswerCheckDoc: {"check"},
     docs.OperationDoc: {"model", "kind"},

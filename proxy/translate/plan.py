@@ -111,7 +111,10 @@ class UpstreamPlan:
 
 @dataclass(frozen=True)
 class StreamSource:
-    """How the worker's stream is read: its framing, and what each frame means. prefix: text before the worker's own."""
+    """How the worker's stream is read: its framing, and what each frame means. prefix: text before the worker's own;
+    echoed: what a worker repeats before the new text when it goes on with another one's stream; it sees `text`, what
+    had come. None: it repeats nothing.
+    """
 
     framing: Framing
     mode: Mode
@@ -123,12 +126,14 @@ class StreamSource:
     stops: Read | None
     prefix: Read | None
     missing_finish: str | None
+    echoed: Read | None = None
 
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """How the client's stream is written. last: the mapping of the finishing frame, None where it is the chunk's; step:
-    what rewrites the usual frame quickly, see `quick`.
+    """How the client's stream is written. last: the mapping of the finishing frame, None where it is the chunk's;
+    resumed: what `chunk` is to them once a worker that went on, or the gateway itself, ends the stream of another one,
+    None: that worker's frame; step: what rewrites the usual frame quickly, see `quick`.
     """
 
     framing: Framing
@@ -136,6 +141,7 @@ class StreamTarget:
     hold_back: int
     chunk: Value
     last: Value | None = None
+    resumed: Value | None = None
     step: QuickStep | None = None
 
 

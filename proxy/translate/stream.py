@@ -14,23 +14,27 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.errors import error_frame
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Scope, Value, When, shown
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Omit, Read, Scope, Value, When, shown
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
+from proxy.translate.seam import Seam
 from proxy.translate.text import HALF_CHARACTER, TextFlow
 from proxy.types import Json, JsonObject
 
 # The finish of a stream that was lost when all its tokens had come.
 SPENT: Final = "length"
+# The finish of a stream whose worker overlooked a stop string.
+STOPPED: Final = "stop"
 
 
 class Received(NamedTuple):
     """What had come of a stream when its worker was lost. text: without a half character at its end; tokens: of the
-    completion, as the worker counted them, else its frames; prompt_tokens: None where no worker said.
+    completion, as the worker counted them (one more where it counts from nought), else its frames; prompt_tokens: None
+    where no worker said.
     """
 
     text: str
     tokens: int
-    prompt_tokens: int | None
+    prompt_tokens: int | None = None
 
     def merged(self, usage: Json) -> Json:
         """The usage of the worker that went on, as if one worker had done all: the first one's prompt, the completions
@@ -59,6 +63,8 @@ class StreamReader:
         "_code_key",
         "_earlier",
         "_finish_key",
+        "_from_nought",
+        "_seam",
         "_source",
         "_text_key",
         "_tracks",
@@ -77,6 +83,8 @@ class StreamReader:
         self._tracks = resumable
         self._whole: tuple[Json, int] | None = None  # usage and frames before a half character at the end
         self._earlier: Received | None = None
+        self._seam: Seam | None = None
+        self._from_nought = False  # the worker's first frame has one token and says that there is none
         self._code_key = source.error_code.key if isinstance(source.error_code, ChunkRead) else None
         self._finish_key = _condition_key(source.finish)
         self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
@@ -100,13 +108,14 @@ class StreamReader:
             raise GatewayError("upstream_protocol", f"the worker sent a frame that is not an object but {shown(chunk)}")
         scope, source = self.scope, self._source
         scope["chunk"] = chunk
-        self.frames += 1
         try:
             if source.error_code is not None:
                 code = chunk.get(self._code_key) if self._code_key is not None else source.error_code(scope)
                 if code is not None and code != 0:
                     self._raise_reported(code)
             text = chunk.get(self._text_key) if self._text_key is not None else source.text(scope)
+            if self._seam is not None and text is not None:
+                text = self._behind(self._seam, text)
             if text is not None:
                 if not isinstance(text, str):
                     raise GatewayError("upstream_protocol", f"the worker's text is not a string but {shown(text)}")
@@ -115,16 +124,17 @@ class StreamReader:
                 if self._tracks:
                     self._track(text)
             if source.usage is not None:
-                usage = source.usage(scope)
-                if usage is not OMIT and usage is not None:
-                    self.usage = usage if self._earlier is None else self._earlier.merged(usage)
+                self._take_usage(source.usage(scope))
             if source.finish is not None and (self._finish_key is None or chunk.get(self._finish_key) is not None):
                 finish = source.finish(scope)
                 self.finish = None if finish is OMIT else finish
+            if self._seam is not None:
+                self._look_at_seam(self._seam)
         except RULE_FAILURES as problem:
             raise GatewayError(
                 "upstream_protocol", f"the worker sent a frame that the rule cannot read: {problem}"
             ) from None
+        self.frames += 1
         return True
 
     def end(self) -> bool:
@@ -135,6 +145,8 @@ class StreamReader:
             return False
         if not self.frames:
             raise GatewayError("upstream_empty", "the worker ended its answer without sending anything")
+        if self._seam is not None:
+            self._seam.require()
         if self._source.missing_finish is None:
             raise GatewayError("upstream_protocol", "the worker ended its answer without saying that it was complete")
         self.finish = self._source.missing_finish
@@ -145,35 +157,61 @@ class StreamReader:
         """What there is for another worker to go on from."""
         earlier = self._earlier or Received("", 0, None)
         usage, frames = self._whole or (self.usage, self.frames)
-        tokens, prompt = _count(usage, "completion_tokens"), _count(self.usage, "prompt_tokens")
-        return Received(
-            self.flow.received,
-            earlier.tokens + frames if tokens is None else tokens,
-            earlier.prompt_tokens if prompt is None else prompt,
-        )
+        counted, prompt = _count(usage, "completion_tokens"), _count(self.usage, "prompt_tokens")
+        tokens = earlier.tokens + frames if counted is None else counted + self._from_nought
+        text = self.flow.received
+        # Where there is no text, its tokens are made anew.
+        return Received(text, tokens if text else 0, earlier.prompt_tokens if prompt is None else prompt)
 
-    def continued(self, scope: Scope) -> StreamReader:
-        """The reader of the worker that goes on; `scope` is that of its request."""
+    def continued(self, scope: Scope, received: Received | None = None) -> StreamReader:
+        """The reader of the worker that goes on; `scope` is that of its request. received: what there is to go on from,
+        where it did not come to this reader.
+        """
+        earlier = received or self.received()
         reader = StreamReader(self._source, scope, resumable=True)
-        reader.flow, reader.notes = self.flow.continued(), self.notes
-        reader._earlier = self.received()
+        reader.scope.setdefault("chunk", self.scope.get("chunk"))
+        reader.flow, reader.notes = self.flow.continued(earlier.text), self.notes
+        reader._earlier = earlier
+        if earlier.text and self._source.echoed is not None:
+            reader._seam = Seam(_echoed(self._source.echoed, {**scope, "text": earlier.text}), reader._stops())
         return reader
 
     def final_text(self) -> str:
         """The whole text, once `finish` is set."""
+        return self.flow.finish(self.last_text, self._stops())
+
+    def _stops(self) -> list[str]:
         try:
             stops = self._source.stops(self.scope) if self._source.stops is not None else None
         except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"the rule's stop strings cannot be read: {problem}") from None
-        names = [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
-        return self.flow.finish(self.last_text, names)
+        return [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
+
+    def _take_usage(self, usage: Json | Omit) -> None:
+        if usage is OMIT or usage is None:
+            return
+        if self._tracks and not self.frames:
+            self._from_nought = _count(usage, "completion_tokens") == 0
+        self.usage = usage if self._earlier is None else self._earlier.merged(usage)
+
+    def _behind(self, seam: Seam, said: Json) -> str | None:
+        text = seam.behind(said)
+        if text is None and isinstance(said, str):
+            self._track(said)
+        return text
+
+    def _look_at_seam(self, seam: Seam) -> None:
+        if seam.stopped:
+            self.finish = STOPPED
+        elif self.finish is not None:
+            seam.require()
 
     def _track(self, text: str) -> None:
         """The tokens of half a character do not count, because another worker makes the whole one of new ones."""
         if not text.endswith(HALF_CHARACTER):
             self._whole = None
         elif self._whole is None:
-            self._whole = (self.usage, self.frames - 1)
+            self._whole = (self.usage, self.frames)
 
     def _raise_reported(self, code: Json) -> None:
         message = self._source.error_message(self.scope) if self._source.error_message is not None else None
@@ -202,6 +240,16 @@ def _prefix(source: StreamSource, scope: Scope) -> str:
     return prefix or ""
 
 
+def _echoed(echoed: Read, scope: Scope) -> str:
+    try:
+        known = echoed(scope)
+    except RULE_FAILURES as problem:
+        raise GatewayError("invalid_request", f"the rule's echoed text cannot be read: {problem}") from None
+    if not isinstance(known, str):
+        raise GatewayError("invalid_request", f"the rule's echoed text is not a string but {shown(known)}")
+    return known
+
+
 class StreamTranslator:
     """A worker's stream in, the client's stream out.
 
@@ -212,6 +260,7 @@ class StreamTranslator:
 
     __slots__ = (
         "_errors",
+        "_mended",
         "_sent_length",
         "_target",
         "closed",
@@ -232,6 +281,7 @@ class StreamTranslator:
         self._target = target
         self._errors = errors
         self._sent_length = 0
+        self._mended = False  # the frames are no longer those of one worker
         self.sent_frames = 0
         self.finished = False  # the finishing frame is out
         self.closed = False
@@ -274,14 +324,16 @@ class StreamTranslator:
         frame = orjson.dumps(error_frame(self._errors, error, self.reader.flow.whole))
         return self._target.framing.encode(frame) + self._close()
 
-    def resume(self, scope: Scope) -> None:
-        """The next frames are those of a worker that goes on from what was received; `scope` is its request's."""
-        self.reader = self.reader.continued(scope)
-        self.lost, self.quick = None, None
+    def resume(self, scope: Scope, received: Received | None = None) -> None:
+        """The next frames are those of a worker that goes on from what was received (default: here); `scope` is its
+        request's. GatewayError where the rule cannot be followed; then nothing has changed.
+        """
+        self.reader = self.reader.continued(scope, received)
+        self.lost, self.quick, self._mended = None, None, True
 
     def conclude(self, finish: str = SPENT) -> bytes:
         """End the client's stream as complete with the text that there is. GatewayError where it cannot be written."""
-        self.reader.finish = finish
+        self.reader.finish, self._mended = finish, True
         return self._emit(final=True) + self._close()
 
     def _close(self) -> bytes:
@@ -300,6 +352,9 @@ class StreamTranslator:
         scope["finish"] = reader.finish
         scope["usage"] = reader.usage
         try:
+            if self._mended and target.resumed is not None:
+                chunk = target.resumed(scope)
+                scope["chunk"] = None if chunk is OMIT else chunk
             frame = (target.last or target.chunk)(scope) if final else target.chunk(scope)
         except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None

@@ -68,8 +68,11 @@ class TextFlow:
             self._longest = text
             return
         stable = longest.rstrip(HALF_CHARACTER)
-        if len(text) < len(stable) and stable.startswith(text.rstrip(HALF_CHARACTER)):
-            self._note("text_shrunk")
+        whole = text.rstrip(HALF_CHARACTER)
+        if len(whole) < len(stable) and stable.startswith(whole):
+            # Where a vocabulary has only the bytes of a character, half of one takes whole ones before it along.
+            if len(text) < len(stable):
+                self._note("text_shrunk")
             return
         if not text.startswith(stable):
             self._note("text_rewritten")
@@ -102,13 +105,14 @@ class TextFlow:
         self._shown = text
         return self._prefix + text
 
-    def continued(self) -> TextFlow:
+    def continued(self, received: str | None = None) -> TextFlow:
         """The flow of the worker that goes on after this one's was lost: its text stands behind what was received.
 
         A half character at the end is dropped, for the other worker generates it anew. What was shown stays shown.
+        received: what came, where it came another way.
         """
         flow = _ContinuedFlow("incremental" if self._incremental else "cumulative", self._hold_back, self._prefix)
-        flow._base = flow._longest = self.received
+        flow._base = flow._longest = self.received if received is None else received
         flow._shown = self._shown
         flow.notes = self.notes
         return flow

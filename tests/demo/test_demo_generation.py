@@ -85,6 +85,26 @@ def test_an_answer_that_is_told_to_its_end_stops() -> None:
     assert texts(made)[-1].endswith("1 2 3 4 5")
 
 
+def test_it_goes_on_behind_its_own_text() -> None:
+    """A prompt that ends with any beginning of the answer gets the rest of it, whatever came in the turns before."""
+    first = texts(generated(max_new_tokens=500))[-1]
+    prompt = f"{PROMPT}{first}</s>USER: And now? ASSISTANT:"
+    whole = texts(generated(prompt=prompt, max_new_tokens=500))
+    assert whole[-1].endswith("1 2 3 4 5")
+    assert whole[-1] != first
+    for told in {text.rstrip("\ufffd") for text in whole}:
+        left = 500 - len(tokens(told))
+        made = generated(prompt=f"{prompt}{told}", max_new_tokens=left)
+        assert (told + texts(made)[-1], made[-1]["finish_reason"]) == (whole[-1], "stop")
+
+
+def test_what_is_not_its_own_text_is_a_prompt() -> None:
+    """Words that are like the answer's, or an answer to something else, are answered as any."""
+    first = texts(generated(max_new_tokens=500))[-1]
+    for prompt in ("AI", "I am", f"USER: Hi ASSISTANT:{first}", f"{PROMPT}{first} No"):
+        assert texts(generated(prompt=prompt, max_new_tokens=500))[-1].startswith("I am demo, a demonstration worker")
+
+
 @pytest.mark.parametrize("stop", ["count:", ["never said", "count:"]])
 def test_a_stop_string_ends_the_text_before_it(stop: Json) -> None:
     """The stop string, and any beginning of it, is in no frame."""

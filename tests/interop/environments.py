@@ -31,7 +31,7 @@ from rich.console import Console
 PYTHON_VERSIONS = ("3.11", "3.10")
 """The versions both stacks run on (FastChat 0.2.36 and its transformers 4.44.2 are older than Python 3.13)."""
 
-MODEL_KINDS = ("plain", "certain", "spelled")
+MODEL_KINDS = ("plain", "certain", "spelled", "pieced")
 TAIL_LINES = 25
 PROGRESS_INTERVAL = 0.25
 

@@ -1,4 +1,4 @@
-"""Makes a random Llama with a byte-level tokenizer, small enough to answer hundreds of tokens a second on one core.
+"""Makes a random Llama small enough to answer hundreds of tokens a second on one core, with a byte-level tokenizer.
 
 Runs inside the FastChat environment (torch, transformers, tokenizers): ``python tiny_model.py FOLDER KIND``. The
 seed is fixed, so greedy decoding gives the same text in every run. The text is noise, which is wanted: it holds
@@ -7,6 +7,10 @@ half-finished UTF-8 sequences and spaces at odd places, all the things a proxy m
 A ``certain`` model gives its greedy answer at any temperature, for clients that cannot be told one. It never ends of
 itself, so that a test knows who ended it, and never says what a terminal would interpret: a control character or a
 square bracket.
+
+A ``pieced`` model has a tokenizer as Llama's is: words with the space before them, bytes for what is no word, and a
+decoder that takes the space at the beginning of a text away. It has learnt one tale by heart, which it tells over and
+over: each token follows from the one before it alone, so an answer can be taken up at any of its words.
 
 A ``spelled`` model is a certain one that says single characters only, of those the tokenizer never joins with another:
 what it said, read again, is the very tokens it said, so an answer can be taken up in the middle and end the same.
@@ -18,6 +22,10 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 SEED = 20240211
 CONTEXT_LENGTH = 2048
@@ -31,6 +39,14 @@ SENTENCES = (
     "Größe, Straße, naïve, façade 🙂🚀",
     "SELECT name, count(*) FROM orders GROUP BY name ORDER BY 2 DESC;",
 )
+
+# The pieces of the tale, each of which stands there once.
+PIECES = (
+    "▁The ▁gateway ▁stands ▁between ▁two ▁networks , ▁and ▁speaks ▁both ▁of ▁their ▁languages . <0x0A> ▁Gr "
+    "<0xC3> <0xB6> ße ▁counts : ▁1 ▁2 ▁3 4 ; <0xE6> <0x95> <0xB0> 据 库 ▁和 语言 模型 ， ▁then <0xF0> <0x9F> "
+    "<0x99> <0x82> ▁do n't ▁( stop ) ▁▁ ▁indent ed ▁<b> bold </b> !"
+)
+TALE = PIECES.split(" ")
 
 
 def save_tokenizer(folder: Path) -> int:
@@ -58,6 +74,55 @@ def save_tokenizer(folder: Path) -> int:
     )
     fast.save_pretrained(folder)
     return len(fast)
+
+
+def save_pieces(folder: Path) -> int:
+    """Save the tokenizer of a ``pieced`` model; returns its vocabulary size."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>"]
+    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
+    letters = [chr(code) for code in range(ord("!"), 127)] + ["▁"]
+    words = [piece for piece in TALE if piece not in every_byte and piece not in letters]
+    scores = [(special, 0.0), (every_byte, -20.0), (letters, -10.0), (words, -1.0)]
+    tokenizer = Tokenizer(
+        models.Unigram([(p, s) for pieces, s in scores for p in pieces], unk_id=0, byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=CONTEXT_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def teach_tale(model: LlamaForCausalLM, folder: Path) -> None:
+    """Make each token of the tale call for the next one, and any other for the first; no token looks further back."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tale = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(TALE)
+    assert len(set(tale)) == len(tale), "a token that stands twice in the tale has two tokens that follow it"
+    for layer in model.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    known = torch.nn.functional.normalize(torch.randn(len(tale) + 1, HIDDEN))
+    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+    embedding[:] = known[-1]
+    embedding[tale] = known[:-1]
+    head.zero_()
+    head[tale] = known[:-1].roll(1, 0) * 1e5
+    head[tale[0]] += known[-1] * 1e5
 
 
 def unprintable(folder: Path, vocabulary: int) -> list[int]:
@@ -103,7 +168,9 @@ def save_model(folder: Path, vocabulary: int, kind: str) -> None:
     with torch.no_grad():
         # A fair share of the answers of a few dozen tokens shall end of themselves.
         model.lm_head.weight[config.eos_token_id].mul_(1.3)
-        if kind != "plain":
+        if kind == "pieced":
+            teach_tale(model, folder)
+        elif kind != "plain":
             # Logits of millions: the distance between the best two tokens is beyond what any temperature levels.
             model.lm_head.weight.mul_(1e5)
             # The best of many random logits is above zero, so a token with a logit of zero is never chosen.
@@ -118,7 +185,7 @@ def make(folder: Path, kind: str) -> None:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    save_model(unfinished, save_tokenizer(unfinished), kind)
+    save_model(unfinished, (save_pieces if kind == "pieced" else save_tokenizer)(unfinished), kind)
     os.replace(unfinished, folder)
 
 

@@ -156,6 +156,23 @@ def test_the_documented_rule_works(tmp_path: Path) -> None:
     assert [outcome.problems for outcome in run_tests(rules.tests)] == [()]
 
 
+def test_the_documented_resumption(tmp_path: Path) -> None:
+    """The example of how a lost stream goes on does what the text around it says."""
+    text = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n# in a route\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    route = (
+        "route: a\ndescription: x\nmatch: {method: POST, path: /a}\nworker: {kind: llm, model: body.model}\n"
+        f"{example}tests:\n  - name: x\n    given:\n      request: {{prompt: Say, most: 9}}\n"
+        "      received: {text: Hello world, tokens: 2}\n"
+        "      chunks: [{text: SayHello world again}, {text: SayHello world again!, end: stop}]\n"
+        "    expect:\n      upstream: {prompt: SayHello world, most: 7, echo: true}\n"
+        "      chunks: [{text: Hello world again}, {text: Hello world again!, end: stop}]\n"
+    )
+    pack = write(tmp_path / "docs", "docs", a=route)
+    (pack / "errors.yaml").write_text(ERRORS + FRAMES, encoding="utf-8")
+    assert [outcome.problems for outcome in run_tests(load_rules([pack], FUNCTIONS).tests)] == [()]
+
+
 RESUMED = """
 route: a
 description: x
@@ -195,6 +212,32 @@ FRAMES = "frame: {fields: {text: error.message}}\nstream_status: 200\n"
             RESUMED.replace("  resume: {prompt: RESUME}\n", "")
             + "tests: [{name: x, given: {received: {text: a, tokens: 1}}, expect: {upstream: null}}]\n",
             ["a.yaml: this route has no request.resume, with which a lost stream goes on"],
+        ),
+        (RESUMED.replace("RESUME", "text").replace("cumulative, read", "cumulative, echoed: text, read"), []),
+        (
+            RESUMED.replace("RESUME", "text").replace("fields: {text: text}}", "fields: {text: text}}, resumed: chunk"),
+            [],
+        ),
+        (
+            RESUMED.replace("RESUME", "text").replace("cumulative, read", "cumulative, echoed: tokens, read"),
+            [
+                "a.yaml: expression 'tokens' reads 'tokens', which does not exist here; known: body, gateway, headers, "
+                "listener, models, path, query, steps, text, worker"
+            ],
+        ),
+        (
+            RESUMED.replace("RESUME", "text").replace("cumulative, read", "incremental, echoed: text, read"),
+            ["a.yaml: stream.from.echoed is cut off each frame's whole text; it needs text: cumulative"],
+        ),
+        (
+            RESUMED.replace("  resume: {prompt: RESUME}\n", "").replace(
+                "cumulative, read", "cumulative, echoed: x, read"
+            ),
+            ["a.yaml: stream.from.echoed is for a stream that goes on; there is no request.resume here"],
+        ),
+        (
+            RESUMED.replace("  resume: {prompt: RESUME}\n", "").replace("text}}}", "text}}, resumed: chunk}"),
+            ["a.yaml: this route has no request.resume, so no frame is a resumed one"],
         ),
     ],
 )

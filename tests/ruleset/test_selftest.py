@@ -190,6 +190,8 @@ RECEIVED = "request: {prompt: abc}, received: {text: de, tokens: 2}"
     [
         (RECEIVED, "upstream: {prompt: abcde, left: 2, size: 3}", None),
         (RECEIVED, "upstream: {prompt: abc}", 'upstream[0].prompt: expected "abc", got "abcde"'),
+        (f"{RECEIVED}, chunks: [{{text: f}}, {{text: fg, end: stop}}]", "chunks: [{text: def}, {text: defg}]", None),
+        (f"{RECEIVED}, chunks: [{{text: f, end: stop}}]", "last: {text: f}", 'last.text: expected "f", got "def"'),
         (RECEIVED.replace("2", "4"), "upstream: null", None),
         (RECEIVED.replace("2", "4"), "upstream: {}", "upstream[0]: expected {}, got null"),
     ],

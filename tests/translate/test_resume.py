@@ -21,10 +21,13 @@ ROUTE = shipped_route("generate_stream")
 STORY = "Hé 你好 🙂 end"
 
 
-def frames(told: int, mode: Mode = "cumulative") -> list[bytes]:
-    """The rest of the story behind `told` bytes, a frame for each byte, then one with the reason for the end."""
+def frames(told: int) -> list[bytes]:
+    """The rest of the story behind the prompt and `told` bytes, a frame for each byte, then one with the reason for the
+    end. The prompt comes with it where there is something to go on from.
+    """
     rest = STORY.encode()[told:]
-    texts = [rest[:count].decode("utf-8", "replace") for count in range(1, len(rest) + 1)]
+    before = f"x{STORY.encode()[:told].decode()}" if told else ""
+    texts = [before + rest[:count].decode("utf-8", "replace") for count in range(1, len(rest) + 1)]
     usage: list[Json] = [
         {"prompt_tokens": 3 + told, "completion_tokens": count, "total_tokens": 3 + told + count}
         for count in range(1, len(rest) + 1)
@@ -34,7 +37,7 @@ def frames(told: int, mode: Mode = "cumulative") -> list[bytes]:
     ]
     nothing: JsonObject = {"prompt_tokens": 3 + told, "completion_tokens": 0, "total_tokens": 3 + told}
     used = usage[-1] if usage else nothing
-    end: Json = {"text": rest.decode(), "error_code": 0, "usage": used, "finish_reason": "stop"}
+    end: Json = {"text": before + rest.decode(), "error_code": 0, "usage": used, "finish_reason": "stop"}
     return [orjson.dumps(frame) for frame in [*found, end]]
 
 
