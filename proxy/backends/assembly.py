@@ -16,8 +16,9 @@ from proxy.backends.control import EventHook, normalise_base_url
 from proxy.backends.dbgpt.link import RegistrarSettings
 from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar
-from proxy.backends.fastchat.controller.app import Handler
+from proxy.backends.fastchat.controller.app import Handler, Withheld, nothing_withheld
 from proxy.backends.fastchat.controller.guard import Guard
+from proxy.backends.fastchat.controller.network import NameLookUps
 from proxy.backends.fastchat.controller.role import ControllerRole
 from proxy.backends.fastchat.source import FleetSource
 from proxy.backends.fastchat.source_settings import SourceSettings
@@ -33,11 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Advertised(NamedTuple):
-    """Where a cluster finds this gateway; `port_of` gives the port of a model that has one of its own."""
+    """Where a cluster finds this gateway; `port_of` gives the port of a model that has one of its own, `is_own_port`
+    tells whether a port could be one of those: what is registered there without need was left over by an earlier run.
+    """
 
     host: str
     port: int
     port_of: Callable[[str], int | None]
+    is_own_port: Callable[[int], bool] = lambda _: False
 
 
 class Backends:
@@ -73,6 +77,7 @@ class Backends:
             controllers=settings.fastchat.controllers,
             models=models,
             settings=_source_settings(settings),
+            look_up=NameLookUps(),
             on_event=on_event,
         )
         accept = settings.fastchat.accept
@@ -83,6 +88,7 @@ class Backends:
             settings.dbgpt.controllers,
             self._memberships,
             manager=(advertised.host, advertised.port),
+            is_own_port=advertised.is_own_port,
             rng=rng,
             settings=RegistrarSettings(heartbeat_interval=settings.dbgpt.heartbeat_seconds),
             on_event=on_event,
@@ -116,11 +122,20 @@ class Backends:
         roles = [] if self._role is None else [self._role.run()]
         await asyncio.gather(self._source.run(), self._registrar.run(), *roles)
 
-    def worker_listener(self, fall_through: Handler) -> web.Application | None:
-        """What serves the address with which workers register, None without one. fall_through: everything else."""
+    def worker_listener(self, fall_through: Handler, withheld: Withheld = nothing_withheld) -> web.Application | None:
+        """What serves the address with which workers register, None without one.
+
+        fall_through: everything else, but for the methods and paths that are `withheld` there, such as operations.
+        """
         if self._role is None:
             return None
-        return self._role.app(self._fleet, public_names=self.public_names, fall_through=fall_through)
+        return self._role.app(
+            self._fleet,
+            public_names=self.public_names,
+            fall_through=fall_through,
+            withheld=withheld,
+            in_service=self.in_service,
+        )
 
     def changed(self) -> None:
         """Something that is registered may have changed, such as a port."""
@@ -133,6 +148,8 @@ class Backends:
     async def withdraw(self) -> None:
         """Leave every cluster; ends within a few seconds."""
         self._unsubscribe()
+        if self._role is not None:
+            self._role.wind_down()
         await self._registrar.withdraw_all()
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -83,8 +84,11 @@ def new_session() -> aiohttp.ClientSession:
 
 
 def normalise_base_url(url: str) -> str:
-    """A base address as the key under which it is known: lower-case scheme and host, no slash at the end.
+    """A base address as the key under which it is known, however it was written.
 
+    Lower-case scheme and host, no dot behind the host, no port that the scheme implies, no slash at the end, IP
+    addresses in their usual spelling. "localhost" (and any name under it) is 127.0.0.1, so that a worker that is named
+    in both ways is one; not with https, where the certificate is for the name.
     ValueError with one sentence for what cannot be used: another scheme than http and https, credentials, a query.
     """
     if len(url) > _URL_MAX:
@@ -104,8 +108,22 @@ def normalise_base_url(url: str) -> str:
         raise ValueError(f'"{url}" is not an address: expected a host and a port from 1 to 65535')
     if parts.query or parts.fragment or any(char.isspace() or not char.isprintable() for char in parts.netloc):
         raise ValueError(f'"{url}" is not a base address: expected nothing after the path, and no spaces')
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+    host = _canonical_host(parts.scheme, parts.hostname)
+    shown = "" if port in (None, 443 if parts.scheme == "https" else 80) else f":{port}"
+    return f"{parts.scheme}://{host}{shown}{parts.path.rstrip('/')}"
+
+
+def _canonical_host(scheme: str, host: str) -> str:
+    """A lower-case host as it stands in a base address; an IPv4 address within IPv6 is the IPv4 address."""
+    host = host.rstrip(".") or host
+    if scheme == "http" and (host == "localhost" or host.endswith(".localhost")):
+        return "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"[{host}]" if ":" in host else host  # a name, or IPvFuture
+    mapped = getattr(address, "ipv4_mapped", None)
+    return f"[{address}]" if address.version == 6 and mapped is None else str(mapped or address)
 
 
 async def call_json(
@@ -137,6 +155,18 @@ async def call_json(
     except orjson.JSONDecodeError as error:
         raise ControlError("malformed", f"{method} {url} answered what is not JSON: {error}") from error
     return decoded
+
+
+async def pause(wake: asyncio.Event, seconds: float) -> None:
+    """Wait for so long, or until the event is set; it is not cleared.
+
+    Unlike `asyncio.wait_for` (Python 3.10, 3.11) it does not lose a cancellation that comes in the moment of the event.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, wake.set)
+    try:
+        await wake.wait()
+    finally:
+        timer.cancel()
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from proxy.backends.chat_template import ChatTemplate
 from proxy.backends.fastchat import conversation as templates
 from proxy.expr import STANDARD, ExpressionError, FunctionRegistry, Parameter
 from proxy.types import Json, JsonObject
+
+if TYPE_CHECKING:
+    from proxy.backends.chat_template import ChatTemplate
 
 _CONVERSATION = Parameter("conversation", "any")
 
@@ -53,6 +55,8 @@ def _prepared(conversation: Json) -> JsonObject:
 
 @lru_cache(maxsize=64)
 def _template(source: str) -> ChatTemplate:
+    from proxy.backends.chat_template import ChatTemplate  # late: few models need a template engine
+
     return ChatTemplate(source)
 
 

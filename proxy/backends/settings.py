@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from proxy.address import Address, is_wildcard, parse_address
-from proxy.backends.control import normalise_base_url
 from proxy.backends.fastchat.styles import style_name
+from proxy.documents import read_text
 from proxy.expr import STANDARD, ExpressionSyntaxError, compile_expression
-from proxy.limits import QUEUE_LENGTH_MAX
+from proxy.limits import QUEUE_LENGTH_MAX, YAML_MAX_BYTES
 
 
 def _callable_address(text: str) -> str:
@@ -38,6 +38,13 @@ def _allowed(text: str) -> str:
     return text.lower()
 
 
+def _base_url(text: str) -> str:
+    # Late, so that a mistake elsewhere is told before an HTTP client is loaded.
+    from proxy.backends.control import normalise_base_url
+
+    return normalise_base_url(text)
+
+
 def _expression(text: str) -> str:
     try:
         compile_expression(text, STANDARD)
@@ -56,14 +63,15 @@ Expression = Annotated[str, AfterValidator(_expression)]
 Limit = Annotated[int, Field(ge=1, le=100_000)]
 QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
 PolicyName = Literal["least_in_flight", "power_of_two", "weighted_round_robin", "random", "consistent_hash"]
-BaseUrl = Annotated[str, AfterValidator(normalise_base_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CallableAddress = Annotated[str, AfterValidator(_callable_address)]
 
 
 class Section(BaseModel):
     """A part of the settings file; an unknown key is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Most sections are only parts of another one, which has all of it: what is not asked for by itself is not built.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class AcceptSettings(Section):
@@ -224,7 +232,7 @@ class BackendSettings(Section):
 def read_chat_template(file: str) -> str:
     """The source of a chat template that compiles; ValueError with one sentence otherwise."""
     try:
-        source = Path(file).read_text(encoding="utf-8")
+        source = read_text(Path(file), YAML_MAX_BYTES)
     except OSError as error:
         raise ValueError(f"chat_template_file: {file}: {error.strerror}") from None
     except UnicodeDecodeError:

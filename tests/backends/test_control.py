@@ -11,7 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.backends.control import CallLimits, ControlError, brief, call_json, new_session, normalise_base_url
+from proxy.backends.control import CallLimits, ControlError, brief, call_json, new_session, normalise_base_url, pause
 from proxy.types import Json
 from tests.backends.fakes import FakeServer
 
@@ -110,13 +110,23 @@ async def test_each_call_has_its_own_connection(server: FakeServer, session: aio
     [
         ("HTTP://Host:21002/", "http://host:21002"),
         ("https://h/prefix/", "https://h/prefix"),
-        ("http://[::1]:80", "http://[::1]:80"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("http://[0:0::1]:81", "http://[::1]:81"),
+        ("http://[::ffff:10.0.0.5]:1", "http://10.0.0.5:1"),
         (" http://h:1 ", "http://h:1"),
+        ("http://h:80/", "http://h"),
+        ("https://h:443/", "https://h"),
+        ("https://h:80", "https://h:80"),
+        ("http://h.:1", "http://h:1"),
+        ("http://localhost:21002", "http://127.0.0.1:21002"),
+        ("http://gpu.LOCALHOST.:80", "http://127.0.0.1"),
+        ("https://localhost:21002", "https://localhost:21002"),
     ],
 )
 def test_base_addresses(url: str, expected: str) -> None:
     """One worker has one address, however it is written."""
     assert normalise_base_url(url) == expected
+    assert normalise_base_url(expected) == expected
 
 
 @pytest.mark.parametrize(
@@ -144,3 +154,17 @@ def test_values_in_messages_are_short(value: Json, text: str) -> None:
 def test_a_value_nested_without_end_can_be_named() -> None:
     """An answer that is nested as deep as JSON may be fails no message about it."""
     assert brief(orjson.loads("[" * 1_000 + "]" * 1_000)) == "an array of 1"
+
+
+async def test_a_pause_ends_with_its_event_its_time_or_its_task() -> None:
+    """A task that is cancelled in the moment in which it is woken ends all the same."""
+    event = asyncio.Event()
+    await asyncio.wait_for(pause(event, 0.01), 1)
+    await asyncio.wait_for(pause(event, 60), 1)
+    event.clear()
+    task = asyncio.create_task(pause(event, 60))
+    await asyncio.sleep(0)
+    event.set()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -60,7 +60,7 @@ class ControllerStatus(NamedTuple):
 
 
 class ControllerLink:
-    """One controller. wanted: what should be registered now.
+    """One controller. wanted: what should be registered now; is_own: whether a row is at an address of ours.
 
     `_confirmed` is what this controller has agreed to since we last lost it, `_maybe` all that it might hold of ours.
     """
@@ -69,6 +69,7 @@ class ControllerLink:
         self,
         api: ControllerApi,
         wanted: Callable[[], frozenset[Instance]],
+        is_own: Callable[[Instance], bool],
         settings: RegistrarSettings,
         clock: Callable[[], float],
         rng: random.Random,
@@ -76,7 +77,7 @@ class ControllerLink:
     ) -> None:
         self.url = api.url
         self.wake = asyncio.Event()
-        self._api, self._wanted, self.settings = api, wanted, settings
+        self._api, self._wanted, self._is_own, self.settings = api, wanted, is_own, settings
         self._clock, self._rng, self._on_event = clock, rng, on_event
         self._confirmed: set[Instance] = set()
         self._maybe: set[Instance] = set()
@@ -161,12 +162,12 @@ class ControllerLink:
             self._error = str(error)
             return set()
         self._confirmed &= {row.instance for row in rows if row.healthy}
-        own = {(instance.host, instance.port) for instance in wanted}
+        # Asked after the rows were: whoever put one there and lives listens at its port already, so it is not ours.
         stale = {
             row.instance
             for row in rows
-            if (row.instance.host, row.instance.port) in own and row.instance not in wanted
-            if row.healthy or row.instance not in self._tidied
+            if row.instance not in wanted and (row.healthy or row.instance not in self._tidied)
+            if self._is_own(row.instance)
         }
         self._tidied = stale
         if stale:

@@ -37,7 +37,8 @@ class Registrar:
     """One independent loop for each controller; a dead one delays no other.
 
     controllers: base addresses; ValueError with one sentence for one that cannot be used. desired: called whenever
-    needed, must be quick. manager: host and port of the gateway's worker API, registered always. clock: seconds,
+    needed, must be quick. manager: host and port of the gateway's worker API, registered always. is_own_port: whether a
+    further port of that host is the gateway's; rows that are not desired are removed from its ports. clock: seconds,
     monotonic. on_event: "registration" and "heartbeat" (controller, result); result "collision" (with controller
     "all") when a model stays out because another has its public name.
     """
@@ -49,13 +50,14 @@ class Registrar:
         *,
         manager: tuple[str, int],
         rng: random.Random,
+        is_own_port: Callable[[int], bool] = lambda _: False,
         settings: RegistrarSettings | None = None,
         session_factory: Callable[[], aiohttp.ClientSession] = new_session,
         clock: Callable[[], float] = time.monotonic,
         on_event: EventHook = no_events,
     ) -> None:
         self._urls = list(dict.fromkeys(normalise_base_url(url) for url in controllers))
-        self._desired, self._manager = desired, manager
+        self._desired, self._manager, self._is_own_port = desired, manager, is_own_port
         self._settings = settings or RegistrarSettings()
         self._session_factory, self._clock, self._rng, self._on_event = session_factory, clock, rng, on_event
         self._session: aiohttp.ClientSession | None = None
@@ -154,7 +156,11 @@ class Registrar:
     def _link(self, url: str, session: aiohttp.ClientSession) -> ControllerLink:
         limits = CallLimits(self._settings.connect_timeout, self._settings.call_timeout, self._settings.max_body)
         api = ControllerApi(session, url, limits)
-        return ControllerLink(api, self.wanted, self._settings, self._clock, self._rng, self._on_event)
+        return ControllerLink(api, self.wanted, self._is_own, self._settings, self._clock, self._rng, self._on_event)
+
+    def _is_own(self, instance: Instance) -> bool:
+        host, port = self._manager
+        return instance.host == host and (instance.port == port or self._is_own_port(instance.port))
 
     def _start(self, url: str, link: ControllerLink) -> None:
         self._tasks[url] = asyncio.create_task(self._keep(url, link), name=f"register {url}")

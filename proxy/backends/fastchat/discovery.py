@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -37,7 +37,7 @@ class ControllerWatch:
         url: str,
         settings: SourceSettings,
         clock: Callable[[], float],
-        introduce: Callable[[str], None],
+        introduce: Callable[[str], Awaitable[None]],
         on_event: EventHook,
     ) -> None:
         self.url = url
@@ -97,7 +97,7 @@ class ControllerWatch:
             if _is_local(base) and not _is_local(self.url):
                 self._warn_once(f"it knows a worker as {base}, which is this machine seen from here; start that worker "
                                 "with the address under which others reach it")  # fmt: skip
-            self._introduce(base)
+            await self._introduce(base)
             if base in known or len(known) >= self._settings.max_workers:
                 return
             known.add(base)

@@ -1,22 +1,24 @@
 """Keeps a fleet in step with FastChat workers: named by the user, named by FastChat controllers, or registered here.
 
-A worker is known by its address, whoever speaks of it. What one source says takes nothing away from another, and a
-source that fails takes nothing away at all: workers go when they are down for long, or when the settings drop them.
+A worker is known by one address, whoever speaks of it and however they call its host. What one source says takes
+nothing away from another, and a source that fails takes nothing away at all: workers go when they are down for long, or
+when the settings drop them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from typing import Final
 
 import aiohttp
 
-from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url
+from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url, pause
 from proxy.backends.fastchat.discovery import ControllerWatch
+from proxy.backends.fastchat.identity import SameWorkers, has_name
 from proxy.backends.fastchat.source_settings import NAMED, REGISTERED, ModelKnowledge, SourceSettings
 from proxy.backends.fastchat.watch import WorkerWatch
 from proxy.backends.fastchat.worker_api import WorkerApi
@@ -24,12 +26,17 @@ from proxy.fleet.table import Fleet
 
 log = logging.getLogger(__name__)
 
+# How soon a name that has moved, or could not be looked up, is found to be another worker's.
+_MERGE_SECONDS: Final = 30.0
+
 
 class FleetSource:
     """Probes workers and polls controllers, each in a task of its own, so that one that hangs delays no other.
 
     workers, controllers: base addresses; ValueError with one sentence for one that cannot be used.
-    clock: seconds, monotonic. on_event: "probe" (worker, result) and "discovery" (controller, result).
+    look_up: the addresses of a host name, to know a worker again that others call by its IP address; OSError when there
+    are none; None: names are not looked up. clock: seconds, monotonic. on_event: "probe" (worker, result) and
+    "discovery" (controller, result).
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class FleetSource:
         models: ModelKnowledge,
         settings: SourceSettings | None = None,
         session_factory: Callable[[], aiohttp.ClientSession] = new_session,
+        look_up: Callable[[str], Awaitable[Sequence[str]]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_event: EventHook = no_events,
     ) -> None:
@@ -51,6 +59,8 @@ class FleetSource:
         self._session: aiohttp.ClientSession | None = None
         self._named = _bases(workers)
         self._controller_urls = _bases(controllers)
+        self._same = SameWorkers(look_up, clock=clock)
+        self._merge_soon = asyncio.Event()
         self._workers: dict[str, WorkerWatch] = {}
         self._controllers: dict[str, ControllerWatch] = {}
         self._controller_tasks: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +89,7 @@ class FleetSource:
                 self._spawn(self._keep_worker(worker), worker.address)
             for controller in self._controllers.values():
                 self._start_controller(controller)
-            await asyncio.Event().wait()
+            await self._keep_merged()
         finally:
             await self._stop()
 
@@ -88,8 +98,16 @@ class FleetSource:
         if address in self._workers:
             self._workers[address].wake.set()
 
+    async def known_as(self, address: str) -> str:
+        """The address under which this worker is watched, perhaps with its host's name; else the one that is asked for.
+
+        Waits for host names that were not looked up lately; never raises.
+        """
+        self._open()
+        return await self._same.find(address, self._workers.keys()) or address
+
     def introduce(self, address: str, source: str) -> bool:
-        """A worker was named: by a controller (its address is the source), or by itself (REGISTERED).
+        """A worker was named (see `known_as`): by a controller (its address is the source), or by itself (REGISTERED).
 
         It is probed soon, again too when it is known already. False where there is no room for another one: workers
         that only registered and were never up have no part in the bound, whoever lets them in has one of its own.
@@ -100,13 +118,17 @@ class FleetSource:
             if source == REGISTERED:
                 watch.wake.set()
             return True
-        if sum(not each.is_newcomer for each in self._workers.values()) >= self._settings.max_workers:
+        if self.is_full():
             if not self._full_told:
                 log.warning("worker %s stays out: %d workers are watched already", address, len(self._workers))
             self._full_told = True
             return False
         self._add(address, self._open(), source)
         return True
+
+    def is_full(self) -> bool:
+        """Whether there is no room for another worker."""
+        return sum(not each.is_newcomer for each in self._workers.values()) >= self._settings.max_workers
 
     def heartbeat(self, address: str, queue_length: int) -> None:
         """A worker says that it is there. Its own status is newer, unless it is too busy to answer."""
@@ -163,6 +185,7 @@ class FleetSource:
             controller.reconfigure(settings)
         if self._session is not None:
             self._add_missing(self._session)
+        self._merge_soon.set()
         for address, watch in [*self._workers.items()]:
             gone = watch.sources & {*gone_urls, *([NAMED] if address in gone_names else [])}
             if gone:
@@ -200,9 +223,33 @@ class FleetSource:
                 if self._running:
                     self._start_controller(watch)
 
-    def _introduced(self, url: str, address: str) -> None:
+    async def _introduced(self, url: str, address: str) -> None:
+        address = await self.known_as(address)
         if url in self._controllers:
             self.introduce(address, url)
+
+    async def _keep_merged(self) -> None:
+        fault = ""
+        while True:
+            self._merge_soon.clear()
+            fault = await _guarded(self._merge, "the fleet", fault)
+            await pause(self._merge_soon, _MERGE_SECONDS)
+
+    async def _merge(self) -> None:
+        """Drop one of two watches of the same worker, which came to be before its name could be looked up.
+
+        Who registered under the dropped address is told with its next heartbeat to register again.
+        """
+        for address in [address for address in self._workers if has_name(address)]:
+            others = self._workers.keys() - {address}
+            other = await self._same.find(address, others)
+            watch, twin = self._workers.get(address), self._workers.get(other or "")
+            if watch is None or twin is None:
+                continue
+            kept, gone = (watch, twin) if NAMED in watch.sources else (twin, watch)
+            kept.sources |= gone.sources - {REGISTERED}
+            log.warning("workers %s and %s are one, which is used as %s", gone.address, kept.address, kept.address)
+            self.drop(gone.address)
 
     def _add(self, address: str, session: aiohttp.ClientSession, source: str) -> None:
         api = WorkerApi(session, address, self._settings.look_limits(), self._settings.embed_limits())
@@ -222,8 +269,7 @@ class FleetSource:
             interval = self._settings.probe_interval
             gap = min(self._settings.probe_gap, interval)
             await asyncio.sleep(gap)  # whoever can wake a watch again and again makes no storm of probes
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(watch.wake.wait(), interval - gap)
+            await pause(watch.wake, interval - gap)
         if not watch.retired:
             level = logging.DEBUG if watch.is_newcomer else logging.INFO
             log.log(level, "worker %s: dropped, it was down for %g s", watch.address, self._patience(watch))

@@ -30,9 +30,11 @@ class SourceSettings:
     probes_to_down: misses in a row before a worker that was up counts as down; a refused connection needs no second.
     probes_to_up: good answers in a row before one that was down is used again; the first in its life needs no second.
     probe_gap: least time between two probes of a worker. facts_ttl: after this a worker's facts are fetched again
-    without a reason. look_retry: the same for a worker of which some model could not be used. forget_after: a worker
-    that nobody named in the settings is dropped when it was down this long. newcomer_seconds: one that registered and
-    never answered is dropped after this. resolve_burst: most address questions in a row for one model.
+    without a reason. busy_seconds: a worker that has requests of ours and answers no status is taken for busy, not for
+    stuck, for so long after something last came from it. look_retry: as facts_ttl, for a worker of which some model
+    could not be used. forget_after: a worker that nobody named in the settings is dropped when it was down this long.
+    newcomer_seconds: one that registered and never answered is dropped after this. resolve_burst: most address
+    questions in a row for one model.
     probe_embeddings: False for fleets where no worker may be asked for a vector.
     """
 
@@ -42,6 +44,8 @@ class SourceSettings:
     status_timeout: float = 3.0
     look_timeout: float = 5.0
     embed_timeout: float = 30.0
+    # An embeddings call holds up a worker's event loop while its model runs, half a minute for a large batch.
+    busy_seconds: float = 30.0
     probes_to_down: int = 3
     probes_to_up: int = 1
     facts_ttl: float = 300.0

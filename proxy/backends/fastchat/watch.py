@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import unicodedata
 from collections.abc import Callable
 
 from proxy.backends.control import ControlError, EventHook
@@ -97,6 +98,7 @@ class WorkerWatch:
             return
         if self.retired:
             return
+        self._fleet.heard(self.address, self._clock())
         self.answered = True
         self._misses, self._good = 0, self._good + 1
         if self.settled and self.down_since is not None and self._good < self._settings.probes_to_up:
@@ -105,10 +107,10 @@ class WorkerWatch:
         names = self._usable_names(status.models)
         if names != self._names or (self.down_since is None and not self._fleet.is_up(self.address)):
             self._new_life(names)
+        self._fleet.seen(
+            self.address, self._clock(), queue_length=status.queue_length, speed=status.speed, limit=self._limit
+        )
         if self._look_due is not None and self._clock() < self._look_due:
-            self._fleet.seen(
-                self.address, self._clock(), queue_length=status.queue_length, speed=status.speed, limit=self._limit
-            )
             self._conclude()
             return
         try:
@@ -213,9 +215,11 @@ class WorkerWatch:
     def _failed(self, error: ControlError) -> None:
         """No usable answer. Busy is not down: a worker's event loop stands still while it embeds or generates."""
         self._good = 0
-        if error.kind == "timeout" and self._fleet.is_up(self.address) and self._fleet.in_flight(self.address):
-            self._tell("busy", str(error))
-            return
+        if error.kind == "timeout":
+            self._fleet.missed(self.address)
+            if self._is_busy():
+                self._tell("busy", str(error))
+                return
         self._misses += 1
         tired = self._misses >= self._settings.probes_to_down
         if error.kind == "refused" or tired or not self._fleet.is_up(self.address):
@@ -223,6 +227,13 @@ class WorkerWatch:
             self._new_life(())
         result = error.kind if error.kind in ("timeout", "connect_timeout", "refused") else "error"
         self._tell(result, str(error))
+
+    def _is_busy(self) -> bool:
+        """Whether requests of ours may be what keeps it from answering: they cannot when it has long sent nothing."""
+        heard = self._fleet.last_heard(self.address)
+        if heard is None or not self._fleet.is_up(self.address) or not self._fleet.in_flight(self.address):
+            return False
+        return self._clock() - heard <= self._settings.busy_seconds
 
     def _down(self, reason: str) -> None:
         self.failed, self.reason = True, reason
@@ -233,14 +244,15 @@ class WorkerWatch:
     def _new_life(self, names: tuple[str, ...]) -> None:
         self._names, self._look_due = names, None
         self._llm, self._embedding, self._problems, self._limit = {}, {}, {}, None
+        if names:
+            self._warned = {subject: text for subject, text in self._warned.items() if subject in ("", *names)}
 
     def _usable_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        usable = [name for name in names if len(name) <= self._settings.max_name]
+        usable = [name for name in names if len(name) <= self._settings.max_name and not _has_controls(name)]
         most = self._settings.max_models_per_worker
         left_out = len(names) - min(len(usable), most)
-        self._warn(
-            "", f"{left_out} of its {len(names)} models stay out: too many, or too long a name" if left_out else ""
-        )
+        why = "too many, too long a name, or control characters in it"
+        self._warn("", f"{left_out} of its {len(names)} models stay out: {why}" if left_out else "")
         return tuple(usable[:most])
 
     def _warn(self, subject: str, text: str) -> None:
@@ -261,3 +273,8 @@ class WorkerWatch:
             trouble = logging.DEBUG if self.is_newcomer else logging.WARNING
             log.log(logging.INFO if result == "ok" else trouble, "worker %s: %s: %s", self.address, result, text)
             self._told = result
+
+
+def _has_controls(name: str) -> bool:
+    """Whether a name holds what no name of a model has: control characters, halves of surrogate pairs."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in name)

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import orjson
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from proxy.backends.fastchat.controller.app import ListenerRules, controller_app
 from proxy.backends.fastchat.controller.bodies import Bounds
-from proxy.backends.fastchat.controller.guard import Guard
+from proxy.backends.fastchat.controller.guard import Guard, LookUp
 from proxy.backends.fastchat.controller.network import is_own_address
 from proxy.backends.fastchat.controller.registry import RegistryLimits, WorkerRegistry
 from proxy.backends.fastchat.source import FleetSource
@@ -48,6 +49,24 @@ class Knowledge:
         return self.said.get(model, {})
 
 
+class Resolver(AbstractResolver):
+    """Host names of a test for connections."""
+
+    def __init__(self, look_up: LookUp) -> None:
+        self._look_up = look_up
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for address in await self._look_up(host)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class Harness:
     """A fleet with its source and what was counted; servers are stopped at the end."""
 
@@ -56,6 +75,7 @@ class Harness:
         self.events: Counter[tuple[str, str]] = Counter()
         self.settings = FAST
         self.models = Knowledge()
+        self.names: dict[str, list[str]] = {}  # host name to addresses, for the probes and for who looks one up
         self._servers: list[FakeServer] = []
         self._sources: list[tuple[FleetSource, asyncio.Task[None]]] = []
 
@@ -74,11 +94,21 @@ class Harness:
             controllers=controllers or [],
             models=self.models,
             settings=self.settings,
+            session_factory=self._session,
+            look_up=self.look_up,
             on_event=self.count,
         )
         await source.first_look()
         self._sources.append((source, asyncio.create_task(source.run())))
         return source
+
+    async def look_up(self, host: str) -> Sequence[str]:
+        if host not in self.names:
+            raise OSError(-2, "Name or service not known")
+        return self.names[host]
+
+    def _session(self) -> ClientSession:
+        return ClientSession(connector=TCPConnector(force_close=True, limit=0, resolver=Resolver(self.look_up)))
 
     async def close(self) -> None:
         for source, task in self._sources:
@@ -114,6 +144,8 @@ class Controller:
         self.bounds = Bounds(seconds=0.3)
         self.rules = ListenerRules()
         self.aliases: dict[str, str] = {}
+        self.withheld: set[tuple[str, str]] = set()
+        self.out_of_service: set[str] = set()
         self.state_file: str | None = None
         self.fallen: list[tuple[str, str, bytes]] = []  # what reached the gateway's own paths
         self.port = 0
@@ -137,6 +169,8 @@ class Controller:
             rules=lambda: self.rules,
             public_names=self._public_names,
             fall_through=self._fall,
+            withheld=lambda method, path: (method, path) in self.withheld,
+            in_service=lambda model, kind: model not in self.out_of_service,
             bounds=self.bounds,
             on_event=self.harness.count,
         )

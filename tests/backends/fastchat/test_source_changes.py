@@ -220,3 +220,34 @@ async def test_storms_of_wishes_make_no_storm_of_probes(harness: Harness) -> Non
         source.introduce(worker.url, REGISTERED)
         await asyncio.sleep(0.001)
     assert worker.count("/worker_get_status") - asked <= 7
+
+
+async def test_a_controller_and_the_settings_name_one_worker_differently(harness: Harness) -> None:
+    """Named by its host in the settings and by its address, or as localhost, elsewhere, it is watched once."""
+    worker, finder, other = FakeWorker(m=FakeModel()), FakeFinder(), FakeFinder()
+    await harness.serve(worker, finder, other)
+    finder.known = {"m": [worker.url]}
+    other.known = {"m": [f"http://localhost:{worker.port}/"]}
+    harness.names = {"gpu7": ["127.0.0.1"]}
+    named = f"http://gpu7:{worker.port}"
+    source = await harness.source([named], [finder.url, other.url])
+    await eventually(lambda: source.sources(named) == tuple(sorted([NAMED, finder.url, other.url])))
+    assert [view.address for view in harness.fleet.workers()] == [named]
+
+
+async def test_a_reload_that_names_a_known_worker_makes_it_no_second(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The settings' name is kept, says who knows the worker, and the other goes, with a word in the log."""
+    worker, finder = FakeWorker(m=FakeModel()), FakeFinder()
+    await harness.serve(worker, finder)
+    finder.known = {"m": [worker.url]}
+    harness.names = {"gpu7": ["127.0.0.1"]}
+    source = await harness.source([], [finder.url])
+    await eventually(lambda: harness.up() == {worker.url})
+    named = f"http://gpu7:{worker.port}"
+    source.update(workers=[named], controllers=[finder.url], models=harness.models, settings=FAST)
+    await eventually(lambda: [view.address for view in harness.fleet.workers()] == [named])
+    await eventually(lambda: harness.up() == {named})
+    assert source.sources(named) == tuple(sorted([NAMED, finder.url]))
+    assert caplog.text.count(f"are one, which is used as {named}") == 1

@@ -20,6 +20,7 @@ from proxy.backends.fastchat.controller.network import is_own_address
 from proxy.backends.fastchat.controller.places import read_ip
 from proxy.backends.fastchat.controller.quiet import Quiet
 from proxy.backends.fastchat.controller.registry import WorkerRegistry
+from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.limits import REQUEST_MAX_BYTES
 from proxy.types import Json
@@ -27,21 +28,38 @@ from proxy.types import Json
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Withheld = Callable[[str, str], bool]
+InService = Callable[[str, Kind], bool]
 
 # What a reason of the guard is as an HTTP status; any other is 403, the address is not one that may be used.
-_STATUS = {"malformed": 400, "credentials": 400, "unresolved": 400, "full": 429}
+_STATUS = {"malformed": 400, "credentials": 400, "unresolved": 400}
+# What may be otherwise in a moment. A worker that registers anew while it runs ends its heartbeats without a word after
+# any status but 200 (FastChat 0.2.36); after a 200 it asks with its next heartbeat, and registers again.
+_PASSING = frozenset({"full", "unanswered"})
 
 
 @dataclass(frozen=True)
 class ListenerRules:
-    """token: what every control call but /test_connection must bring; hand_out: what /get_worker_address gives.
+    """token: what every call but /test_connection must bring; hand_out: what /get_worker_address gives.
 
-    own_url: under which address others reach this listener; None: the one at which the caller reached it.
+    own_url: under which address others reach this listener; None: the one at which the caller reached it. stopping: no
+    worker is told to register any more.
     """
 
     token: str | None = None
     hand_out: Literal["worker", "gateway"] = "worker"
     own_url: str | None = None
+    stopping: bool = False
+
+
+def nothing_withheld(method: str, path: str) -> bool:
+    """Nothing is withheld."""
+    return False
+
+
+def always_in_service(model: str, kind: Kind) -> bool:
+    """No model is out of service."""
+    return True
 
 
 class _Call(NamedTuple):
@@ -56,31 +74,39 @@ def controller_app(
     rules: Callable[[], ListenerRules],
     public_names: Callable[[], Mapping[str, str]],
     fall_through: Handler,
+    withheld: Withheld = nothing_withheld,
+    in_service: InService = always_in_service,
     bounds: Bounds | None = None,
     clock: Callable[[], float] = time.monotonic,
     on_event: EventHook = no_events,
 ) -> web.Application:
     """The application of the listener with which workers register.
 
-    Paths that are none of a controller go to `fall_through`, without the token in front of them. public_names: name for
-    clients to the fleet's own. on_event: "rejected_registration" (reason).
+    Paths that are none of a controller go to `fall_through`, without the token in front of them; `withheld` says of a
+    method and path that they do not. public_names: name for clients to the fleet's own. in_service: whether the gateway
+    passes requests for a model on. on_event: "rejected_registration" (reason).
     """
-    desk = _Desk(registry, fleet, rules, public_names, bounds or Bounds(), clock, on_event)
+    desk = _Desk(registry, fleet, rules, public_names, in_service, bounds or Bounds(), clock, on_event)
     calls = desk.calls()
+
+    async def pass_on(request: web.Request, path: str) -> web.StreamResponse:
+        if not path.startswith("//"):  # what follows would be a host
+            own_path = request.rel_url.raw_path == path
+            moved = request if own_path else request.clone(rel_url=_moved(request, path))
+            if not withheld(moved.method, moved.rel_url.raw_path):
+                return await fall_through(moved)
+        raise Refusal(404, "not_found", f"{path[:80]} is not served at the address where workers register")
 
     async def serve(request: web.Request) -> web.StreamResponse:
         path, tokens = _path_and_tokens(request, rules().token, calls)
         call = calls.get(path)
-        if call is None:
-            own_path = request.rel_url.raw_path == path
-            return await fall_through(request if own_path else request.clone(rel_url=_moved(request, path)))
-        if request.method != call.method:
+        if call is not None and request.method != call.method:
             text = f"{path} takes {call.method}, not {request.method}"
             return _json(405, {"detail": text}, {"Allow": call.method})
         try:
             if path != "/test_connection" and not same_token(rules().token, tokens):
                 raise Refusal(401, "token", "the token is missing or wrong")
-            return _json(200, await call.answer(request))
+            return await pass_on(request, path) if call is None else _json(200, await call.answer(request))
         except Refusal as refusal:
             desk.refused(request, path, refusal)
             return _json(refusal.status, {"detail": str(refusal)})
@@ -99,12 +125,13 @@ class _Desk:
         fleet: Fleet,
         rules: Callable[[], ListenerRules],
         public_names: Callable[[], Mapping[str, str]],
+        in_service: InService,
         bounds: Bounds,
         clock: Callable[[], float],
         on_event: EventHook,
     ) -> None:
         self._registry, self._fleet, self._rules = registry, fleet, rules
-        self._public_names, self._bounds = public_names, bounds
+        self._public_names, self._in_service, self._bounds = public_names, in_service, bounds
         self._clock, self._on_event = clock, on_event
         self._quiet = Quiet(clock)
 
@@ -125,20 +152,26 @@ class _Desk:
 
     async def register_worker(self, request: web.Request) -> Json:
         posted = bodies.registration(await bodies.read_object(request, self._bounds), self._bounds)
-        host = _peer_host(request)
         judged = await self._registry.register(
-            posted.worker_name,
-            Peer(host, is_own_address(host), _own_socket(request)[1]),
-            heartbeats=posted.heartbeats,
-            multimodal=posted.multimodal,
+            posted.worker_name, _peer(request), heartbeats=posted.heartbeats, multimodal=posted.multimodal
         )
         if isinstance(judged, Rejection):
-            raise Refusal(_STATUS.get(judged.reason, 403), judged.reason, judged.text)
+            raise _refusal(judged, passing=200)
         return None
 
     async def receive_heart_beat(self, request: web.Request) -> Json:
+        """Only a worker that would be taken in is told to register: any other asks again in 5 s after an answer without
+        `exist`, and must not end its heartbeats."""
         beat = bodies.heartbeat(await bodies.read_object(request, self._bounds))
-        return {"exist": self._registry.heartbeat(beat.worker_name, _peer_host(request), beat.queue_length)}
+        peer = _peer(request)
+        if self._registry.heartbeat(beat.worker_name, peer.host, beat.queue_length):
+            return {"exist": True}
+        if self._rules().stopping:
+            raise Refusal(503, "stopping", "the gateway is stopping; ask again in a moment")
+        refused = await self._registry.refusal(beat.worker_name, peer)
+        if refused is not None:
+            raise _refusal(refused, passing=503)
+        return {"exist": False}
 
     async def refresh_all_workers(self, _: web.Request) -> Json:
         # FastChat's controller empties its table and asks every worker; here they are asked all the time.
@@ -160,14 +193,14 @@ class _Desk:
             raise Refusal(400, "malformed", "model is missing")
         asked = bodies.model_name(body["model"], "model", self._bounds)
         model = self._public_names().get(asked, asked)
-        if model not in self._answerable():
+        if not self._is_offered(asked, model):
             return {"address": ""}
         # A worker with several models wants its own name of a model, or loses a slot; only the gateway translates.
         if self._rules().hand_out == "worker" and model == asked:
             address = self._fleet.least_loaded(model, None, self._clock())
-            if address is not None:
-                return {"address": address}
-        return {"address": self._rules().own_url or _reached_at(request)}
+            if address is not None or not self._passes_on(model):
+                return {"address": address or ""}
+        return {"address": self._own_address(request)}
 
     async def worker_get_status(self, _: web.Request) -> Json:
         up = [view for view in self._fleet.workers() if view.up and not view.drained]
@@ -200,7 +233,31 @@ class _Desk:
         }
 
     def _listed(self, models: set[str]) -> Iterator[str]:
-        yield from sorted(name for name, model in self._public_names().items() if model in models)
+        names = self._public_names().items()
+        yield from sorted(name for name, model in names if model in models and self._is_offered(name, model))
+
+    def _is_offered(self, name: str, model: str) -> bool:
+        """Whether a client is given an address where requests for this name are served.
+
+        What the gateway took out of service it passes no requests on for. That does not concern a client that asks for
+        the worker itself.
+        """
+        direct = self._rules().hand_out == "worker" and name == model
+        return model in self._answerable() if direct else self._passes_on(model)
+
+    def _passes_on(self, model: str) -> bool:
+        return any(name == model and self._in_service(name, kind) for name, kind in self._fleet.answerable())
+
+    def _own_address(self, request: web.Request) -> str:
+        """Where the gateway serves the caller, who knows the token."""
+        rules = self._rules()
+        base = rules.own_url or _reached_at(request)
+        return f"{base}/{rules.token}" if base and rules.token is not None else base
+
+
+def _refusal(judged: Rejection, *, passing: int) -> Refusal:
+    status = passing if judged.reason in _PASSING else _STATUS.get(judged.reason, 403)
+    return Refusal(status, judged.reason, judged.text)
 
 
 def _path_and_tokens(request: web.Request, token: str | None, calls: Mapping[str, _Call]) -> tuple[str, list[str]]:
@@ -219,6 +276,11 @@ def _path_and_tokens(request: web.Request, token: str | None, calls: Mapping[str
 def _moved(request: web.Request, path: str) -> str:
     query = request.rel_url.raw_query_string
     return f"{path}?{query}" if query else path
+
+
+def _peer(request: web.Request) -> Peer:
+    host = _peer_host(request)
+    return Peer(host, is_own_address(host), _own_socket(request)[1])
 
 
 def _peer_host(request: web.Request) -> str:

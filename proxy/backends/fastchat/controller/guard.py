@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -17,10 +18,13 @@ from urllib.parse import SplitResult, urlsplit
 from proxy.backends.control import normalise_base_url
 from proxy.backends.fastchat.controller.places import IP, Network, is_here, is_metadata_name, never, read_ip
 
-# malformed: no base address of http or https; credentials; never: link-local, metadata, multicast; itself: this
-# gateway; not_allowed: neither allowed nor the peer's own; unresolved: a name without an address, or too many look-ups
-# at once; https_name: a name that has to be listed because its certificate is for the name.
-GuardReason = Literal["malformed", "credentials", "never", "itself", "not_allowed", "unresolved", "https_name"]
+# malformed: no base address of http or https without a path; credentials; never: link-local, metadata, multicast;
+# itself: this gateway; not_allowed: neither allowed nor the peer's own; unresolved: a name without an address;
+# unanswered: a name of which nobody said in time whether it has one; https_name: a name that has to be listed because
+# its certificate is for the name.
+GuardReason = Literal[
+    "malformed", "credentials", "never", "itself", "not_allowed", "unresolved", "unanswered", "https_name"
+]
 
 # The addresses of a host name as text. OSError with a reason when there are none, or no answer in time.
 LookUp = Callable[[str], Awaitable[Sequence[str]]]
@@ -28,6 +32,8 @@ LookUp = Callable[[str], Awaitable[Sequence[str]]]
 _LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1")
 _URL_CHARACTERS: Final = re.compile(r"[!-~]+")
 _NO_URL_CHARACTERS: Final = frozenset('\\"<>^`{|}#?')
+# The name service is sure that there is no address; any other failure of a look-up may be over in a moment.
+_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*")
 
 
@@ -67,7 +73,8 @@ class Guard:
 
     allow: host names, IP addresses and networks beside the peer's own address, and loopback for peers on this machine.
     rewrite: an address that means "this machine" becomes the peer's where the peer is another one.
-    addresses: registered address to the one that is used instead, whatever the other rules say.
+    addresses: registered address to the one that is used instead; only these may have a path. What is listed or mapped
+    by name is looked up all the same: the operator vouches for the name, not for every address that it ever has.
     own_ports: where this gateway listens on this machine; is_own: whether an IP address is one of this machine's.
     ValueError with one sentence for an entry that cannot be read.
     """
@@ -93,21 +100,26 @@ class Guard:
         self._is_own = is_own
 
     async def admit(self, worker_name: str, peer: Peer, look_up: LookUp) -> Admission | Rejection:
-        """What becomes of a posted address. Nothing is called but `look_up`, for a host name that is not listed."""
+        """What becomes of a posted address. Nothing is called but `look_up`, for a host name."""
+        posted = worker_name.strip(" ")
         try:
-            parts = _parts(worker_name)
+            parts = _parts(posted)
             mapped = self._addresses.get(parts.geturl())
             if mapped is not None:
-                self._check_mapped(mapped)
-                return Admission(mapped, f"{parts.geturl()} is used as {mapped}, as the settings say")
-            return await self._judge(parts, peer, look_up)
+                await self._check_vouched(urlsplit(mapped), peer, look_up)
+                return Admission(mapped, f"{posted} is used as {mapped}, as the settings say")
+            if parts.path:
+                text = f"{posted} has a path, which only an address that fastchat.accept.addresses maps may have"
+                raise _Refused("malformed", text)
+            if parts.hostname in self._names:
+                await self._check_vouched(parts, peer, look_up)
+                return Admission(parts.geturl())
+            return await self._judge(parts, posted, peer, look_up)
         except _Refused as refused:
             return refused.rejection
 
-    async def _judge(self, parts: SplitResult, peer: Peer, look_up: LookUp) -> Admission:
+    async def _judge(self, parts: SplitResult, posted: str, peer: Peer, look_up: LookUp) -> Admission:
         host = parts.hostname or ""
-        if host in self._names:
-            return Admission(parts.geturl())
         literal = read_ip(host)
         local_name = host == "localhost" or host.endswith(".localhost")
         if literal is not None:
@@ -128,7 +140,7 @@ class Guard:
         used = _with_host(parts, str(address))
         if named != address:
             where = "this machine" if address.is_loopback else "where the registration came from"
-            text = f"{parts.geturl()} means the machine that uses it, so it is used as {used}, which is {where}"
+            text = f"{posted} means the machine that uses it, so it is used as {used}, which is {where}"
             return Admission(used, f"{text}; start the worker with --worker-address {used}")
         # A certificate for "localhost" is for the name.
         return Admission(parts.geturl() if local_name and parts.scheme == "https" else used)
@@ -167,11 +179,23 @@ class Guard:
         if port in {peer.port, *self._own_ports} and (is_here(address) or self._is_own(str(address))):
             raise _Refused("itself", f"{parts.geturl()} is this gateway, which cannot be a worker of its own")
 
-    def _check_mapped(self, mapped: str) -> None:
-        literal = read_ip(urlsplit(mapped).hostname or "")
-        what = never(literal) if literal is not None else ""
-        if what:
-            raise _Refused("never", f"{mapped} is {what}, where no worker may be")
+    async def _check_vouched(self, parts: SplitResult, peer: Peer, look_up: LookUp) -> None:
+        """What holds for an address that the settings list or map by name, too: where it leads is not forbidden."""
+        host = parts.hostname or ""
+        literal = read_ip(host)
+        if is_metadata_name(host):
+            raise _Refused("never", f"{host} is a metadata service, where no worker may be")
+        try:
+            found = [literal] if literal is not None else await _looked_up(host, look_up)
+        except _Refused:
+            if parts.scheme == "https":
+                return  # whoever answers there has to show the certificate of that name
+            raise
+        for address in found:
+            what = never(address)
+            if what:
+                raise _Refused("never", f"{_shown(host, address)} is {what}, where no worker may be")
+            self._check_not_itself(address, parts, peer)
 
     def _is_listed(self, address: IP) -> bool:
         return any(address.version == network.version and address in network for network in self._networks)
@@ -186,6 +210,8 @@ class Guard:
             if is_metadata_name(text):
                 raise ValueError(f"'{entry}' gives out a machine's credentials and cannot be a worker") from None
             self._names.add(text)
+            if text == "localhost":  # for http it is known as its address
+                self._networks += [ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("::1")]
         else:
             self._networks.append(network)
 
@@ -198,8 +224,7 @@ def same_token(expected: str | None, given: Iterable[str]) -> bool:
     return sum(hmac.compare_digest(wanted, token.encode("utf-8", "surrogateescape")) for token in given) > 0
 
 
-def _parts(worker_name: str) -> SplitResult:
-    name = worker_name.strip(" ")
+def _parts(name: str) -> SplitResult:
     if "@" in name:
         raise _Refused("credentials", "an address with an @ holds credentials: expected http://HOST:PORT without them")
     if not _URL_CHARACTERS.fullmatch(name) or not _NO_URL_CHARACTERS.isdisjoint(name):
@@ -220,7 +245,10 @@ async def _looked_up(host: str, look_up: LookUp) -> list[IP]:
     try:
         answers = await look_up(host)
     except OSError as error:
-        raise _Refused("unresolved", f"the host name {host} has no address: {error.strerror or error}") from None
+        why = error.strerror or error
+        if error.errno in _NO_SUCH_NAME:
+            raise _Refused("unresolved", f"the host name {host} has no address: {why}") from None
+        raise _Refused("unanswered", f"the host name {host} cannot be looked up now: {why}") from None
     found = [address for address in map(read_ip, answers) if address is not None]
     if not found or len(found) < len(answers):
         raise _Refused("unresolved", f"the host name {host} has no usable address")

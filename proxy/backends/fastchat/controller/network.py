@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from proxy.backends.fastchat.controller.places import read_ip
+from proxy.threads import in_thread
 
 
 class NameLookUps:
-    """Host names to addresses, on threads of their own, so that slow names delay no other work of the program.
+    """Host names to addresses, on threads of their own, so that slow names delay neither other work nor the exit.
 
     seconds: how long one may take; pending: how many at once, those included that nobody waits for any more.
     """
 
-    def __init__(self, *, seconds: float = 3.0, threads: int = 4, pending: int = 32) -> None:
+    def __init__(self, *, seconds: float = 3.0, pending: int = 32) -> None:
         self._seconds, self._most = seconds, pending
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="names")
         self._pending = 0
 
     async def __call__(self, host: str) -> list[str]:
         """The addresses of a host name, in the system's order; OSError with a reason otherwise."""
         if self._pending >= self._most:
             raise OSError(0, f"{self._pending} names are being looked up already")
+        found = in_thread(partial(_addresses, host), "look-up of a name")
         self._pending += 1
-        found = asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host)
         found.add_done_callback(self._ended)
         try:
             # Shielded: a thread cannot be cancelled, and counts as pending until it ends.
@@ -33,11 +33,7 @@ class NameLookUps:
         except asyncio.TimeoutError:
             raise OSError(0, f"no answer in {self._seconds:g} s") from None
         except UnicodeError:
-            raise OSError(0, "it is no legal host name") from None
-
-    def close(self) -> None:
-        """Let go of the threads; those that wait for an answer end with it."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+            raise OSError(socket.EAI_NONAME, "it is no legal host name") from None
 
     def _ended(self, found: asyncio.Future[list[str]]) -> None:
         self._pending -= 1

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
 from proxy.address import is_wildcard, parse_address
 from proxy.backends.control import EventHook, no_events
-from proxy.backends.fastchat.controller.app import Handler, ListenerRules, controller_app
+from proxy.backends.fastchat.controller.app import (
+    Handler,
+    InService,
+    ListenerRules,
+    Withheld,
+    always_in_service,
+    controller_app,
+    nothing_withheld,
+)
 from proxy.backends.fastchat.controller.guard import Guard
 from proxy.backends.fastchat.controller.network import NameLookUps, is_own_address
 from proxy.backends.fastchat.controller.registry import RegistrationRow, WorkerRegistry
@@ -37,32 +46,47 @@ class ControllerRole:
         self._own_ports = [*own_ports, parse_address(settings.listen).port]
         self._rules = _rules(settings)
         self._clock, self._on_event = clock, on_event
-        self._look_ups = NameLookUps()
         self.registry = WorkerRegistry(
             source,
             self._guard(settings),
-            self._look_ups,
+            NameLookUps(),
             state_file=settings.state_file,
             clock=clock,
             on_event=on_event,
         )
 
     def app(
-        self, fleet: Fleet, *, public_names: Callable[[], Mapping[str, str]], fall_through: Handler
+        self,
+        fleet: Fleet,
+        *,
+        public_names: Callable[[], Mapping[str, str]],
+        fall_through: Handler,
+        withheld: Withheld = nothing_withheld,
+        in_service: InService = always_in_service,
     ) -> web.Application:
-        """What serves the listening address. fall_through: the gateway's own paths; public_names: to the fleet's."""
+        """What serves the listening address. fall_through: the gateway's own paths, but for the methods and paths that
+        are `withheld`; public_names: to the fleet's; in_service: whether the gateway serves a model."""
         return controller_app(
             self.registry,
             fleet,
             rules=lambda: self._rules,
             public_names=public_names,
             fall_through=fall_through,
+            withheld=withheld,
+            in_service=in_service,
             clock=self._clock,
             on_event=self._on_event,
         )
 
+    def wind_down(self) -> None:
+        """The gateway is about to stop: who is not registered asks again later, and is not told to register here."""
+        self._rules = replace(self._rules, stopping=True)
+
     def update(self, settings: AcceptSettings) -> None:
-        """Other settings from now on, but for listen and state_file. ValueError, and nothing changed, for bad ones."""
+        """Other settings from now on, but for listen and state_file; registrations that they do not allow go soon.
+
+        ValueError, and nothing changed, for bad ones.
+        """
         guard = self._guard(settings)
         self.registry.update(guard)
         self._rules = _rules(settings)
@@ -76,9 +100,8 @@ class ControllerRole:
         await self.registry.run()
 
     async def close(self) -> None:
-        """Write what has not been written yet and let go of threads."""
+        """Write what has not been written yet."""
         await self.registry.save()
-        self._look_ups.close()
 
     def rows(self) -> list[RegistrationRow]:
         """All registrations, for people."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,11 +21,10 @@ _MAX_BYTES: Final = 1_000_000
 
 
 class Kept(NamedTuple):
-    """One registration as it was posted, and from where."""
+    """One registration as it was posted, and from where. Which peers are this machine is found out anew."""
 
     worker_name: str
     peer: str
-    same_machine: bool
     heartbeats: bool
     multimodal: bool
 
@@ -33,6 +33,7 @@ def read_state(file: Path, most: int) -> list[Kept]:
     """What the file holds, at most so many; a file that is not there is empty, a broken one is a warning and empty."""
     try:
         with file.open("rb") as opened:
+            _warn_of_writers(file, os.fstat(opened.fileno()).st_mode)
             content = opened.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES} bytes")
@@ -48,21 +49,25 @@ def read_state(file: Path, most: int) -> list[Kept]:
 
 
 def write_state(file: Path, kept: Iterable[Kept]) -> None:
-    """Replace the file in one step; a failure is a warning, and the old file stays."""
+    """Replace the file in one step; the old file stays where that fails, with OSError."""
     content = orjson.dumps([each._asdict() for each in kept], option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    except OSError as error:
-        log.warning("%s: registrations of workers cannot be kept: %s", file, error)
-        return
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(handle, "wb") as opened:
             opened.write(content)
         os.replace(name, file)
-    except OSError as error:
-        log.warning("%s: registrations of workers cannot be kept: %s", file, error)
+    except OSError:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        raise
+
+
+def _warn_of_writers(file: Path, mode: int) -> None:
+    if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        log.warning(
+            "%s: others may write this file (mode %o), and whoever does can make any address a worker: chmod 600 %s",
+            file, stat.S_IMODE(mode), file,
+        )  # fmt: skip
 
 
 def _kept(row: Json) -> Kept:
@@ -71,5 +76,5 @@ def _kept(row: Json) -> Kept:
     name, peer = row.get("worker_name"), row.get("peer")
     if not isinstance(name, str) or not isinstance(peer, str):
         raise ValueError("expected worker_name and peer as strings")
-    here, heartbeats, multimodal = (row.get(key) is True for key in ("same_machine", "heartbeats", "multimodal"))
-    return Kept(name, peer, here, heartbeats, multimodal)
+    heartbeats, multimodal = (row.get(key) is True for key in ("heartbeats", "multimodal"))
+    return Kept(name, peer, heartbeats, multimodal)

@@ -212,9 +212,133 @@ async def test_a_token_in_front_is_not_part_of_the_gateways_paths(controller: Co
     controller.rules = ListenerRules(token=TOKEN)
     await started(controller)
     assert await controller.call(f"/{TOKEN}/worker_generate?a=b%20c", b"{}") == (200, "the gateway's own")
-    assert await controller.call("/worker_generate", b"{}") == (200, "the gateway's own")
     assert await controller.call("/test_connection", method="GET") == (200, "success")
-    assert controller.fallen == [("POST", "/worker_generate?a=b%20c", b"{}"), ("POST", "/worker_generate", b"{}")]
+    assert controller.fallen == [("POST", "/worker_generate?a=b%20c", b"{}")]
+
+
+async def test_without_the_token_nothing_falls_through(controller: Controller) -> None:
+    """The listener that workers reach gives the data path to nobody else: what is not open wants the token."""
+    controller.rules = ListenerRules(token=TOKEN)
+    await started(controller)
+    for path in ("/worker_generate", "/wrong/worker_generate", "/", f"/{TOKEN}x/worker_generate"):
+        assert (await controller.call(path, b"{}"))[0] == 401
+    assert controller.fallen == []
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    assert await controller.call("/worker_generate", b"{}", headers=headers) == (200, "the gateway's own")
+
+
+async def test_what_is_withheld_is_not_served(controller: Controller) -> None:
+    """Operations are no business of whoever may register, with a token or without, in front of the path or not."""
+    await started(controller)
+    controller.withheld = {("POST", "/stop")}
+    for token, path in ((None, "/stop"), (None, "/stop?x=1"), (TOKEN, f"/{TOKEN}/stop")):
+        controller.rules = ListenerRules(token=token)
+        status, answer = await controller.call(path, b"{}")
+        assert status == 404
+        assert "not served at the address where workers register" in str(answer)
+    controller.rules = ListenerRules()
+    assert await controller.call("/stop", method="GET") == (200, "the gateway's own")
+    assert [path for _, path, _ in controller.fallen] == ["/stop"]
+
+
+@pytest.mark.parametrize("path", ["//[x", "//register_worker", "///", "//a:b@c"])
+async def test_a_path_that_could_be_a_host_is_not_found(controller: Controller, path: str) -> None:
+    """Two slashes behind the token are a mistake of the caller, not of the gateway."""
+    controller.rules = ListenerRules(token=TOKEN)
+    await started(controller)
+    assert (await controller.call(f"/{TOKEN}{path}", b"{}"))[0] == 404
+    assert controller.fallen == []
+
+
+async def test_a_client_with_the_token_is_sent_to_where_it_is_let_in(controller: Controller) -> None:
+    """The address of the gateway that a client is given carries the token that it asked with."""
+    worker = FakeWorker(m=FakeModel())
+    await started(controller, worker)
+    await controller.register(worker.url)
+    await eventually(lambda: controller.harness.up() == {worker.url})
+    controller.rules = ListenerRules(token=TOKEN, hand_out="gateway")
+    _, answer = await controller.call(f"/{TOKEN}/get_worker_address", {"model": "m"})
+    assert answer == {"address": f"{controller.url}/{TOKEN}"}
+    assert await controller.call(f"/{TOKEN}/worker_generate", b"{}") == (200, "the gateway's own")
+
+
+# What a running worker of FastChat 0.2.36 does: after {"exist": false} it registers, and any status but 200 ends its
+# heartbeats for ever; after a heartbeat's answer without "exist" it asks again in 5 s.
+
+
+async def beat(controller: Controller, url: str) -> tuple[int, Json]:
+    return await controller.call("/receive_heart_beat", {"worker_name": url, "queue_length": 0})
+
+
+async def test_a_running_worker_is_told_to_register_only_where_it_would_be_taken(controller: Controller) -> None:
+    """A refusal would end its heartbeats, so it hears of it instead of an invitation, and asks again."""
+    controller.limits = replace(controller.limits, of_this_machine=1)
+    worker = FakeWorker(m=FakeModel())
+    await started(controller, worker)
+    for url, status in (("http://203.0.113.9:1", 403), ("http://no.example:1", 400), (f"{worker.url}/x", 400)):
+        code, answer = await beat(controller, url)
+        assert (code, list(answer) if isinstance(answer, dict) else answer) == (status, ["detail"])
+    assert await beat(controller, "http://127.0.0.1:9") == (200, {"exist": False})
+    await controller.register(worker.url)
+    await eventually(lambda: controller.harness.up() == {worker.url})
+    status, answer = await beat(controller, "http://127.0.0.1:9")
+    assert status == 503
+    assert "1 workers have registered from 127.0.0.1" in str(answer)
+    assert await beat(controller, worker.url) == (200, {"exist": True})
+    assert controller.harness.events["registered_worker", "new"] == 1
+
+
+async def test_a_worker_is_put_off_without_harm(controller: Controller) -> None:
+    """Where there is no room now the answer is a 200 that says so, is counted and logged, and takes nobody in."""
+    controller.limits = replace(controller.limits, of_this_machine=1)
+    worker, late = FakeWorker(m=FakeModel()), FakeWorker(n=FakeModel())
+    await started(controller, worker, late)
+    assert await controller.register(worker.url) == (200, None)
+    await eventually(lambda: controller.harness.up() == {worker.url})
+    status, answer = await controller.register(late.url)
+    assert status == 200
+    assert "as many as may from one address" in str(answer)
+    assert controller.harness.events["rejected_registration", "full"] == 1
+    assert [row.address for row in controller.registry.rows()] == [worker.url]
+
+
+async def test_while_the_gateway_stops_nobody_is_told_to_register(controller: Controller) -> None:
+    """The listener would be gone when the registration comes, which ends a worker's heartbeats; it asks again later."""
+    worker = FakeWorker(m=FakeModel())
+    await started(controller, worker)
+    await controller.register(worker.url)
+    controller.rules = ListenerRules(stopping=True)
+    assert await beat(controller, worker.url) == (200, {"exist": True})
+    assert (await beat(controller, "http://127.0.0.1:9"))[0] == 503
+    assert (await controller.register("http://127.0.0.1:9"))[0] == 200
+
+
+async def test_what_is_out_of_service_stays_for_who_asks_for_the_worker(controller: Controller) -> None:
+    """Out of service is a model at the gateway: what is handed out is listed, and each address serves what it is for.
+
+    Clients that call the worker keep it; further names and hand_out gateway lead to the gateway, which refuses.
+    """
+    worker = FakeWorker(m=FakeModel())
+    await started(controller, worker)
+    controller.aliases = {"gpt": "m"}
+    await controller.register(worker.url)
+    await eventually(lambda: controller.harness.up() == {worker.url})
+    controller.out_of_service = {"m"}
+
+    async def told() -> tuple[Json, Json, Json]:
+        lists = [await controller.call("/list_models"), await controller.call("/list_language_models")]
+        status = await controller.call("/worker_get_status")
+        assert isinstance(status[1], dict)
+        assert lists == [(200, {"models": status[1]["model_names"]})] * 2
+        addresses = [await controller.call("/get_worker_address", {"model": name}) for name in ("m", "gpt")]
+        own, further = (answer["address"] for _, answer in addresses if isinstance(answer, dict))
+        return status[1]["model_names"], own, further
+
+    assert await told() == (["m"], worker.url, "")
+    controller.rules = ListenerRules(hand_out="gateway")
+    assert await told() == ([], "", "")
+    controller.out_of_service = set()
+    assert await told() == (["gpt", "m"], controller.url, controller.url)
 
 
 GOOD: dict[str, Json] = {"worker_name": "http://127.0.0.1:9", "check_heart_beat": True, "worker_status": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import stat
@@ -105,18 +106,151 @@ async def _until_admitted(table: WorkerRegistry, url: str) -> None:
 
 async def test_peers_that_hold_connections_block_nobody_else(harness: Harness) -> None:
     """One peer whose workers never answer has a bounded share; another peer still gets in."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as silent:
-        port = silent.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(10)]
         worker = FakeWorker(m=FakeModel())
         await harness.serve(worker)
         source = await harness.source()
         limits = RegistryLimits(newcomers=8, newcomers_of_peer=4)
         table = registry(harness, source, limits=limits, allow=["127.0.0.0/8"])
-        judged = [await table.register(f"http://127.0.0.1:{port}/{n}", HERE) for n in range(20)]
-        assert sum(isinstance(each, Rejection) and each.reason == "full" for each in judged) == 16
+        judged = [await table.register(f"http://127.0.0.1:{each.getsockname()[1]}", HERE) for each in silent]
+        assert sum(isinstance(each, Rejection) and each.reason == "full" for each in judged) == 6
         other = Peer("127.0.0.2", same_machine=True)
         assert isinstance(await table.register(worker.url, other), Admission)
         await eventually(lambda: harness.up() == {worker.url})
+
+
+async def test_one_peer_does_not_fill_the_fleet(harness: Harness) -> None:
+    """Workers that answer count too: a peer has its share, another one gets in, and this machine has more."""
+    workers = [FakeWorker(m=FakeModel()) for _ in range(5)]
+    await harness.serve(*workers)
+    source = await harness.source()
+    limits = RegistryLimits(of_peer=2, of_this_machine=3)
+    table = registry(harness, source, limits=limits, allow=["127.0.0.0/8"])
+    one, two = Peer("203.0.113.1"), Peer("203.0.113.2")
+    for peer, worker in ((one, workers[0]), (one, workers[1])):
+        assert isinstance(await table.register(worker.url, replace(peer, same_machine=True)), Admission)
+    await eventually(lambda: len(harness.up()) == 2)
+    for host in ("203.0.113.1", "203.0.113.2"):
+        entries = [row for row in table.rows() if row.peer == host]
+        assert len(entries) == (2 if host == one.host else 0)
+    refused = await table.register("http://203.0.113.1:9", one)
+    assert isinstance(refused, Rejection)
+    assert refused.reason == "full"
+    assert "2 workers have registered from 203.0.113.1" in refused.text
+    assert await table.refusal("http://203.0.113.1:9", one) == refused
+    assert await table.refusal("http://203.0.113.2:9", two) is None
+    assert isinstance(await table.register("http://203.0.113.2:9", two), Admission)
+    for worker in workers[2:]:
+        assert isinstance(await table.register(worker.url, HERE), Admission)
+    await eventually(lambda: len(harness.up()) == 5)
+    assert isinstance(await table.register("http://127.0.0.1:9", HERE), Rejection)
+    assert isinstance(await table.register(workers[2].url, HERE), Admission), "who is known registers on"
+
+
+async def test_one_worker_under_many_names_makes_room_for_itself(harness: Harness) -> None:
+    """A worker that was dropped a moment ago is new, whatever names it had."""
+
+    async def look_up(host: str) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    source = await harness.source()
+    table = registry(harness, source, look_up=look_up, limits=RegistryLimits(workers=1, newcomers=1))
+    for name in "abcd":
+        assert isinstance(await table.register(f"http://{name}.example:9", HERE), Admission)
+    source.drop("http://127.0.0.1:9")
+    assert isinstance(await table.register("http://e.example:9", HERE), Admission)
+    assert [row.names for row in table.rows()] == [("http://e.example:9",)]
+    assert not table.heartbeat("http://a.example:9", "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "gpu7", "0.0.0.0", "[::ffff:127.0.0.1]"])
+async def test_a_named_worker_that_registers_is_one(harness: Harness, host: str) -> None:
+    """However settings and registration call its host, it is one worker with one limit, under the settings' name."""
+    worker = FakeWorker(m=FakeModel())
+    await harness.serve(worker)
+    harness.names = {"gpu7": ["127.0.0.1"]}
+    source = await harness.source([f"http://{host}:{worker.port}"])
+    (view,) = harness.fleet.workers()
+    table = registry(harness, source, look_up=harness.look_up)
+    for posted in (worker.url, f"http://localhost:{worker.port}", f"http://gpu7:{worker.port}"):
+        judged = await table.register(posted, HERE)
+        assert isinstance(judged, Admission)
+        assert judged.address == view.address
+        assert table.heartbeat(posted, HERE.host, 0)
+    assert [each.address for each in harness.fleet.workers()] == [view.address]
+    assert source.sources(view.address) == (REGISTERED, "settings")
+    assert [row.address for row in table.rows()] == [view.address]
+
+
+async def test_a_name_of_several_machines_is_no_workers_other_name(harness: Harness) -> None:
+    """A registration is not lost in a name behind which there is one machine after the other."""
+    worker = FakeWorker(m=FakeModel())
+    await harness.serve(worker)
+    harness.names = {"pool": ["127.0.0.1", "127.0.0.2"]}
+    source = await harness.source([f"http://pool:{worker.port}"])
+    table = registry(harness, source, look_up=harness.look_up)
+    assert await table.register(worker.url, HERE) == Admission(worker.url)
+    await eventually(lambda: worker.url in harness.up())
+
+
+async def test_a_registration_that_is_no_longer_allowed_goes(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Narrower rules take out whom they refuse and whom they send elsewhere, with a line each; the rest stays."""
+    own, listed, mapped, shared = (FakeWorker(m=FakeModel()) for _ in range(4))
+    await harness.serve(own, listed, mapped, shared)
+    source = await harness.source([shared.url])
+    table = registry(harness, source)
+    away = Peer("203.0.113.5")
+    wide = Guard(allow=["127.0.0.0/8"], rewrite=False, addresses={"http://gpu8:1": mapped.url}, is_own=is_own_address)
+    table.update(wide)
+    assert isinstance(await table.register(own.url, HERE), Admission)
+    for name in (listed.url, "http://gpu8:1", shared.url):
+        assert isinstance(await table.register(name, away), Admission)
+    await eventually(lambda: len(harness.up()) == 4)
+    await table.judge_again()
+    assert len(table.rows()) == 4
+    running = asyncio.create_task(table.run())
+    table.update(Guard(addresses={"http://gpu8:1": "http://203.0.113.8:1"}, rewrite=False, is_own=is_own_address))
+    await eventually(lambda: len(table.rows()) == 1)
+    assert harness.up() == {own.url, shared.url}, "the settings name one of them"
+    assert [row.address for row in table.rows()] == [own.url]
+    assert source.sources(shared.url) == ("settings",)
+    assert not table.heartbeat(listed.url, away.host, 0)
+    assert len([record for record in caplog.records if "is used no more" in record.getMessage()]) == 3
+    assert harness.events["registered_worker", "refused"] == 3
+    table.update(wide)
+    assert isinstance(await table.register(listed.url, away), Admission), "wider again, it may come back"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_name_service_that_is_away_drops_nobody(harness: Harness) -> None:
+    """While nobody can say where a name leads a registration stays, and is judged when somebody can."""
+    answers: list[Sequence[str] | OSError] = [["127.0.0.1"], OSError(-3, "Try again"), ["127.0.0.1"], ["127.0.0.5"]]
+
+    async def look_up(host: str) -> Sequence[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    clock = Clock()
+    source = await harness.source()
+    table = registry(harness, source, look_up=look_up, clock=clock)
+    assert isinstance(await table.register("http://gpu7:9", HERE), Admission)
+    running = asyncio.create_task(table.run())
+    table.update(Guard(is_own=is_own_address))
+    await eventually(lambda: len(answers) == 2)
+    assert len(table.rows()) == 1
+    clock.ahead = 11
+    await eventually(lambda: len(answers) == 1)
+    assert len(table.rows()) == 1
+    table.update(Guard(is_own=is_own_address))
+    await eventually(lambda: not table.rows())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_worker_that_never_answers_is_dropped(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
@@ -311,6 +445,44 @@ async def test_a_state_file_that_cannot_be_written_is_a_warning(
     assert len(table.rows()) == 1
 
 
+async def test_a_failed_write_is_tried_again(
+    harness: Harness, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the folder is back the registrations are in it, without another one; the failures are one line."""
+    source = await harness.source()
+    table = registry(harness, source, state_file=tmp_path / "away" / "workers.json")
+    await table.register("http://127.0.0.1:9", HERE)
+    for _ in range(3):
+        await table.save()
+    (tmp_path / "away").mkdir()
+    await table.save()
+    assert orjson.loads((tmp_path / "away" / "workers.json").read_bytes())[0]["peer"] == "127.0.0.1"
+    assert caplog.text.count("cannot be kept") == 1
+
+
+async def test_a_state_file_says_nothing_about_machines(harness: Harness, tmp_path: Path) -> None:
+    """Which peers are this machine is found out anew: a row of the file opens no loopback address to a stranger."""
+    state = tmp_path / "workers.json"
+    rows = [{"worker_name": "http://127.0.0.1:6379", "peer": "203.0.113.8", "same_machine": True}]
+    state.write_bytes(orjson.dumps([*rows, {"worker_name": "http://127.0.0.1:9", "peer": "127.0.0.1"}]))
+    source = await harness.source()
+    table = registry(harness, source, state_file=state)
+    await table.restore()
+    assert [row.address for row in table.rows()] == ["http://127.0.0.1:9", "http://203.0.113.8:6379"]
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, 0), (0o644, 0), (0o664, 1), (0o602, 1)])
+async def test_a_state_file_that_others_may_write_is_told(
+    harness: Harness, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, told: int
+) -> None:
+    """Whoever writes it decides where prompts go, which its owner has to know."""
+    state = tmp_path / "workers.json"
+    state.write_bytes(b"[]")
+    state.chmod(mode)
+    await registry(harness, await harness.source(), state_file=state).restore()
+    assert caplog.text.count("others may write this file") == told
+
+
 async def test_the_table_writes_itself(controller: Controller, tmp_path: Path) -> None:
     """While it runs, a change is in the file within seconds, and nothing is written without one."""
     controller.state_file = str(tmp_path / "workers.json")
@@ -330,13 +502,12 @@ async def test_slow_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    look_ups = NameLookUps(seconds=0.05, threads=2, pending=4)
+    look_ups = NameLookUps(seconds=0.05, pending=4)
     began = time.monotonic()
     results = await asyncio.gather(*(look_ups(f"h{n}.example") for n in range(6)), return_exceptions=True)
     assert time.monotonic() - began < 0.25
     assert all(isinstance(result, OSError) for result in results)
     assert sum("already" in str(result) for result in results) == 2
-    look_ups.close()
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"])
@@ -344,7 +515,6 @@ async def test_the_system_reads_every_spelling(host: str) -> None:
     """Decimal, octal and hexadecimal spellings of an IPv4 address are looked up, so the guard sees what they mean."""
     look_ups = NameLookUps()
     assert await look_ups(host) == ["127.0.0.1"]
-    look_ups.close()
 
 
 def test_own_addresses_are_known_without_a_packet() -> None:
