@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from proxy.backends.assembly import Advertised, Backends
 from proxy.backends.control import end_tasks
-from proxy.demo.worker import DemoWorker
 from proxy.fleet.table import Fleet
 from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
@@ -26,14 +26,18 @@ from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.facilities import Facilities
 from proxy.server.gateway import Gateway
-from proxy.server.listeners import ModelPortSites, bind, catch_all, client_runner
+from proxy.server.listeners import ModelPortSites, bind, catch_all, client_runner, operator_runner
 from proxy.server.traffic import RetryBudget, Traffic
 from proxy.settings import Address, Settings, parse_address
 from proxy.source import Source
 from proxy.telemetry.log import configure_logging
 from proxy.telemetry.metrics import Metrics
+from proxy.translate.routes import Miss
 from proxy.upstream import UpstreamPool
 from proxy.watching import FileWatch, Watched
+
+if TYPE_CHECKING:
+    from proxy.demo.worker import DemoWorker
 
 __all__ = ["RunningGateway", "StartError", "read_rules"]
 
@@ -135,6 +139,8 @@ class RunningGateway:
         demo = self.settings.demo
         if demo is None:
             return
+        from proxy.demo.worker import DemoWorker  # late: for those who try it
+
         worker = DemoWorker(demo.models, chunks_per_second=demo.chunks_per_second)
         await worker.start("127.0.0.1")
         stack.push_async_callback(worker.stop)
@@ -144,8 +150,7 @@ class RunningGateway:
         runner = await client_runner(catch_all(self._handle))
         stack.push_async_callback(runner.cleanup)
         self.listen = await _bound(runner, self.listen, "listen")
-        admin = web.AppRunner(admin_app(self.metrics, self.operations), access_log=None, shutdown_timeout=1.0)
-        await admin.setup()
+        admin = await operator_runner(admin_app(self.metrics, self.operations))
         stack.push_async_callback(admin.cleanup)
         self.admin = await _bound(admin, self.admin, "admin")
         given = self.settings.advertised_address()
@@ -153,7 +158,10 @@ class RunningGateway:
         return runner
 
     async def _listen_for_workers(self, stack: AsyncExitStack, backends: Backends) -> None:
-        app, address = backends.worker_listener(self._handle), self.settings.worker_listener_address()
+        app, address = (
+            backends.worker_listener(self._handle, self._is_withheld),
+            self.settings.worker_listener_address(),
+        )
         if app is None or address is None:
             return
         runner = await client_runner(app)
@@ -166,7 +174,7 @@ class RunningGateway:
                 self.settings,
                 self._now.loaded.models,
                 self.fleet,
-                Advertised(*self.advertised, self._port_of),
+                Advertised(*self.advertised, self._port_of, self._is_own_port),
                 extra_workers=[str(worker.address) for worker in self.demo],
                 own_ports=self._own_ports(),
                 rng=self._rng,
@@ -219,6 +227,11 @@ class RunningGateway:
             response.force_close()
         return response
 
+    def _is_withheld(self, method: str, path: str) -> bool:
+        """Whoever reaches the workers' listener runs no cluster: operations are not for it."""
+        found = self.rules.table.by_path(method, path)
+        return not isinstance(found, Miss) and any(match.route.operation is not None for match in found)
+
     # --- stopping ----------------------------------------------------------------------------------------------------
 
     def _begin_to_stop(self) -> None:
@@ -248,7 +261,9 @@ class RunningGateway:
         if self._source is None:
             return self._now.loaded
         self._files.reading()
-        return read(self._source)
+        found = read(self._source)
+        self._files.read(self._files_of([found.settings], found.rules))
+        return found
 
     def _apply(self, found: Loaded) -> tuple[str, ...]:
         """Everything in one step, without a pause in which others could run. Streams go on with what they have."""
@@ -264,7 +279,6 @@ class RunningGateway:
         self._name_routes()
         if settings.log != before.log:
             configure_logging(settings.log.level, settings.log.format)
-        self._files.read()
         self._watch_or_not()
         return restart
 
@@ -273,12 +287,15 @@ class RunningGateway:
 
     def _watched(self) -> Watched:
         """What is in force and what was tried last, so that a mistake can be mended by mending its file."""
+        tried = self._source.tried if self._source is not None else None
+        return self._files_of([self.settings, *([tried] if tried is not None else [])], self.rules)
+
+    def _files_of(self, each: list[Settings], rules: RuleSet) -> Watched:
         source = self._source
-        tried = [self.settings, *([source.tried] if source is not None and source.tried is not None else [])]
-        templates = {model.chat_template_file for settings in tried for model in settings.models.values()}
-        folders = {folder for settings in tried for folder in settings.rules}
+        templates = {model.chat_template_file for settings in each for model in settings.models.values()}
+        folders = {folder for settings in each for folder in settings.rules}
         if folders:  # the packs that come with the program change with the program
-            folders |= {str(pack.base) for pack in self.rules.sources if pack.base is not None}
+            folders |= {str(pack.base) for pack in rules.sources if pack.base is not None}
         own = [source.file] if source is not None and source.file is not None else []
         return Watched(
             [*own, *(Path(file) for file in sorted(templates - {None}, key=str) if file)], map(Path, sorted(folders))
@@ -305,8 +322,13 @@ class RunningGateway:
         seen = -1
         while self._ports is not None and seen != self.fleet.version:  # it may have changed while ports were opened
             seen = self.fleet.version
-            await self._ports.ensure(sorted({model for model, _ in self.fleet.answerable()}))
+            held = {facts.model for view in self.fleet.workers() for facts in view.models} | self.settings.models.keys()
+            known = {row.model: row.model in held for row in self.fleet.models()}
+            await self._ports.ensure(sorted({model for model, _ in self.fleet.answerable()}), known)
             self.backends.changed()
+
+    def _is_own_port(self, port: int) -> bool:
+        return self._ports is not None and self._ports.is_own(port)
 
     def _port_of(self, model: str) -> int | None:
         return self._ports.port(model) if self._ports is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from proxy import __version__
+from proxy import __version__, garbage
 from proxy.address import Address, is_loopback
 from proxy.backends.flags import FLAGS, PROGRAM, PURPOSE, flag_values
 from proxy.tools.commands import RULE_COMMANDS
@@ -27,11 +26,14 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
 @click.group(help=PURPOSE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Colours are for terminals, and not for everybody: https://no-color.org."""
+    garbage.rest()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # or it looks through every installed package for some
     if os.environ.get("NO_COLOR"):
         context.color = False
 
@@ -118,6 +120,8 @@ def _settings(source: Source) -> Settings:
 
 def _run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """On uvloop where it exists: half the CPU of a stream is the event loop's."""
+    import asyncio
+
     try:
         import uvloop
     except ImportError:
@@ -138,9 +142,14 @@ async def _serve(make: Callable[[], RunningGateway]) -> None:
     gateway = make()
     await run_until_signalled(
         gateway.serve,
-        started=lambda: _say_started(gateway),
+        started=lambda: _started(gateway),
         stopping=_say_stopping,
     )
+
+
+def _started(gateway: RunningGateway) -> None:
+    garbage.work()
+    _say_started(gateway)
 
 
 def _say_started(gateway: RunningGateway) -> None:

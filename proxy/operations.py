@@ -135,6 +135,7 @@ def feed_metrics(metrics: Metrics, fleet: Fleet, backends: Backends, pool: Upstr
             metrics.forget_worker(address)
         addresses.intersection_update(here)
         addresses.update(here)
+        metrics.forget_models({row.model for row in fleet.models()})
         return [_worker_row(view) for view in views]
 
     def connections() -> ConnectionCounts:

@@ -18,12 +18,12 @@ from proxy.documents import DocumentError
 from proxy.ruleset import RuleSet, load_rules, run_tests, shipped_rules
 from proxy.settings import Settings
 from proxy.source import Source
+from proxy.threads import in_thread
 from proxy.tuning import Tuning, tune
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS: Final = 2.0
 # A file of the wrong kind can have thousands.
 MISTAKES_MAX: Final = 200
 # What is bound, opened or started once. Further ones are those of `keep_fixed_parts`.
@@ -45,18 +45,19 @@ class Loaded(NamedTuple):
 
 class ReloadResult(NamedTuple):
     """How one reload ended. at: seconds since the epoch; why: who asked; restart: a sentence for each setting that only
-    a restart can change.
+    a restart can change; dropped: it came to nothing, because the gateway stops.
     """
 
     at: float
     why: str
     mistakes: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
+    dropped: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether the new settings and rules are in force."""
-        return not self.mistakes
+        return not self.mistakes and not self.dropped
 
     def document(self) -> JsonObject:
         """For people and programs."""
@@ -65,7 +66,7 @@ class ReloadResult(NamedTuple):
         return {
             "at": utc(self.at),
             "asked_by": self.why,
-            "result": "ok" if self.ok else "refused",
+            "result": "dropped" if self.dropped else "ok" if self.ok else "refused",
             "mistakes": mistakes,
             "needs_restart": restart,
         }
@@ -118,6 +119,7 @@ class Reloader:
         self._read, self._apply, self._on_event = read, apply, on_event
         self._running: asyncio.Task[ReloadResult] | None = None
         self._next: asyncio.Task[ReloadResult] | None = None
+        self._reading: asyncio.Future[Loaded] | None = None
         self._closed = False
         self.last: ReloadResult | None = None
 
@@ -132,13 +134,13 @@ class Reloader:
         return self._next
 
     async def close(self) -> None:
-        """Nothing is put in force any more. Files that cannot be read to their end are not waited for."""
+        """Nothing is put in force any more, and what is being read is not waited for."""
         self._closed = True
+        if self._reading is not None:
+            self._reading.cancel()
         tasks = [task for task in (self._running, self._next) if task is not None]
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _after(self, before: asyncio.Task[ReloadResult] | None, why: str) -> ReloadResult:
         if before is not None:
@@ -146,6 +148,9 @@ class Reloader:
         self._running, self._next = self._next, None
         result = await self._once(why)
         self.last = result
+        if result.dropped:
+            log.info("reload: dropped, because the gateway is stopping (asked by: %s)", why)
+            return result
         self._on_event("reload", result="ok" if result.ok else "refused")
         for mistake in result.mistakes:
             log.error("reload refused: %s", mistake)
@@ -157,13 +162,17 @@ class Reloader:
 
     async def _once(self, why: str) -> ReloadResult:
         now = time.time()
+        dropped = ReloadResult(now, why, dropped=True)
         if self._closed:
-            return ReloadResult(now, why, ("the gateway is stopping",))
+            return dropped
         try:
-            found = await asyncio.to_thread(self._read)
+            self._reading = in_thread(self._read, "reload")
+            found = await self._reading
+            return dropped if self._closed else ReloadResult(now, why, (), self._apply(found))
+        except asyncio.CancelledError:
             if self._closed:
-                return ReloadResult(now, why, ("the gateway is stopping",))
-            return ReloadResult(now, why, (), self._apply(found))
+                return dropped
+            raise
         except (DocumentError, StartError, ValueError) as error:
             return ReloadResult(now, why, _first(str(error).splitlines() or [type(error).__name__]))
         except Exception as error:

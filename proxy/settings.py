@@ -22,8 +22,8 @@ from proxy.backends.settings import (
     Seconds,
     Section,
 )
-from proxy.documents import Document, DocumentError, read_yaml, validate
-from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS
+from proxy.documents import Document, DocumentError, read_text, read_yaml, validate
+from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
 
 
 class Log(Section):
@@ -147,7 +147,7 @@ def _merge(into: dict[str, object], given: Mapping[str, object]) -> None:
 
 def _read(file: Path) -> Document:
     try:
-        return read_yaml(file.read_text(encoding="utf-8"), str(file))
+        return read_yaml(read_text(file, YAML_MAX_BYTES), str(file))
     except OSError as error:
         raise ValueError(f"--config {file}: {error.strerror}") from None
     except UnicodeDecodeError:

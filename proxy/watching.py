@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from watchfiles import awatch
+from proxy.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ _LOOK_MS: Final = 2_000
 _DEBOUNCE_MS: Final = 200
 # A file that is written to all the time is read at last after so many looks.
 _LOOKS_MAX: Final = 20
+# How long the end waits for the thread that watches; it looks whether it should end twenty times a second.
+_STOP_SECONDS: Final = 0.5
 # More folders and files than rule packs have; what is beyond is read again only when somebody asks for it.
 _FOLDERS_MAX: Final = 500
 _FILES_MAX: Final = 2_000
@@ -83,16 +86,16 @@ class FileWatch:
         """The files are about to be read, so that their state until now is known."""
         self._known = self._watched().fingerprint()
 
-    def read(self) -> None:
-        """They were read; what has only now become watched is known as it is now."""
-        self._known = {name: self._known.get(name, look) for name, look in self._watched().fingerprint().items()}
+    def read(self, watched: Watched) -> None:
+        """They were read, and these are watched from now on; those that were not before are known as they are now."""
+        self._known = {name: self._known.get(name, look) for name, look in watched.fingerprint().items()}
 
     async def run(self) -> None:
         """Work until cancelled."""
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell of each editor's temporary file
         while True:
             try:
-                await self._follow(await asyncio.to_thread(lambda: self._watched().places()))
+                await self._follow(await self._places())
             except (OSError, RuntimeError) as error:  # noqa: PERF203  once in two seconds at most
                 # Too many watches on this machine, or a folder that vanished in this moment.
                 log.warning("the files of the settings cannot be watched, looking at them now and then: %s", error)
@@ -101,21 +104,23 @@ class FileWatch:
 
     async def _follow(self, places: tuple[str, ...]) -> None:
         """Until there are other folders to look at."""
-        changes = awatch(
-            *places,
-            watch_filter=None,
-            debounce=_DEBOUNCE_MS,
-            rust_timeout=_LOOK_MS,
-            yield_on_timeout=True,
-            recursive=False,
-            ignore_permission_denied=True,
-        )
-        async with aclosing(changes) as news:
+        news, stop = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+        telling = in_thread(lambda: _tell(places, loop, news, stop), "watch files")
+        telling.add_done_callback(lambda _: news.set())
+        try:
             await self._compare()  # what changed before it was watched
-            async for _ in news:
+            while True:
+                await news.wait()
+                if telling.done():
+                    return telling.result()
+                news.clear()
                 await self._compare()
-                if await asyncio.to_thread(lambda: self._watched().places()) != places:
-                    return
+                if await self._places() != places:
+                    return None
+        finally:
+            stop.set()
+            await asyncio.wait([telling], timeout=_STOP_SECONDS)
 
     async def _compare(self) -> None:
         now = await self._fingerprint()
@@ -130,4 +135,27 @@ class FileWatch:
         await self._changed()
 
     async def _fingerprint(self) -> Print:
-        return await asyncio.to_thread(lambda: self._watched().fingerprint())
+        return await in_thread(lambda: self._watched().fingerprint(), "look at files")
+
+    async def _places(self) -> tuple[str, ...]:
+        return await in_thread(lambda: self._watched().places(), "look at folders")
+
+
+def _tell(places: tuple[str, ...], loop: asyncio.AbstractEventLoop, news: asyncio.Event, stop: threading.Event) -> None:
+    """Set `news` whenever something changes in these folders, and every two seconds, until `stop`."""
+    from watchfiles import watch  # late: it loads a second event loop's library, and nobody waits for it here
+
+    looks = watch(
+        *places,
+        watch_filter=None,
+        debounce=_DEBOUNCE_MS,
+        rust_timeout=_LOOK_MS,
+        yield_on_timeout=True,
+        recursive=False,
+        raise_interrupt=False,
+        ignore_permission_denied=True,
+        stop_event=stop,
+    )
+    for _ in looks:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(news.set)

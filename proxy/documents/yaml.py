@@ -9,20 +9,22 @@ small file becomes a huge one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import yaml
-from yaml.events import AliasEvent, CollectionStartEvent, NodeEvent, ScalarEvent
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from proxy.documents.diagnostics import Diagnostic, DocumentError
-from proxy.limits import YAML_MAX_BYTES, YAML_MAX_DEPTH
+from proxy.documents.nodes import ODD, QUICK, ListNode, Loader, MapNode, Node, Place, TextNode, compose, place_of
+from proxy.limits import YAML_MAX_BYTES
 from proxy.types import Json
+
+__all__ = ["Document", "Path", "Place", "parse_yaml", "read_yaml"]
 
 Path = tuple["str | int", ...]
 
@@ -37,23 +39,6 @@ _WHOLE_NUMBERS: Final = range(-(2**63), 2**64)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NULLS: Final = frozenset({"", "~", "null"})
 _BOOLEANS: Final = {"true": True, "false": False}
-
-
-class _Mark(Protocol):
-    """What both PyYAML's own marks and libyaml's have; counted from 0."""
-
-    @property
-    def line(self) -> int: ...
-
-    @property
-    def column(self) -> int: ...
-
-
-class Place(NamedTuple):
-    """Where a value stands in its file, counted from 1."""
-
-    line: int
-    column: int
 
 
 class Document(NamedTuple):
@@ -96,15 +81,23 @@ def read_yaml(text: str, file: str) -> Document:
     """
     if len(text) > YAML_MAX_BYTES:
         raise DocumentError([Diagnostic(file, 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} characters")])
+    if QUICK is not None and not ODD.search(text):
+        with contextlib.suppress(DocumentError, yaml.YAMLError, ValueError, OverflowError):
+            document = _read(text, file, QUICK)
+            if not document.mistakes:
+                return document
     try:
-        _refuse_risky_events(text, file)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return _read(text, file, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         raise DocumentError([_syntax_mistake(file, error)]) from None
     except yaml.reader.ReaderError as error:
         raise DocumentError([_character_mistake(file, text, error)]) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise DocumentError([Diagnostic(file, 1, 1, f"not YAML: {error}")]) from None
+
+
+def _read(text: str, file: str, loader: type[Loader]) -> Document:
+    root = compose(text, file, loader)
     reader = _Reader(file)
     value = reader.read(root, ()) if root is not None else None
     return Document(file, value, reader.places, reader.keys, tuple(reader.mistakes))
@@ -114,7 +107,7 @@ def _syntax_mistake(file: str, error: yaml.MarkedYAMLError) -> Diagnostic:
     problem = str(error.problem or error.context)
     if problem.startswith(("expected ',' or", "did not find expected ',' or")):
         problem += "; inside {...} and [...] a value with any of , ? [ ] { } must be in quotes"
-    return Diagnostic(file, *_mark_place(error.problem_mark or error.context_mark), f"not YAML: {problem}")
+    return Diagnostic(file, *place_of(error.problem_mark or error.context_mark), f"not YAML: {problem}")
 
 
 def _character_mistake(file: str, text: str, error: yaml.reader.ReaderError) -> Diagnostic:
@@ -126,35 +119,6 @@ def _character_mistake(file: str, text: str, error: yaml.reader.ReaderError) -> 
     )
 
 
-def _refuse_risky_events(text: str, file: str) -> None:
-    """Look at the event stream before any tree is built, so that depth and aliases cost nothing."""
-    mistakes: list[Diagnostic] = []
-    depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        problem = None
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                problem = "a second YAML document; one file holds one document"
-        elif isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-            problem = "anchors and aliases are not used in these files; write the value out"
-        elif isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag is not None:
-            problem = f"tags such as '{event.tag}' are not used in these files"
-        if isinstance(event, CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        too_deep = depth > YAML_MAX_DEPTH
-        if too_deep:
-            problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
-        if problem:
-            mistakes.append(Diagnostic(file, *_mark_place(event.start_mark), problem))
-        if too_deep:
-            break
-    if mistakes:
-        raise DocumentError(mistakes)
-
-
 class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
@@ -163,26 +127,24 @@ class _Reader:
         self.mistakes: list[Diagnostic] = []
 
     def read(self, node: Node, path: Path) -> Json:
-        self.places[path] = _place(node)
-        if isinstance(node, MappingNode):
+        self.places[path] = place_of(node.start)
+        if isinstance(node, MapNode):
             return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
-            return [self.read(child, (*path, index)) for index, child in enumerate(node.value)]
-        if not isinstance(node, ScalarNode):
-            raise TypeError(f"unknown YAML node {type(node).__name__}")
+        if isinstance(node, ListNode):
+            return [self.read(child, (*path, index)) for index, child in enumerate(node.items)]
         return self._scalar(node)
 
-    def _mapping(self, node: MappingNode, path: Path) -> Json:
+    def _mapping(self, node: MapNode, path: Path) -> Json:
         result: dict[str, Json] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, ScalarNode) or (key_node.style is None and key_node.value in {"", "~"}):
+        for key_node, value_node in node.pairs:
+            if not isinstance(key_node, TextNode) or (key_node.plain and key_node.text in {"", "~"}):
                 self._mistake(key_node, "a key must be a plain word or a quoted string")
                 continue
             key = self._text(key_node)
             child = (*path, key)
-            if key == "<<" and key_node.style is None:
+            if key == "<<" and key_node.plain:
                 self._mistake(key_node, "merge keys (<<) are not used in these files; write the keys out")
-            elif node.flow_style and _is_bare(key_node, value_node):
+            elif node.flow and _is_bare(key_node, value_node):
                 self._mistake(
                     key_node,
                     f"'{key}' has no value; inside {{...}} a comma ends a value: put a value that has one in quotes",
@@ -193,12 +155,12 @@ class _Reader:
                     key_node, f"the key '{key}' stands here twice; first at line {first.line}, column {first.column}"
                 )
             else:
-                self.keys[child] = _place(key_node)
+                self.keys[child] = place_of(key_node.start)
                 result[key] = self.read(value_node, child)
         return result
 
-    def _text(self, node: ScalarNode) -> str:
-        text = str(node.value)
+    def _text(self, node: TextNode) -> str:
+        text = node.text
         if _SURROGATE.search(text):  # JSON writes a character beyond 16 bits as a pair of escapes
             try:
                 return text.encode("utf-16", "surrogatepass").decode("utf-16")
@@ -206,9 +168,9 @@ class _Reader:
                 self._mistake(node, "half a surrogate pair (\\ud800 to \\udfff) is no character")
         return text
 
-    def _scalar(self, node: ScalarNode) -> Json:
+    def _scalar(self, node: TextNode) -> Json:
         text = self._text(node)
-        if node.style is not None:
+        if not node.plain:
             return text
         if text in _NULLS:
             return None
@@ -224,7 +186,7 @@ class _Reader:
         return text if number is None else number
 
     def _mistake(self, node: Node, message: str) -> None:
-        place = _place(node)
+        place = place_of(node.start)
         self.mistakes.append(Diagnostic(self.file, place.line, place.column, message))
 
 
@@ -239,14 +201,12 @@ def _number(text: str) -> int | float | None:
     return number if math.isfinite(number) and Decimal(text) == Decimal(repr(number)) else None
 
 
-def _is_bare(key: ScalarNode, value: Node) -> bool:
+def _is_bare(key: TextNode, value: Node) -> bool:
     """Whether only a key stands there, without a colon: `{a, b: 1}`."""
-    return isinstance(value, ScalarNode) and value.style is None and value.start_mark.index == key.end_mark.index
-
-
-def _place(node: Node) -> Place:
-    return _mark_place(node.start_mark)
-
-
-def _mark_place(mark: _Mark | None) -> Place:
-    return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)
+    return (
+        isinstance(value, TextNode)
+        and value.plain
+        and value.start is not None
+        and key.end is not None
+        and value.start.index == key.end.index
+    )

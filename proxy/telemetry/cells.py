@@ -35,6 +35,10 @@ class Labels:
         """From now on only these values pass (still up to the cap); replaces an earlier set."""
         self._closed = frozenset(values)
 
+    def known(self) -> list[str]:
+        """The values that have a place of their own."""
+        return list(self._known)
+
     def forget(self, value: str) -> None:
         """Give the value's place back, for things that come and go."""
         self._known.discard(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import Final, Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
@@ -185,6 +185,18 @@ class Metrics:
         self._labels["worker"].forget(worker)
         self._upstream_errors.forget("worker", worker)
         self._events.forget("worker", worker)
+
+    def forget_models(self, known: Container[str]) -> None:
+        """Drop the series of every model but the known ones, as `forget_worker`; those of running requests stay."""
+        labels = self._labels["model"]
+        running = {OTHER, "", *(model for (_, model), bundle in self._requests.items() if bundle.in_flight)}
+        for model in [name for name in labels.known() if name not in known and name not in running]:
+            labels.forget(model)
+            for key in [key for key in self._requests if key[1] == model]:
+                del self._requests[key]
+            self._waits.pop(model, None)
+            self._queue_ends.forget("model", model)
+            self._events.forget("model", model)
 
     def _read_watched(self) -> _Sample:
         fold = self._labels["model"].fold

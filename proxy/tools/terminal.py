@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 import orjson
 
+from proxy import garbage
 from proxy.limits import REQUEST_MAX_BYTES
 from proxy.types import Json
 
@@ -42,7 +43,9 @@ def loaded(paths: Sequence[Path], *, as_json: bool) -> RuleSet:
     from proxy.ruleset import load_rules, shipped_rules
 
     try:
-        return load_rules(paths or [shipped_rules()], rule_functions())
+        rules = load_rules(paths or [shipped_rules()], rule_functions())
+        garbage.work()
+        return rules
     except DocumentError as error:
         if as_json:
             say_json({"mistakes": mistakes_json(error.diagnostics)})

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from proxy.address import Address
 from proxy.demo.faults import Fault
 from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
-from tests.cli.process import ANY_PORTS, GATEWAY, environment
+from tests.cli.process import ANY_PORTS, GATEWAY, ROOT, environment
 from tests.cli.serving import HELLO, STREAM, Stream, serving, worker, written
 from tests.gateway.client import call, frames_of
 
@@ -122,3 +123,36 @@ def test_a_closed_terminal_stops_it() -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+async def test_a_reload_at_the_stop(tmp_path: Path) -> None:
+    """A SIGHUP just before the end neither delays the withdrawal nor looks like a mistake."""
+    registry = FakeRegistry()
+    await registry.start()
+    async with worker() as fleet:
+        file = written(tmp_path / "s.yaml", {"fastchat": {"workers": [fleet.address]}})
+        async with serving(file, "--dbgpt-controller", registry.url) as gateway:
+            await eventually(lambda: {"m@llm", "WorkerManager@service"} <= registry.keys)
+            gateway.process.send(signal.SIGHUP)
+            gateway.process.send(signal.SIGTERM)
+            await eventually(lambda: registry.rows == {}, seconds=1)
+            assert await gateway.ended() == 0
+            said = "\n".join(gateway.process.err)
+            assert "ERROR" not in said
+            assert "refused" not in said
+    await registry.stop()
+
+
+async def test_a_pipe_among_the_rules(tmp_path: Path) -> None:
+    """What can never be read to its end is refused by name; the gateway serves on and can be stopped."""
+    pack = Path(shutil.copytree(ROOT / "rules" / "dbgpt-worker", tmp_path / "pack"))
+    async with worker() as fleet:
+        settings: JsonObject = {"fastchat": {"workers": [fleet.address]}, "rules": [str(pack)]}
+        async with serving(written(tmp_path / "s.yaml", settings)) as gateway:
+            os.mkfifo(pack / "zz.yaml")
+            await gateway.line(r"reload refused: .*zz.yaml:1:1: cannot be read: not a regular file")
+            assert (await gateway.ask("/api/worker/generate", HELLO)).status == 200
+            began = time.monotonic()
+            gateway.process.send(signal.SIGTERM)
+            assert await gateway.ended() == 0
+            assert time.monotonic() - began < 3

@@ -8,8 +8,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.documents import DocumentError, parse_yaml
+from proxy.documents import DocumentError, parse_yaml, read_yaml
+from proxy.documents.nodes import ODD
 from proxy.limits import YAML_MAX_BYTES, YAML_MAX_DEPTH
+from proxy.ruleset import shipped_rules
 from proxy.types import Json
 
 
@@ -253,3 +255,93 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     assert places
     assert all(1 <= line <= len(lines) + 1 and not broken for line, broken in places)
+
+
+_PIECES = [
+    *[
+        "a",
+        "b: 1",
+        "- ",
+        "{",
+        "}",
+        "[",
+        "]",
+        ", ",
+        ": ",
+        ":",
+        "? ",
+        "?",
+        "! ",
+        "&x ",
+        "*x",
+        "|",
+        "|-",
+        ">",
+        "\n",
+        "\n  ",
+    ],
+    *[
+        "\n    ",
+        "\t",
+        " ",
+        "'",
+        '"',
+        "\\u00e9",
+        "#c",
+        " # ",
+        "é",
+        "😀",
+        "\ufeff",
+        "\r\n",
+        "\u2028",
+        "\x85",
+        "---",
+        "...",
+    ],
+    *[
+        "\n---\n",
+        "<<",
+        "~",
+        "null",
+        "1.10",
+        "12",
+        "-",
+        "@",
+        "=",
+        "http://a:1/b",
+        "\x00",
+        ">-\n  x\n\n  y",
+        "{a: , b: 1}",
+    ],
+]
+
+
+def _read_or_refused(text: str) -> object:
+    try:
+        return read_yaml(text, "f.yaml")
+    except DocumentError as error:
+        return error.diagnostics
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
+@example("a: {b? c: 1}")
+@example("a: {b: }")
+@example("? a")
+@example("---")
+@example("a: |-#")
+@example("a:\tb")
+def test_both_readers_find_the_same(text: str) -> None:
+    """A file means the same, and has the same mistakes at the same places, where PyYAML comes without libyaml."""
+    found = _read_or_refused(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proxy.documents.yaml.QUICK", None)
+        assert _read_or_refused(text) == found
+
+
+def test_both_readers_find_the_same_in_the_shipped_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, for files of an ordinary size, all of which go the quick way."""
+    texts = [file.read_text(encoding="utf-8") for file in sorted(shipped_rules().rglob("*.yaml"))]
+    assert [text for text in texts if ODD.search(text)] == []
+    found = [read_yaml(text, "f.yaml") for text in texts]
+    monkeypatch.setattr("proxy.documents.yaml.QUICK", None)
+    assert [read_yaml(text, "f.yaml") for text in texts] == found

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -141,31 +142,26 @@ async def test_whoever_stops_asking_does_not_stop_the_reload() -> None:
     assert (await staying).ok
 
 
-async def test_nothing_is_applied_once_the_gateway_stops() -> None:
-    """A reload that is under way when the gateway stops is dropped."""
+async def test_a_reload_under_way_at_the_stop_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """It is neither waited for nor counted nor an error, nothing of it is applied, and whoever asked is told."""
+    caplog.set_level(logging.INFO)
     harness = Harness()
     harness.go.clear()
-    task = asyncio.create_task(harness.reloader.reload("SIGHUP"))
+    asked = [asyncio.create_task(harness.reloader.reload("SIGHUP"))]
     while not harness.reads:
         await asyncio.sleep(0.001)
-    closing = asyncio.create_task(harness.reloader.close())
+    asked.append(asyncio.create_task(harness.reloader.reload("POST /reload")))
     await asyncio.sleep(0)
+    began = time.monotonic()
+    await harness.reloader.close()
+    assert time.monotonic() - began < 0.2
     harness.go.set()
-    await closing
-    assert not (await task).ok
-    assert harness.applied == []
-
-
-async def test_a_disk_that_hangs_does_not_keep_the_gateway() -> None:
-    """A reload whose files cannot be read to their end is not waited for."""
-    harness = Harness()
-    harness.go.clear()
-    harness.reloader.soon("SIGHUP")
-    while not harness.reads:
-        await asyncio.sleep(0.001)
-    await asyncio.wait_for(harness.reloader.close(), 3)
-    harness.go.set()
-    assert harness.applied == []
+    asked.append(asyncio.create_task(harness.reloader.reload("a changed file")))
+    for result in [await task for task in asked]:
+        assert (result.ok, result.mistakes, result.document()["result"]) == (False, (), "dropped")
+    assert (harness.applied, harness.events) == ([], Counter())
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert caplog.text.count("reload: dropped") == 3
 
 
 @pytest.fixture

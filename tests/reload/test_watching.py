@@ -27,7 +27,10 @@ class Harness:
             self.file.parent.mkdir()
             self.file.write_text("a")
         self.told = 0
-        self.watch = FileWatch(lambda: Watched([self.file], [self.rules]), self._changed)
+        self.watch = FileWatch(self.watched, self._changed)
+
+    def watched(self) -> Watched:
+        return Watched([self.file], [self.rules])
 
     async def _changed(self) -> None:
         self.told += 1
@@ -112,7 +115,7 @@ async def test_what_is_no_change(harness: Harness) -> None:
     (harness.file.parent / "other.yaml").write_text("x")
     harness.file.write_text("bb")
     harness.watch.reading()
-    harness.watch.read()
+    harness.watch.read(harness.watched())
     await asyncio.sleep(0.8)
     assert harness.told == 0
 

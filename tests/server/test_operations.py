@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
+from proxy.fleet.facts import WorkerReport
 from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
 from tests.gateway.client import call, frames_of
@@ -107,14 +109,15 @@ async def test_the_page_of_rules() -> None:
 
 async def test_readiness_shows_no_raw_names() -> None:
     """Names that workers chose cannot break the line, nor fill the page."""
-    names = ["a\nb\x1b[31m", *(f"{'x' * 300}{number}" for number in range(30))]
+    names = ["a'b", "a\u2028b\u202e", *(f"{'x' * 150}{number}" for number in range(30))]
     async with demo_worker(*names) as worker, running(worker.address) as rig:
         reply = await call(rig.gateway.admin, "GET", "/readyz", connection="close")
         text = reply.body.decode()
         assert reply.status == 200
         assert text.count("\n") == 1
-        assert "\x1b" not in text
-        assert "a\\nb\\x1b[31m" in text
+        assert not {"\u2028", "\u202e"} & {*text}
+        assert r"a\u2028b\u202e" in text
+        assert "a'b" in text
         assert len(text) < 3_000
 
 
@@ -126,6 +129,31 @@ async def test_workers_that_left_leave_no_series() -> None:
         rig.gateway.fleet.forget(gone, time.monotonic())
         assert not any(dict(labels).get("worker") == gone for _, labels in await rig.scrape())
         assert any(dict(labels).get("worker") == worker.address for _, labels in await rig.scrape())
+
+
+async def test_models_that_are_forgotten_leave_no_series() -> None:
+    """Models that come and go for ever use up no places: their series go once the fleet does not know them any more."""
+    async with demo_worker("m") as worker, running(worker.address) as rig:
+        fleet = rig.gateway.fleet
+        facts = fleet.known("m")
+        assert facts is not None
+
+        async def named() -> set[str]:
+            return {dict(labels).get("model", "") for _, labels in await rig.scrape()}
+
+        def serve(name: str) -> None:
+            now = replace(facts, model=name, document={**facts.document, "model": name})
+            fleet.report(WorkerReport(worker.address, (now,)), time.monotonic())
+
+        serve("old")
+        await rig.post("model_metadata", {"model": "old"})
+        assert "old" in await named()
+        for number in range(2_000):
+            serve(f"m{number}")
+        await rig.post("model_metadata", {"model": "m1999"})
+        left = await named()
+        assert "old" not in left
+        assert "m1999" in left
 
 
 # --- towards clusters

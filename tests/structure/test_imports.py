@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "limits": set(),
     "errors": {"types"},
     "address": set(),
+    "threads": set(),
     "framing": {"errors", "types"},
     "expr": {"errors", "types"},
     "fleet": {"errors", "types"},
@@ -30,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "upstream": {"errors", "limits", "types"},
     "telemetry": {"errors", "limits", "types"},
     "server": {"errors", "expr", "fleet", "framing", "limits", "telemetry", "translate", "types", "upstream"},
-    "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "types"},
+    "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "types"},
     "demo": {"limits", "types"},
     "tools": {
         *("backends", "documents", "errors", "expr", "framing", "limits", "ruleset", "settings", "translate", "types"),

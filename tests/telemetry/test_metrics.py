@@ -459,3 +459,22 @@ def test_a_gap_costs_little() -> None:
     gap = Metrics().request("r", "m").gap
     rounds = timeit.repeat(lambda: gap(0.02), number=20_000, repeat=5)
     assert min(rounds) / 20_000 < 1.5e-6
+
+
+def test_forgotten_models_leave_no_series() -> None:
+    """Models that nobody knows any more make room for others; one with a request under way stays until it ends."""
+    metrics = Metrics(label_cap=2)
+    running = metrics.request("generate", "running")
+    running.started()
+    used = metrics.request("generate", "used")
+    used.started()
+    used.finished("ok", 1.0)
+    metrics.waited("used", 1.0)
+    metrics.on_event("failover", model="used")
+    metrics.forget_models({"known"})
+    models = {dict(labels).get("model") for _, labels in parsed(metrics)}
+    assert models == {None, "running"}
+    assert metrics.request("generate", "new").model == "new"
+    running.finished("ok", 1.0)
+    metrics.forget_models(set())
+    assert {dict(labels).get("model") for _, labels in parsed(metrics)} == {None}

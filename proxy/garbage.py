@@ -1,0 +1,19 @@
+"""The garbage collector while the program starts: what is made then stays, and looking through it takes its time."""
+
+from __future__ import annotations
+
+import gc
+
+
+def rest() -> None:
+    """No collections for now."""
+    gc.disable()
+
+
+def work() -> None:
+    """Collections from now on, of what is made from now on: what is there needs no look, then or ever again.
+
+    Rules and settings of the start that a reload replaces are let go all the same, but for the cycles among them.
+    """
+    gc.freeze()
+    gc.enable()
