@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"types"},
     "address": set(),
     "threads": set(),
+    "garbage": set(),
     "framing": {"errors", "types"},
     "expr": {"errors", "types"},
     "fleet": {"errors", "types"},
@@ -34,7 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "types"},
     "demo": {"limits", "types"},
     "tools": {
-        *("backends", "documents", "errors", "expr", "framing", "limits", "ruleset", "settings", "translate", "types"),
+        *("backends", "documents", "errors", "expr", "framing", "garbage", "limits"),
+        *("ruleset", "settings", "translate", "types"),
     },
     "settings": {"address", "backends", "documents", "limits", "types"},
 }
