@@ -95,6 +95,10 @@ async def run_until_signalled(
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the default would kill a program that ends in good order
 
 
 def _has_terminal() -> bool:

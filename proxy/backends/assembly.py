@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
@@ -16,10 +16,7 @@ from proxy.backends.control import EventHook, normalise_base_url
 from proxy.backends.dbgpt.link import RegistrarSettings
 from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar
-from proxy.backends.fastchat.controller.app import Handler, Withheld, nothing_withheld
-from proxy.backends.fastchat.controller.guard import Guard
 from proxy.backends.fastchat.controller.network import NameLookUps
-from proxy.backends.fastchat.controller.role import ControllerRole
 from proxy.backends.fastchat.source import FleetSource
 from proxy.backends.fastchat.source_settings import SourceSettings
 from proxy.backends.overrides import ModelOverrides
@@ -29,6 +26,10 @@ from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.limits import FIRST_LOOK_SECONDS
 from proxy.types import Json, JsonObject
+
+if TYPE_CHECKING:
+    from proxy.backends.fastchat.controller.app import Handler, Withheld
+    from proxy.backends.fastchat.controller.role import ControllerRole
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,11 @@ class Backends:
             look_up=NameLookUps(),
             on_event=on_event,
         )
-        accept = settings.fastchat.accept
-        self._role = (
-            None if accept is None else ControllerRole(accept, self._source, own_ports=own_ports, on_event=on_event)
-        )
+        self._role: ControllerRole | None = None
+        if settings.fastchat.accept is not None:
+            from proxy.backends.fastchat.controller.role import ControllerRole  # late: many gateways have none
+
+            self._role = ControllerRole(settings.fastchat.accept, self._source, own_ports=own_ports, on_event=on_event)
         self._registrar = Registrar(
             settings.dbgpt.controllers,
             self._memberships,
@@ -122,7 +124,7 @@ class Backends:
         roles = [] if self._role is None else [self._role.run()]
         await asyncio.gather(self._source.run(), self._registrar.run(), *roles)
 
-    def worker_listener(self, fall_through: Handler, withheld: Withheld = nothing_withheld) -> web.Application | None:
+    def worker_listener(self, fall_through: Handler, withheld: Withheld) -> web.Application | None:
         """What serves the address with which workers register, None without one.
 
         fall_through: everything else, but for the methods and paths that are `withheld` there, such as operations.
@@ -242,6 +244,8 @@ class Backends:
 def check(settings: BackendSettings) -> None:
     """ValueError with one sentence for a setting that could not be put in force."""
     if settings.fastchat.accept is not None:
+        from proxy.backends.fastchat.controller.guard import Guard
+
         Guard(allow=settings.fastchat.accept.allow, addresses=settings.fastchat.accept.addresses)
 
 

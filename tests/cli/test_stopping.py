@@ -156,3 +156,14 @@ async def test_a_pipe_among_the_rules(tmp_path: Path) -> None:
             gateway.process.send(signal.SIGTERM)
             assert await gateway.ended() == 0
             assert time.monotonic() - began < 3
+
+
+async def test_reloads_asked_for_until_the_last_moment(tmp_path: Path) -> None:
+    """Whoever goes on asking for reloads while it ends does not spoil its exit code."""
+    file = written(tmp_path / "s.yaml", {"demo": {}})
+    async with serving(file) as gateway:
+        gateway.process.send(signal.SIGTERM)
+        while gateway.process.running:
+            gateway.process.send(signal.SIGHUP)
+            await asyncio.sleep(0.0005)
+        assert await gateway.ended() == 0
