@@ -17,12 +17,12 @@ from proxy.backends.settings import (
     Header,
     Limit,
     ListenAddress,
-    PolicyName,
     QueueLength,
     Seconds,
     Section,
 )
 from proxy.documents import Document, DocumentError, read_text, read_yaml, validate
+from proxy.fleet.rules import PolicyName
 from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
 
 

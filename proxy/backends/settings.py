@@ -12,6 +12,7 @@ from proxy.address import Address, is_wildcard, parse_address
 from proxy.backends.fastchat.styles import style_name
 from proxy.documents import read_text
 from proxy.expr import STANDARD, ExpressionSyntaxError, compile_expression
+from proxy.fleet.rules import PolicyName
 from proxy.limits import QUEUE_LENGTH_MAX, YAML_MAX_BYTES
 
 
@@ -62,7 +63,6 @@ Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")]
 Expression = Annotated[str, AfterValidator(_expression)]
 Limit = Annotated[int, Field(ge=1, le=100_000)]
 QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
-PolicyName = Literal["least_in_flight", "power_of_two", "weighted_round_robin", "random", "consistent_hash"]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CallableAddress = Annotated[str, AfterValidator(_callable_address)]
 

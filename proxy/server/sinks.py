@@ -128,7 +128,9 @@ class ResponseSink(ABC):
 
     def _taken(self, data: bytes) -> None:
         frame = self._decoder.only(data)
-        frames = self._decoder.feed(data) if frame is None else [frame]
+        self._counted(self._decoder.feed(data) if frame is None else [frame])
+
+    def _counted(self, frames: list[bytes]) -> None:
         if frames:
             self.received_frames += len(frames)
             self.frames(frames)
@@ -142,11 +144,7 @@ class ResponseSink(ABC):
             self._end(self._refusal_error(self._refused))
             return
         try:
-            frames = self._decoder.finish()
-            if frames:
-                self.received_frames += len(frames)
-                self.frames(frames)
-                self._observe()
+            self._counted(self._decoder.finish())
             self.ended()
         except FramingError as error:
             self._end(GatewayError("upstream_reset", f"the worker {self._address} ended its answer too early: {error}"))
@@ -265,22 +263,13 @@ class ClientStream(ResponseSink):
         """As for any response, with less to do for the usual read: one frame like those before."""
         quick = self.translator.quick
         frame = self._decoder.only(data)
-        if quick is None or frame is None or not self.last_frames:
-            frames = self._decoder.feed(data) if frame is None else [frame]
-            if frames:
-                self.received_frames += len(frames)
-                self.frames(frames)
-                self._observe()
+        out = quick(self.translator, frame) if quick is not None and frame is not None else None
+        if out is None:
+            self._counted(self._decoder.feed(data) if frame is None else [frame])
             return
         self.received_frames += 1
-        out = quick(self.translator, frame)
-        if out is None:
-            self.frames([frame])
-        else:
-            self._output.send(out)
-        now = time.monotonic()
-        self._metrics.gap(now - self.last_frames)
-        self.last_frames = now
+        self._output.send(out)
+        self._observe()
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""

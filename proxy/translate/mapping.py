@@ -203,6 +203,11 @@ class When:
         return self.value(scope) if truthy(self.condition(scope)) else OMIT
 
 
+def needed_key(value: Value | None) -> str | None:
+    """The key of the frame without which this value is not there, so that most frames need not ask for it."""
+    return value.condition.key if isinstance(value, When) and isinstance(value.condition, ChunkRead) else None
+
+
 def truthy(value: Json) -> bool:
     """JMESPath's truth: null, false, and empty strings, arrays and objects are false; every number is true, also 0."""
     return value is not None and value is not False and value != "" and value != [] and value != {}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import orjson
 
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, OmitNull, RootRead, When
+from proxy.framing import FramingError
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, OmitNull, RootRead, needed_key
 from proxy.translate.text import HALF_CHARACTER
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def quick_step(source: StreamSource, target: StreamTarget) -> Step | None:
 
     It is for frames before the finish, of a stream without a prefix that no other worker went on with.
     """
-    finish = _key_without_which(source.finish)
+    finish = needed_key(source.finish)
     if not isinstance(source.text, ChunkRead) or target.framing.around is None:
         return None
     if not (source.error_code is None or isinstance(source.error_code, ChunkRead)):
@@ -43,11 +44,6 @@ def quick_step(source: StreamSource, target: StreamTarget) -> Step | None:
     names: dict[str, object] = writer.names
     exec(compile("\n".join(writer.lines), "<stream rule>", "exec"), names)  # noqa: S102  keys of rules go in quoted only
     return cast("Step", names["step"])
-
-
-def _key_without_which(finish: object) -> str | None:
-    """The key of the frame without which there is no finish."""
-    return finish.condition.key if isinstance(finish, When) and isinstance(finish.condition, ChunkRead) else None
 
 
 def _is_known(value: object, root: str) -> bool:
@@ -62,7 +58,7 @@ class _Writer:
         self.names: dict[str, object] = {
             "loads": orjson.loads,
             "dumps": orjson.dumps,
-            "not_json": (orjson.JSONDecodeError, orjson.JSONEncodeError, *RULE_FAILURES),
+            "unusual": (orjson.JSONDecodeError, orjson.JSONEncodeError, FramingError, *RULE_FAILURES),
             "OMIT": OMIT,
         }
         self.lines: list[str] = []
@@ -96,6 +92,8 @@ class _Writer:
         self._line(2, f"if {' or '.join(wrong)}:")
         self._line(3, "return None")
         self._line(2, "reader = translator.reader")
+        self._line(2, "if not reader.frames:")  # the first is like none before; what is counted from it is set there
+        self._line(3, "return None")
         self._line(2, "flow = reader.flow")
         self._line(2, "scope = reader.scope")
         self._line(2, "scope['chunk'] = chunk")
@@ -126,7 +124,7 @@ class _Writer:
         # An object is never null, and neither is a frame.
         chunk = target.chunk.inner if isinstance(target.chunk, OmitNull) else target.chunk
         if isinstance(chunk, RootRead) and chunk.name == "chunk":
-            self._line(2, f"data = {around.format('frame')}")  # as it came
+            self._line(2, f"data = {self._name(target.framing.encode)}(frame)")  # as it came
             return
         fields = chunk if isinstance(chunk, Fields) else None
         if target.mode == "incremental":
@@ -174,7 +172,7 @@ class _Writer:
 
     def _keep(self, source: StreamSource) -> None:
         """From here on nothing fails."""
-        self._line(1, "except not_json:")
+        self._line(1, "except unusual:")
         self._line(2, "return None")
         self._line(1, "flow._longest = text")
         self._line(1, "flow._shown = shown")

@@ -14,7 +14,7 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.errors import error_frame
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Omit, Read, Scope, Value, When, shown
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Omit, Read, Scope, needed_key, shown
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.seam import Seam
 from proxy.translate.text import HALF_CHARACTER, TextFlow
@@ -86,7 +86,7 @@ class StreamReader:
         self._seam: Seam | None = None
         self._from_nought = False  # the worker's first frame has one token and says that there is none
         self._code_key = source.error_code.key if isinstance(source.error_code, ChunkRead) else None
-        self._finish_key = _condition_key(source.finish)
+        self._finish_key = needed_key(source.finish)
         self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
         self.scope: Scope = dict(scope)
         self.flow = TextFlow(source.mode, hold_back, _prefix(source, scope))
@@ -223,11 +223,6 @@ class StreamReader:
 def _count(usage: Json, name: str) -> int | None:
     found = usage.get(name) if isinstance(usage, dict) else None
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
-
-
-def _condition_key(value: Value | None) -> str | None:
-    """The key of the frame without which this value is not there, so that most frames need not ask for it."""
-    return value.condition.key if isinstance(value, When) and isinstance(value.condition, ChunkRead) else None
 
 
 def _prefix(source: StreamSource, scope: Scope) -> str:

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         *("backends", "documents", "errors", "expr", "framing", "garbage", "limits"),
         *("ruleset", "settings", "translate", "types"),
     },
-    "settings": {"address", "backends", "documents", "limits", "types"},
+    "settings": {"address", "backends", "documents", "fleet", "limits", "types"},
 }
 # These put the parts together and may import all of them.
 WIRING = {

@@ -71,12 +71,18 @@ def scope_of(route: Route, *, echo: bool) -> JsonObject:
 
 
 def both_ways(
-    route: Route, source: StreamSource, target: StreamTarget, frames: list[bytes], *, echo: bool = False
+    route: Route,
+    source: StreamSource,
+    target: StreamTarget,
+    frames: list[bytes],
+    *,
+    echo: bool = False,
+    resumable: bool = False,
 ) -> int:
     """How many frames went the quick way, after a comparison of everything with the general one."""
     scope = scope_of(route, echo=echo)
-    general = StreamTranslator(source, replace(target, step=None), route.errors, scope)
-    quick = StreamTranslator(source, target, route.errors, scope)
+    general = StreamTranslator(source, replace(target, step=None), route.errors, scope, resumable=resumable)
+    quick = StreamTranslator(source, target, route.errors, scope, resumable=resumable)
     taken = 0
     for frame in frames:
         expected = general.feed([frame])
@@ -111,21 +117,21 @@ def state(translator: StreamTranslator) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-@given(frames=growing(), echo=st.booleans())
-def test_the_rules_streams_come_out_the_same(route: Route, frames: list[bytes], *, echo: bool) -> None:
+@given(frames=growing(), echo=st.booleans(), resumable=st.booleans())
+def test_the_rules_streams_come_out_the_same(route: Route, frames: list[bytes], *, echo: bool, resumable: bool) -> None:
     """Each shipped stream, and each that is measured, by whatever way its frames go."""
     assert route.source is not None
     assert route.target is not None
-    both_ways(route, route.source, route.target, frames, echo=echo)
+    both_ways(route, route.source, route.target, frames, echo=echo, resumable=resumable)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 def test_usual_frames_go_the_quick_way(route: Route) -> None:
-    """There is nothing to gain from a quick way that nothing takes."""
+    """There is nothing to gain from a quick way that nothing takes: all but the first take it."""
     assert route.source is not None
     assert route.target is not None
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
-    texts = ["a", "a b", "a b c"] if route.source.mode == "cumulative" else ["a", " b", " c"]
+    texts = ["a", "a b", "a b c", "a b c d"] if route.source.mode == "cumulative" else ["a", " b", " c", " d"]
     frames = [orjson.dumps({"text": text, "error_code": 0, "usage": usage, "finish_reason": None}) for text in texts]
     assert both_ways(route, route.source, route.target, frames) == 3
 
@@ -169,3 +175,19 @@ def test_any_mapping_comes_out_the_same(
         chunk=Fields([(name, FIELDS[name]) for name in names]),
     )
     both_ways(route, source, replace(target, step=quick_step(source, target)), frames)
+
+
+@pytest.mark.parametrize("framing", ["nul", "sse", "ndjson"])
+def test_a_frame_that_goes_on_as_it_came_stays_one_frame(framing: str) -> None:
+    """A worker may break its JSON into lines; in a framing of lines that must not become several frames."""
+    route = next(route for route in ROUTES if route.name == "generate_stream")
+    assert route.source is not None
+    assert route.target is not None
+    target = replace(route.target, framing=FRAMINGS[framing], hold_back=0, chunk=RootRead("chunk"))
+    frames = [orjson.dumps({"text": text}, option=orjson.OPT_INDENT_2) for text in ("a", "ab")]
+    whole = StreamTranslator(route.source, replace(target, step=quick_step(route.source, target)), route.errors, {})
+    out = b"".join(
+        (whole.quick(whole, frame) if whole.quick is not None else None) or whole.feed([frame]) for frame in frames
+    )
+    read = target.framing.new_decoder(1 << 20).feed(out)
+    assert [orjson.loads(frame) for frame in read] == [{"text": "a"}, {"text": "ab"}]
