@@ -292,14 +292,13 @@ class RunningGateway:
 
     def _files_of(self, each: list[Settings], rules: RuleSet) -> Watched:
         source = self._source
-        templates = {model.chat_template_file for settings in each for model in settings.models.values()}
+        models = [model for settings in each for model in settings.models.values()]
+        templates = {model.chat_template_file for model in models if model.chat_template_file}
         folders = {folder for settings in each for folder in settings.rules}
         if folders:  # the packs that come with the program change with the program
             folders |= {str(pack.base) for pack in rules.sources if pack.base is not None}
         own = [source.file] if source is not None and source.file is not None else []
-        return Watched(
-            [*own, *(Path(file) for file in sorted(templates - {None}, key=str) if file)], map(Path, sorted(folders))
-        )
+        return Watched([*own, *map(Path, sorted(templates))], map(Path, sorted(folders)))
 
     def _watch_or_not(self) -> None:
         wanted = self._source is not None and self.settings.watch_files

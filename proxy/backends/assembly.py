@@ -71,6 +71,7 @@ class Backends:
         self._extra_workers = [*extra_workers]
         self._on_event = on_event
         self._service = Service()
+        self._named, self._named_at = PublicNames({}, {}), -1
         self._rejected: dict[str, str] = {}
         self._source = FleetSource(
             fleet,
@@ -100,6 +101,7 @@ class Backends:
     def update(self, settings: BackendSettings, models: ModelOverrides) -> None:
         """Work with other settings from now on; `models` as made from them."""
         self._settings = settings
+        self._named_at = -1  # aliases may differ
         self._source.update(
             workers=[*settings.fastchat.workers, *self._extra_workers],
             controllers=settings.fastchat.controllers,
@@ -184,8 +186,12 @@ class Backends:
         return [] if settings is None else list(settings.aliases)
 
     def _names(self) -> PublicNames:
-        aliases = {alias: name for name in sorted(self._settings.models) for alias in self.aliases(name)}
-        return assign_public_names((row.model for row in self._fleet.models()), aliases)
+        """Kept until the fleet or the settings change: each control call and each round of a cluster asks."""
+        if self._named_at != self._fleet.version:
+            aliases = {alias: name for name in sorted(self._settings.models) for alias in self.aliases(name)}
+            self._named = assign_public_names((row.model for row in self._fleet.models()), aliases)
+            self._named_at = self._fleet.version
+        return self._named
 
     # --- service
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -124,6 +125,16 @@ def _canonical_host(scheme: str, host: str) -> str:
         return f"[{host}]" if ":" in host else host  # a name, or IPvFuture
     mapped = getattr(address, "ipv4_mapped", None)
     return f"[{address}]" if address.version == 6 and mapped is None else str(mapped or address)
+
+
+def has_controls(name: str) -> bool:
+    """Whether a name holds control characters or surrogates, which logs, labels and other programs choke on."""
+    return any(unicodedata.category(char) in ("Cc", "Cs") for char in name)
+
+
+def base_urls(urls: Iterable[str]) -> list[str]:
+    """Base addresses as `normalise_base_url` spells them, each once."""
+    return list(dict.fromkeys(normalise_base_url(url) for url in urls))
 
 
 async def call_json(

@@ -23,8 +23,8 @@ class Memory:
         return key in self._facts
 
     def keys(self) -> list[Key]:
-        """All pairs, sorted."""
-        return sorted(self._facts)
+        """All pairs."""
+        return list(self._facts)
 
     def get(self, key: Key) -> ModelFacts | None:
         """The facts that were last reported."""

@@ -250,9 +250,13 @@ class Fleet:
                 return found
         return None
 
+    def knows(self, model: str) -> bool:
+        """Whether `known` has an answer."""
+        return any((name, kind) in self._memory for name in self._rules.chain(model) for kind in KINDS)
+
     def models(self) -> list[ModelRow]:
         """Each (model, kind) ever seen or with a fallback that was, sorted, with whether it can be answered now."""
-        keys = {*self._memory.keys(), *self._lent(lambda key: key in self._memory)}
+        keys = {*self._memory.keys(), *self._lent(self._memory.__contains__)}
         rows = ((model, kind, self._answering(model, kind)) for model, kind in sorted(keys))
         return [ModelRow(model, kind, workers > 0, workers) for model, kind, workers in rows]
 

@@ -115,10 +115,19 @@ def refusal(facilities: Facilities, wanted: Wanted, error: FleetError) -> Gatewa
             f"all workers of the model '{wanted.name}' are busy, and as many requests wait as may",
             field="model",
         )
-    message = f"no worker for the model '{wanted.name}' can answer now"
-    if not isinstance(error, NoWorker):
-        message = f"{message} ({error})"
+    return nobody(wanted, "" if isinstance(error, NoWorker) else f" ({error})")
+
+
+def nobody(wanted: Wanted, why: str = "") -> GatewayError:
+    """Workers served the model before, and none can answer now."""
+    message = f"no worker for the model '{wanted.name}' can answer now{why}"
     return GatewayError("model_unavailable", message, field="model")
+
+
+def model_missing() -> GatewayError:
+    """The request says no model."""
+    message = "model: is missing or not a string; expected the name of a model"
+    return GatewayError("model_missing", message, field="model")
 
 
 def unknown_model(models: list[Json], name: str, kind: Kind | None) -> GatewayError:

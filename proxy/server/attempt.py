@@ -108,7 +108,7 @@ class Attempt:
         self._heard = False  # an answer, or the beginning of one, came before that of `_sink`
         call.workers.append(lease.address)
         call.model = lease.facts.model
-        call.scope["worker"] = _worker_document(lease.facts, name)
+        call.scope["worker"] = worker_document(lease.facts, name)
 
     @property
     def address(self) -> str:
@@ -278,7 +278,8 @@ class Attempt:
             raise error
 
 
-def _worker_document(facts: ModelFacts, asked: str) -> JsonObject:
+def worker_document(facts: ModelFacts, asked: str) -> JsonObject:
+    """What rules see as `worker`; asked: the name that the client gave the model."""
     return facts.document if facts.model == asked else {**facts.document, "public_name": asked}
 
 

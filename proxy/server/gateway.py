@@ -13,7 +13,7 @@ from proxy.limits import BODIES_MAX_BYTES, REQUESTS_MAX
 from proxy.server.body import Bodies, Share, read_body
 from proxy.server.facilities import Facilities
 from proxy.server.outcomes import outcome_of
-from proxy.server.output import FLUSHED, finish_response
+from proxy.server.output import FLUSHED, finish_response, whole_size
 from proxy.server.responses import error_response, json_response
 from proxy.server.run import RequestRun
 from proxy.server.turns import Turns
@@ -94,7 +94,7 @@ class Gateway:
         self._serving.add(serving)
         try:
             response = await self._serve(request, found, serving, started)
-            if isinstance(response, web.Response) and isinstance(response.body, bytes) and len(response.body) > FLUSHED:
+            if whole_size(response) > FLUSHED:
                 await finish_response(response, request)  # the server itself would wait for its client for ever
             return response
         except ConnectionResetError:

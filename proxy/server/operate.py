@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.errors import GatewayError
 from proxy.limits import MODEL_NAME_MAX
+from proxy.server.admission import model_missing
 from proxy.server.facilities import Facilities
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Operation
@@ -17,9 +18,7 @@ def operate(facilities: Facilities, operation: Operation, scope: Scope) -> None:
     except RULE_FAILURES as problem:
         raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
     if not isinstance(model, str) or not 0 < len(model) <= MODEL_NAME_MAX:
-        raise GatewayError(
-            "model_missing", "model: is missing or not a string; expected the name of a model", field="model"
-        )
+        raise model_missing()
     if kind is not None and not isinstance(kind, str):
         raise GatewayError("invalid_request", "the kind of the model is not a string")
     done, sentence = facilities.operate(operation.name, model, kind)

@@ -97,16 +97,18 @@ class ClientOutput:
                 self._exchange.resume()
 
 
+def whole_size(response: web.StreamResponse) -> int:
+    """Bytes of a body that is one whole; 0 of a stream."""
+    return len(response.body) if isinstance(response, web.Response) and isinstance(response.body, bytes) else 0
+
+
 async def finish_response(response: web.StreamResponse, request: web.Request) -> None:
     """Send what is left of a response; ConnectionResetError where its client does not take it."""
     await response.prepare(request)
     transport = request.transport
     if transport is None:
         return
-    waiting = transport.get_write_buffer_size()
-    if isinstance(response, web.Response) and isinstance(response.body, bytes):
-        waiting += len(response.body)
-    if waiting < FLUSHED:
+    if transport.get_write_buffer_size() + whole_size(response) < FLUSHED:
         await response.write_eof()
     else:
         await while_read(transport, response.write_eof())

@@ -11,11 +11,12 @@ from aiohttp import web
 from proxy.errors import GatewayError
 from proxy.fleet.facts import Kind
 from proxy.limits import MODEL_NAME_MAX
-from proxy.server.admission import Wanted, unknown_model
-from proxy.server.attempt import Attempt, Call
+from proxy.server.admission import Wanted, model_missing, unknown_model
+from proxy.server.attempt import Attempt, Call, worker_document
 from proxy.server.facilities import Facilities
 from proxy.server.operate import operate
 from proxy.server.outcomes import outcome_of
+from proxy.server.output import whole_size
 from proxy.server.responses import answer_response, error_response
 from proxy.server.sinks import broke_off
 from proxy.server.streaming import StreamRun
@@ -43,8 +44,7 @@ class RequestRun:
         self._model = _asked_model(route, scope)
         # Only a name that the fleet has may become a label.
         self._resolved = facilities.directory.resolve(self._model)
-        known = facilities.fleet.known(self._resolved) is not None
-        label = self._resolved if known else "other" if self._model else ""
+        label = self._resolved if facilities.fleet.knows(self._resolved) else "other" if self._model else ""
         metrics = facilities.metrics.request(route.name, label)
         self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, started)
         self._tries: Tries | None = None
@@ -81,8 +81,7 @@ class RequestRun:
                 if self._sent() is not None and self._request.transport is not None:
                     self._request.transport.abort()  # a stream that breaks off must not look complete
             cancelled = False
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                metrics.sent(0, len(response.body))
+            metrics.sent(0, whole_size(response))
             return response
         finally:
             self._close(error, cancelled=cancelled)
@@ -166,8 +165,7 @@ class RequestRun:
             return None
         name = self._model
         if not name:
-            message = "model: is missing or not a string; expected the name of a model"
-            raise GatewayError("model_missing", message, field="model")
+            raise model_missing()
         if len(name) > MODEL_NAME_MAX:
             raise GatewayError(
                 "model_unknown",
@@ -188,8 +186,7 @@ class RequestRun:
         facts = self._facilities.fleet.known(wanted.model, wanted.kind)
         if facts is None:
             raise unknown_model(self._facilities.directory.models(), wanted.name, wanted.kind)
-        document = facts.document
-        self._scope["worker"] = document if facts.model == wanted.name else {**document, "public_name": wanted.name}
+        self._scope["worker"] = worker_document(facts, wanted.name)
 
     # --- the end
     # -----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class StreamRun:
         neutral = sink.broke_off
         while error is not None and self._resumes and worth_retrying(error) and self._tries.current is not None:
             lost = True
-            if self._concluded(sink, self._body):
+            if self._concluded(sink.translator):
                 self._tries.release(error, neutral=neutral)
                 error = None
                 break
@@ -129,25 +129,28 @@ class StreamRun:
         """Let another worker go on with what was lost."""
         (self._body,) = await attempt.bodies()
         translator = lost.translator
-        if self._concluded(lost, self._body):
+        body = self._rest(translator)
+        if body is None:
+            self._output.send(translator.conclude())
             self._tries.release(None, neutral=True)
             return lost
-        received = translator.reader.received()
-        body = resumed_request(self._call.route, self._call.scope, self._body, received.text, received.tokens)
         translator.resume(self._call.scope)
         return await self._open(attempt, translator, body)
 
-    def _concluded(self, sink: ClientStream, body: Json) -> bool:
+    def _concluded(self, translator: StreamTranslator) -> bool:
         """Whether nothing was left to ask for, so that the client's stream is complete."""
-        translator = sink.translator
-        received = translator.reader.received()
         try:
-            if resumed_request(self._call.route, self._call.scope, body, received.text, received.tokens) is not None:
+            if self._rest(translator) is not None:
                 return False
             self._output.send(translator.conclude())
         except GatewayError:
             return False  # as much is left as before
         return True
+
+    def _rest(self, translator: StreamTranslator) -> Json:
+        """The request for what is left; None where nothing is. GatewayError where it cannot be made."""
+        received = translator.reader.received()
+        return resumed_request(self._call.route, self._call.scope, self._body, received.text, received.tokens)
 
     async def _open(self, attempt: Attempt, translator: StreamTranslator, body: Json) -> ClientStream:
         call, before = self._call, self._sink

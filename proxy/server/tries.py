@@ -9,7 +9,7 @@ from typing import Final
 from proxy.errors import CALLER_KINDS, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.fleet.lease import Lease
-from proxy.server.admission import Wanted, lease_now, queued_lease
+from proxy.server.admission import Wanted, lease_now, nobody, queued_lease
 from proxy.server.attempt import Attempt, Call
 from proxy.server.outcomes import is_load, worth_retrying
 
@@ -132,7 +132,5 @@ class Tries:
         facts = facilities.fleet.known(wanted.model, wanted.kind)
         address = facts.document.get("address") if facts is not None else None
         if facts is None or not isinstance(address, str):
-            raise GatewayError(
-                "model_unavailable", f"no worker for the model '{wanted.name}' can answer now", field="model"
-            )
+            raise nobody(wanted)
         return Attempt(self._call, _NoHold(facts, address), wanted.name)

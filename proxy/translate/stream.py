@@ -89,7 +89,7 @@ class StreamReader:
         self._finish_key = needed_key(source.finish)
         self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
         self.scope: Scope = dict(scope)
-        self.flow = TextFlow(source.mode, hold_back, _prefix(source, scope))
+        self.flow = TextFlow(source.mode, hold_back, _rule_text(source.prefix, scope, "prefix", ""))
         self.notes: list[str] = self.flow.notes
         self.finish: Json = None
         self.usage: Json = None
@@ -173,7 +173,9 @@ class StreamReader:
         reader.flow, reader.notes = self.flow.continued(earlier.text), self.notes
         reader._earlier = earlier
         if earlier.text and self._source.echoed is not None:
-            reader._seam = Seam(_echoed(self._source.echoed, {**scope, "text": earlier.text}), reader._stops())
+            reader._seam = Seam(
+                _rule_text(self._source.echoed, {**scope, "text": earlier.text}, "echoed text"), reader._stops()
+            )
         return reader
 
     def final_text(self) -> str:
@@ -225,24 +227,16 @@ def _count(usage: Json, name: str) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
-def _prefix(source: StreamSource, scope: Scope) -> str:
+def _rule_text(read: Read | None, scope: Scope, what: str, default: str | None = None) -> str:
+    """A text of the rule; null is the default, where there is one."""
     try:
-        prefix = source.prefix(scope) if source.prefix is not None else None
+        found = read(scope) if read is not None else None
     except RULE_FAILURES as problem:
-        raise GatewayError("invalid_request", f"the rule's prefix cannot be read: {problem}") from None
-    if prefix is not None and not isinstance(prefix, str):
-        raise GatewayError("invalid_request", f"the rule's prefix is not a string but {shown(prefix)}")
-    return prefix or ""
-
-
-def _echoed(echoed: Read, scope: Scope) -> str:
-    try:
-        known = echoed(scope)
-    except RULE_FAILURES as problem:
-        raise GatewayError("invalid_request", f"the rule's echoed text cannot be read: {problem}") from None
-    if not isinstance(known, str):
-        raise GatewayError("invalid_request", f"the rule's echoed text is not a string but {shown(known)}")
-    return known
+        raise GatewayError("invalid_request", f"the rule's {what} cannot be read: {problem}") from None
+    found = default if found is None else found
+    if not isinstance(found, str):
+        raise GatewayError("invalid_request", f"the rule's {what} is not a string but {shown(found)}")
+    return found
 
 
 class StreamTranslator:
@@ -326,9 +320,9 @@ class StreamTranslator:
         self.reader = self.reader.continued(scope, received)
         self.lost, self.quick, self._mended = None, None, True
 
-    def conclude(self, finish: str = SPENT) -> bytes:
+    def conclude(self) -> bytes:
         """End the client's stream as complete with the text that there is. GatewayError where it cannot be written."""
-        self.reader.finish, self._mended = finish, True
+        self.reader.finish, self._mended = SPENT, True
         return self._emit(final=True) + self._close()
 
     def _close(self) -> bytes:

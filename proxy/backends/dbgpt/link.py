@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from proxy.backends.control import ControlError, EventHook
+from proxy.backends.control import ControlError, EventHook, pause
 from proxy.backends.dbgpt.controller_api import ControllerApi, Instance
 
 log = logging.getLogger(__name__)
@@ -106,8 +106,7 @@ class ControllerLink:
                 await self.step()
             except Exception as error:
                 self._tell("fault", repr(error), exc_info=True)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), self._pause())
+            await pause(self.wake, self._pause())
 
     async def step(self) -> None:
         """One round: is it there, has it what it should have, is a heartbeat due."""

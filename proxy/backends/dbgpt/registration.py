@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from proxy.backends.control import CallLimits, EventHook, end_tasks, new_session, no_events, normalise_base_url
+from proxy.backends.control import CallLimits, EventHook, base_urls, end_tasks, new_session, no_events
 from proxy.backends.dbgpt.controller_api import ControllerApi, Instance
 from proxy.backends.dbgpt.link import ControllerLink, ControllerStatus, RegistrarSettings
 from proxy.backends.dbgpt.names import assign_public_names
@@ -56,7 +56,7 @@ class Registrar:
         clock: Callable[[], float] = time.monotonic,
         on_event: EventHook = no_events,
     ) -> None:
-        self._urls = list(dict.fromkeys(normalise_base_url(url) for url in controllers))
+        self._urls = base_urls(controllers)
         self._desired, self._manager, self._is_own_port = desired, manager, is_own_port
         self._settings = settings or RegistrarSettings()
         self._session_factory, self._clock, self._rng, self._on_event = session_factory, clock, rng, on_event
@@ -82,7 +82,7 @@ class Registrar:
 
     def update(self, controllers: Iterable[str], heartbeat_interval: float) -> None:
         """Other controllers from now on, or another interval. One that is left out loses our rows in the background."""
-        urls = list(dict.fromkeys(normalise_base_url(url) for url in controllers))
+        urls = base_urls(controllers)
         self._settings = replace(self._settings, heartbeat_interval=heartbeat_interval)
         self._urls = urls
         if self._session is None or self._stopped.is_set():

@@ -16,7 +16,7 @@ from typing import Final
 
 import aiohttp
 
-from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url, pause
+from proxy.backends.control import EventHook, base_urls, end_tasks, new_session, no_events, pause
 from proxy.backends.fastchat.discovery import ControllerWatch
 from proxy.backends.fastchat.identity import SameWorkers, has_name
 from proxy.backends.fastchat.source_settings import NAMED, REGISTERED, ModelKnowledge, SourceSettings
@@ -57,8 +57,8 @@ class FleetSource:
         self._models, self._clock, self._on_event = models, clock, on_event
         self._session_factory = session_factory
         self._session: aiohttp.ClientSession | None = None
-        self._named = _bases(workers)
-        self._controller_urls = _bases(controllers)
+        self._named = base_urls(workers)
+        self._controller_urls = base_urls(controllers)
         self._same = SameWorkers(look_up, clock=clock)
         self._merge_soon = asyncio.Event()
         self._workers: dict[str, WorkerWatch] = {}
@@ -170,7 +170,7 @@ class FleetSource:
         What is new is looked at at once, what is no longer named goes unless another source knows of it. Every worker
         is asked for its facts again, because they may be read differently now.
         """
-        named, urls = _bases(workers), _bases(controllers)
+        named, urls = base_urls(workers), base_urls(controllers)
         self._models, self._settings = models, settings
         self._named, gone_names = named, set(self._named) - set(named)
         self._controller_urls, gone_urls = urls, set(self._controller_urls) - set(urls)
@@ -300,10 +300,6 @@ class FleetSource:
     async def _stop(self) -> None:
         self._running = False
         await end_tasks(self._tasks)
-
-
-def _bases(urls: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(normalise_base_url(url) for url in urls))
 
 
 async def _guarded(step: Callable[[], Awaitable[None]], name: str, last_fault: str = "") -> str:

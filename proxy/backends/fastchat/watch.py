@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import unicodedata
 from collections.abc import Callable
 
-from proxy.backends.control import ControlError, EventHook
+from proxy.backends.control import ControlError, EventHook, has_controls
 from proxy.backends.fastchat.source_settings import REGISTERED, ModelKnowledge, SourceSettings
 from proxy.backends.fastchat.worker_api import Status, WorkerApi
 from proxy.fleet.facts import FleetFull, Kind, ModelFacts, WorkerReport
@@ -248,7 +247,7 @@ class WorkerWatch:
             self._warned = {subject: text for subject, text in self._warned.items() if subject in ("", *names)}
 
     def _usable_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        usable = [name for name in names if len(name) <= self._settings.max_name and not _has_controls(name)]
+        usable = [name for name in names if len(name) <= self._settings.max_name and not has_controls(name)]
         most = self._settings.max_models_per_worker
         left_out = len(names) - min(len(usable), most)
         why = "too many, too long a name, or control characters in it"
@@ -273,8 +272,3 @@ class WorkerWatch:
             trouble = logging.DEBUG if self.is_newcomer else logging.WARNING
             log.log(logging.INFO if result == "ok" else trouble, "worker %s: %s: %s", self.address, result, text)
             self._told = result
-
-
-def _has_controls(name: str) -> bool:
-    """Whether a name holds what no name of a model has: control characters, halves of surrogate pairs."""
-    return any(unicodedata.category(character) in ("Cc", "Cs") for character in name)

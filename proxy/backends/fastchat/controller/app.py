@@ -20,7 +20,8 @@ from proxy.backends.fastchat.controller.network import is_own_address
 from proxy.backends.fastchat.controller.places import read_ip
 from proxy.backends.fastchat.controller.quiet import Quiet
 from proxy.backends.fastchat.controller.registry import WorkerRegistry
-from proxy.fleet.facts import Kind
+from proxy.fleet.facts import KINDS, Kind
+from proxy.fleet.memory import Key
 from proxy.fleet.table import Fleet
 from proxy.limits import REQUEST_MAX_BYTES
 from proxy.types import Json
@@ -193,12 +194,13 @@ class _Desk:
             raise Refusal(400, "malformed", "model is missing")
         asked = bodies.model_name(body["model"], "model", self._bounds)
         model = self._public_names().get(asked, asked)
-        if not self._is_offered(asked, model):
+        answerable = self._fleet.answerable()
+        if not self._is_offered(asked, model, answerable):
             return {"address": ""}
         # A worker with several models wants its own name of a model, or loses a slot; only the gateway translates.
         if self._rules().hand_out == "worker" and model == asked:
             address = self._fleet.least_loaded(model, None, self._clock())
-            if address is not None or not self._passes_on(model):
+            if address is not None or not self._passes_on(model, answerable):
                 return {"address": address or ""}
         return {"address": self._own_address(request)}
 
@@ -233,20 +235,22 @@ class _Desk:
         }
 
     def _listed(self, models: set[str]) -> Iterator[str]:
-        names = self._public_names().items()
-        yield from sorted(name for name, model in names if model in models and self._is_offered(name, model))
+        names, answerable = self._public_names().items(), self._fleet.answerable()
+        yield from sorted(
+            name for name, model in names if model in models and self._is_offered(name, model, answerable)
+        )
 
-    def _is_offered(self, name: str, model: str) -> bool:
+    def _is_offered(self, name: str, model: str, answerable: frozenset[Key]) -> bool:
         """Whether a client is given an address where requests for this name are served.
 
         What the gateway took out of service it passes no requests on for. That does not concern a client that asks for
         the worker itself.
         """
         direct = self._rules().hand_out == "worker" and name == model
-        return model in self._answerable() if direct else self._passes_on(model)
+        return any((model, kind) in answerable for kind in KINDS) if direct else self._passes_on(model, answerable)
 
-    def _passes_on(self, model: str) -> bool:
-        return any(name == model and self._in_service(name, kind) for name, kind in self._fleet.answerable())
+    def _passes_on(self, model: str, answerable: frozenset[Key]) -> bool:
+        return any((model, kind) in answerable and self._in_service(model, kind) for kind in KINDS)
 
     def _own_address(self, request: web.Request) -> str:
         """Where the gateway serves the caller, who knows the token."""
@@ -280,24 +284,22 @@ def _moved(request: web.Request, path: str) -> str:
 
 def _peer(request: web.Request) -> Peer:
     host = _peer_host(request)
-    return Peer(host, is_own_address(host), _own_socket(request)[1])
+    return Peer(host, is_own_address(host), _end(request, "sockname")[1])
 
 
 def _peer_host(request: web.Request) -> str:
-    name = request.transport.get_extra_info("peername") if request.transport is not None else None
-    address = read_ip(str(name[0])) if isinstance(name, tuple) else None
-    return "" if address is None else str(address)
+    return _end(request, "peername")[0]
 
 
-def _own_socket(request: web.Request) -> tuple[str, int]:
-    """Address and port at which the caller reached this listener: of its connection, not of what it wrote."""
-    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+def _end(request: web.Request, which: Literal["peername", "sockname"]) -> tuple[str, int]:
+    """Address and port of one end of the connection, which the caller cannot write as it likes."""
+    name = request.transport.get_extra_info(which) if request.transport is not None else None
     address = read_ip(str(name[0])) if isinstance(name, tuple) else None
     return (str(address), int(name[1])) if address is not None and isinstance(name, tuple) else ("", 0)
 
 
 def _reached_at(request: web.Request) -> str:
-    host, port = _own_socket(request)
+    host, port = _end(request, "sockname")
     return f"http://{Address(host, port)}" if host else ""
 
 

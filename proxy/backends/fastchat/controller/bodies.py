@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import unicodedata
 from typing import NamedTuple
 
 import orjson
 from aiohttp import web
 
-from proxy.backends.control import brief
+from proxy.backends.control import brief, has_controls
 from proxy.types import Json, JsonObject
 
 
@@ -96,7 +95,7 @@ def model_name(value: Json, where: str, bounds: Bounds) -> str:
     if "@" in value:
         text = f"{where}: {value[:80]!r} has an @, which DB-GPT keeps for itself; expected a name without it"
         raise Refusal(400, "malformed", text)
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
+    if has_controls(value):
         raise Refusal(400, "malformed", f"{where}: {value[:80]!r} has control characters")
     return value
 
