@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from benchmarks.answers import MODEL, PROMPT_TOKENS, check_chunks, completion, events, frames, vector_json
+from proxy.demo.language import vicuna_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,19 +17,7 @@ if TYPE_CHECKING:
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
-CONVERSATION: JsonObject = {
-    "name": "vicuna_v1.1",
-    "system_template": "{system_message}",
-    "system_message": "Be brief.",
-    "roles": ["USER", "ASSISTANT"],
-    "messages": [],
-    "offset": 0,
-    "sep_style": 2,
-    "sep": " ",
-    "sep2": "</s>",
-    "stop_str": None,
-    "stop_token_ids": None,
-}
+CONVERSATION = vicuna_template("Be brief.")
 
 
 class Answer:

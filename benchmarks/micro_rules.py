@@ -46,34 +46,17 @@ def _test_of(route: str, name: str | None = None) -> RouteTest:
 
 
 def _scope(test: RouteTest) -> Scope:
-    from proxy.ruleset.selftest import GATEWAY_SAMPLE
+    from proxy.ruleset.playing import sample_scope
 
     given = test.test.given
-    worker: Json = {**test.route.sample, **given.worker}
-    return {
-        "body": given.request,
-        "query": {},
-        "headers": {},
-        "path": {},
-        "listener": {},
-        "gateway": dict(GATEWAY_SAMPLE),
-        "worker": worker,
-        "models": [worker],
-    }
+    return sample_scope(test.route, given.request, given.worker)
 
 
 def _drive(test: RouteTest, scope: Scope) -> list[Json]:
     """Build the request of a test; what the worker is asked on the way is answered as the test says."""
-    from proxy.translate.request import build_request
+    from proxy.ruleset.playing import run_request
 
-    questions = build_request(test.route, scope)
-    try:
-        question = next(questions)
-        while True:
-            question = questions.send(test.test.given.asked.get(question.step))
-    except StopIteration as done:
-        bodies: list[Json] = done.value
-        return bodies
+    return run_request(test.route, scope, lambda question: test.test.given.asked.get(question.step))
 
 
 def _translating(route: str, reads: list[bytes]) -> Timed:

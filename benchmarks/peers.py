@@ -1,7 +1,7 @@
 """The environments of the peers that are measured beside the gateway: `python -m benchmarks.peers` builds them.
 
-They are kept in the user's cache folder, beside those of the interoperation tests, and named by what they hold: a pin
-that changes makes a new one.
+They are kept in the user's cache folder, beside those of the interoperation tests, one of which is a peer too, and
+named by what they hold: a pin that changes makes a new one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.interop.environments import (
+    FASTCHAT_OPENAI,
     Environment,
     EnvironmentBuildError,
     NoPythonError,
@@ -23,18 +24,12 @@ from tests.interop.environments import (
     python_of,
 )
 
-# With pydantic 2 the stream of FastChat 0.2.36's openai_api_server breaks off at its first chunk.
-FASTCHAT_API = Environment(
-    name="bench-fastchat-api",
-    steps=(Step("FastChat's OpenAI server", ("fschat==0.2.36", "pydantic<2", "fastapi<0.100", "httpx<0.28")),),
-    check="import uvicorn, fastchat.serve.openai_api_server",
-)
 LITELLM = Environment(
     name="bench-litellm",
     steps=(Step("LiteLLM's proxy", ("litellm[proxy]==1.102.4",)),),
     check="import litellm.proxy.proxy_cli, litellm.proxy.proxy_server",
 )
-PEERS = (FASTCHAT_API, LITELLM)
+PEERS = (FASTCHAT_OPENAI, LITELLM)
 
 
 def python_for(environment: Environment) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,7 +42,7 @@ class Measurement:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def summary(self) -> Summary:
         return summarise(self.runs)
 
@@ -90,11 +91,12 @@ def added(summary: Summary, quantity: str, base: str = "direct") -> dict[str, fl
 def document(one: Measurement) -> JsonObject:
     """The JSON form of one scenario's results; every run is in it."""
     summary = one.summary
+    by_ratio = ratios(summary, _CPU[one.scenario.unit][0])
     programs: JsonObject = {}
     for name, figures in summary.items():
         programs[name] = {
             "figures": {key: {k: round(v, 3) for k, v in figure._asdict().items()} for key, figure in figures.items()},
-            "cpu_times_nginx": _rounded(ratios(summary, _CPU[one.scenario.unit][0]).get(name)),
+            "cpu_times_nginx": _rounded(by_ratio.get(name)),
             "added_ms": {
                 key: _rounded(added(summary, key).get(name))
                 for key in figures

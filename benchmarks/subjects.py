@@ -14,16 +14,16 @@ import orjson
 
 import proxy
 from benchmarks.answers import MARK_BLANK, MODEL, embedding_texts
-from benchmarks.peers import FASTCHAT_API, LITELLM, python_for
+from benchmarks.peers import LITELLM, python_for
 from benchmarks.process import ROOT, Process, StartError, free_port, started
 from benchmarks.scenarios import EMBEDDING_TEXTS
+from tests.interop.environments import FASTCHAT_OPENAI, Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import ExitStack
 
     from proxy.types import JsonObject
-    from tests.interop.environments import Environment
 
 _RULES = Path(__file__).parent / "rules"
 # A Python program with hundreds of imports on a busy machine.
@@ -208,7 +208,7 @@ def _peer(environment: Environment) -> str:
 
 def _fastchat(worker_url: str, folder: Path, stack: ExitStack) -> Subject:
     port = free_port()
-    command = [_peer(FASTCHAT_API), "-m", "fastchat.serve.openai_api_server", "--host", "127.0.0.1"]
+    command = [_peer(FASTCHAT_OPENAI), "-m", "fastchat.serve.openai_api_server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--controller-address", worker_url]
     # It writes log files where it stands.
     process = stack.enter_context(started("fastchat", command, folder, cwd=folder, environment={"LOGDIR": str(folder)}))
@@ -248,7 +248,7 @@ def versions() -> JsonObject:
     if (program := shutil.which("nginx")) is not None:
         said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True)
         found["nginx"] = said.stderr.strip().rpartition("/")[2]
-    for name, environment in (("fastchat", FASTCHAT_API), ("litellm", LITELLM)):
+    for name, environment in (("fastchat", FASTCHAT_OPENAI), ("litellm", LITELLM)):
         if python_for(environment) is not None:
             found[name] = environment.steps[0].packages[0].rpartition("==")[2]
     return found

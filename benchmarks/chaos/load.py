@@ -26,12 +26,9 @@ class Ended:
     ended: float
 
 
-async def run_load(
-    url: str, questions: Sequence[Question], at_once: int, heard: Callable[[Ended], None]
-) -> list[Ended]:
+async def run_load(url: str, questions: Sequence[Question], at_once: int, heard: Callable[[Ended], None]) -> None:
     """Ask all of them, `at_once` at a time; `heard` is called as each ends."""
     waiting = iter(questions)
-    found: list[Ended] = []
     begun = time.monotonic()
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=at_once)) as session:
 
@@ -39,11 +36,9 @@ async def run_load(
             for question in waiting:
                 began = time.monotonic() - begun
                 verdict = await _ask(session, question)
-                found.append(Ended(question, verdict, began, time.monotonic() - begun))
-                heard(found[-1])
+                heard(Ended(question, verdict, began, time.monotonic() - begun))
 
         await asyncio.gather(*(lane() for _ in range(at_once)))
-    return found
 
 
 async def _ask(session: aiohttp.ClientSession, question: Question) -> Verdict:

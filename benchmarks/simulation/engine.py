@@ -50,7 +50,6 @@ class Record:
     ends: list[float]
     served_by: list[int]
     crowded: int = 0  # arrivals that found the gateway's usual queue limit waiting
-    events: int = 0
 
 
 class Simulation:
@@ -101,7 +100,6 @@ class Simulation:
         self._next_arrival(coming)
         while self._events and self._left:
             self.now, _, action = heapq.heappop(self._events)
-            self._record.events += 1
             action()
         if self._left:
             raise RuntimeError(f"{self._left} requests were never answered")

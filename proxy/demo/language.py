@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from proxy.types import JsonObject
+
 # A token is a short ASCII word with the space before it, one other ASCII character, or at most two bytes of a character
 # outside ASCII: a Chinese character (three bytes) is cut in the middle, as byte-level vocabularies really do.
 _TOKEN: Final = re.compile(rb" ?[A-Za-z0-9]{1,8}|[\x00-\x7f]|[\x80-\xff]{1,2}")
@@ -44,6 +46,23 @@ def turns(prompt: str) -> tuple[str, list[tuple[str, str]]]:
     if pairs and pairs[-1] == ("ASSISTANT", ""):
         pairs.pop()
     return first.strip(), pairs
+
+
+def vicuna_template(system: str) -> JsonObject:
+    """A conversation template in the shape and style of `vicuna_v1.1`, with a system sentence of one's own."""
+    return {
+        "name": "vicuna_v1.1",
+        "system_template": "{system_message}",
+        "system_message": system,
+        "roles": ["USER", "ASSISTANT"],
+        "messages": [],
+        "offset": 0,
+        "sep_style": 2,
+        "sep": " ",
+        "sep2": "</s>",
+        "stop_str": None,
+        "stop_token_ids": None,
+    }
 
 
 def _opening(model: str) -> str:

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from proxy.demo.faults import Fault, FaultHook
 from proxy.demo.generation import INTERNAL_ERROR, Parameters, RefusedError, UnhandledError, encode, frames
-from proxy.demo.language import embedding, tokens
+from proxy.demo.language import embedding, tokens, vicuna_template
 from proxy.demo.slots import Slots
 from proxy.types import Json, JsonObject
 
@@ -138,7 +138,7 @@ class DemoWorker:
         calls: dict[str, Callable[[JsonObject], JsonObject]] = {
             "/worker_get_status": lambda _: self._status(),
             "/count_token": self._count_token,
-            "/worker_get_conv_template": lambda _: {"conv": _template()},
+            "/worker_get_conv_template": lambda _: {"conv": vicuna_template(SYSTEM_SENTENCE)},
             "/model_details": lambda _: {"context_length": self.context_length},
         }
         slow: dict[str, Callable[[JsonObject], Awaitable[JsonObject]]] = {
@@ -306,23 +306,6 @@ def _at_once(call: Callable[[JsonObject], JsonObject]) -> Callable[[JsonObject],
         return call(params)
 
     return answer
-
-
-def _template() -> JsonObject:
-    """A conversation template in the shape and style of `vicuna_v1.1`, with a system sentence of its own."""
-    return {
-        "name": "vicuna_v1.1",
-        "system_template": "{system_message}",
-        "system_message": SYSTEM_SENTENCE,
-        "roles": ["USER", "ASSISTANT"],
-        "messages": [],
-        "offset": 0,
-        "sep_style": 2,
-        "sep": " ",
-        "sep2": "</s>",
-        "stop_str": None,
-        "stop_token_ids": None,
-    }
 
 
 @web.middleware

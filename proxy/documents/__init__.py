@@ -1,6 +1,6 @@
 """Strict YAML documents: read with places, validated with every mistake reported at once."""
 
-from proxy.documents.diagnostics import Diagnostic, DocumentError, suggestion
+from proxy.documents.diagnostics import Diagnostic, DocumentError, clipped, suggestion
 from proxy.documents.files import read_text
 from proxy.documents.validate import examine, validate
 from proxy.documents.yaml import Document, parse_yaml, read_yaml
@@ -9,6 +9,7 @@ __all__ = [
     "Diagnostic",
     "Document",
     "DocumentError",
+    "clipped",
     "examine",
     "parse_yaml",
     "read_text",

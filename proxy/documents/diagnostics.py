@@ -34,3 +34,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def clipped(text: str, length: int = 60) -> str:
+    """A text for a sentence, cut to so many characters; the last three then say that it goes on."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

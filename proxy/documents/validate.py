@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.documents.diagnostics import Diagnostic, DocumentError, suggestion
+from proxy.documents.diagnostics import Diagnostic, DocumentError, clipped, suggestion
 from proxy.documents.yaml import Document, Path
 from proxy.types import Json
 
@@ -175,4 +175,4 @@ def _branches(annotation: Any) -> list[Any]:
 
 def _short(value: object) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return clipped(text)

@@ -16,8 +16,8 @@ from proxy.ruleset.documents import (
     OperationDoc,
     RouteDoc,
     StepDoc,
-    StreamDoc,
     TestDoc,
+    ToDoc,
 )
 from proxy.ruleset.expressions import Workshop
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
@@ -164,7 +164,7 @@ def compile_route(
         trace=pack.trace,
         upstream=_upstream(shop, doc),
         source=None if stream is None or stream.from_ is None else _source(shop, stream.from_),
-        target=None if stream is None or stream.to is None else _target(shop, stream),
+        target=None if stream is None or stream.to is None else _target(shop, stream.to),
         answer=_answer(shop, doc, base),
         operation=_operation(shop, doc.operation),
         exclusive=worker is not None and worker.exclusive,
@@ -339,10 +339,7 @@ def _nullable(value: Value) -> Value:
     return value.inner if isinstance(value, OmitNull) else value
 
 
-def _target(shop: Workshop, stream: StreamDoc) -> StreamTarget | None:
-    doc = stream.to
-    if doc is None:
-        return None
+def _target(shop: Workshop, doc: ToDoc) -> StreamTarget:
     return StreamTarget(
         framing=_framing(shop, doc.framing, ("stream", "to", "framing")),
         mode=doc.text,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.documents import Diagnostic, Document, suggestion
+from proxy.documents import Diagnostic, Document, clipped, suggestion
 from proxy.documents.yaml import Path
 from proxy.expr import Expression, ExpressionSyntaxError, FunctionRegistry, compile_expression
 from proxy.ruleset.documents import Clamp, SpecDoc
@@ -17,7 +17,7 @@ from proxy.translate import mapping
 from proxy.translate.mapping import Read, Value
 from proxy.types import Json
 
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass
@@ -45,24 +45,23 @@ class Workshop:
         try:
             expression = compile_expression(source, self.functions)
         except ExpressionSyntaxError as error:
-            message = f"expression '{_clip(source)}': {error.message} (at character {error.offset + 1})"
+            message = f"expression '{clipped(source)}': {error.message} (at character {error.offset + 1})"
             self.mistake(path, message + _comma_hint(source), certain=True)
             return None
         if negated_selection(source):
             self.mistake(
                 path,
-                f"expression '{_clip(source)}': ! binds closer than a dot, so !a.b is always null; write !(a.b)",
+                f"expression '{clipped(source)}': ! binds closer than a dot, so !a.b is always null; write !(a.b)",
                 certain=True,
             )
         for name in sorted(expression.roots - roots):
-            self.mistake(
-                path, f"expression '{_clip(source)}' reads '{name}', which does not exist here{suggestion(name, roots)}"
-            )
+            hint = suggestion(name, roots)
+            self.mistake(path, f"expression '{clipped(source)}' reads '{name}', which does not exist here{hint}")
         if "steps" in expression.roots & roots:
             for name in sorted(steps_read(source) - self.steps):
                 hint = suggestion(name, self.steps)
                 self.mistake(
-                    path, f"expression '{_clip(source)}' reads 'steps.{name}', which no step before it sets{hint}"
+                    path, f"expression '{clipped(source)}' reads 'steps.{name}', which no step before it sets{hint}"
                 )
         return expression
 
@@ -79,13 +78,13 @@ class Workshop:
         """A sentence with `{expression}` in it."""
         parts: list[str | Read] = []
         position = 0
-        for found in _PLACEHOLDER.finditer(template):
+        for found in PLACEHOLDER.finditer(template):
             parts += [template[position : found.start()], self.read(found[1], path, roots)]
             position = found.end()
         parts.append(template[position:])
         if any("{" in part or "}" in part for part in parts if isinstance(part, str)):
             self.mistake(
-                path, f"message '{_clip(template)}': a {{ or }} that is not around an expression", certain=True
+                path, f"message '{clipped(template)}': a {{ or }} that is not around an expression", certain=True
             )
         return lambda scope: "".join(part if isinstance(part, str) else _plain(part(scope)) for part in parts)
 
@@ -202,7 +201,3 @@ def _nothing(scope: Json) -> Json:
 
 def _plain(value: Json) -> str:
     return value if isinstance(value, str) else mapping.shown(value)
-
-
-def _clip(source: str) -> str:
-    return source if len(source) <= 60 else f"{source[:57]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -24,6 +25,7 @@ def steps_read(source: str) -> frozenset[str]:
     return frozenset(names)
 
 
+@functools.lru_cache(maxsize=1024)
 def paths_read(source: str) -> frozenset[tuple[str, ...]]:
     """What an expression reads from the document, as far as it is plain names, those of elements too: `steps.a[0].b`
     reads ("steps", "a", "b"). An empty path: the document as a whole.

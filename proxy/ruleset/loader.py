@@ -41,6 +41,11 @@ class RouteSource(NamedTuple):
     doc: RouteDoc
     base: RouteSource | None = None
 
+    @property
+    def asking(self) -> RouteSource:
+        """The route whose file says what the worker is asked: the one that it is like, or itself."""
+        return self.base or self
+
     def place(self, path: DocumentPath) -> str:
         """`file:line` of the value at this path."""
         found = self.document.at(path, "", key=True)

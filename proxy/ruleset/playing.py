@@ -1,8 +1,8 @@
-"""A worker's recorded stream played through a route, by the code that serves requests."""
+"""A request or a worker's recorded stream played through a route, by the code that serves requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import orjson
@@ -13,8 +13,16 @@ from proxy.limits import FRAME_MAX_BYTES
 from proxy.translate.answer import ClientAnswer, client_answer
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, StreamSource
+from proxy.translate.request import Question, build_request
 from proxy.translate.stream import StreamReader, StreamTranslator, collected
-from proxy.types import Json
+from proxy.types import Json, JsonObject
+
+GATEWAY_SAMPLE: JsonObject = {
+    "host": "127.0.0.1",
+    "port": 8090,
+    "version": "0",
+    "default_model": "sample",
+}
 
 
 class Collected(NamedTuple):
@@ -22,6 +30,35 @@ class Collected(NamedTuple):
 
     answer: ClientAnswer
     notes: tuple[str, ...]
+
+
+def sample_scope(route: Route, body: Json, worker: JsonObject) -> Scope:
+    """What the route's expressions see of a request before its steps. worker: over the sample of the route's pack."""
+    known: JsonObject = {**route.sample, **worker}
+    return {
+        "body": body,
+        "query": {},
+        "headers": {},
+        "path": {},
+        "listener": {},
+        "gateway": dict(GATEWAY_SAMPLE),
+        "worker": known,
+        "models": [known],
+    }
+
+
+def run_request(route: Route, scope: Scope, answer: Callable[[Question], Json]) -> list[Json]:
+    """The route's steps, put into `scope`, and its requests to the worker, whose part `answer` plays when a step asks.
+    GatewayError where the request is refused.
+    """
+    run = build_request(route, scope)
+    try:
+        question = next(run)
+        while True:
+            question = run.send(answer(question))
+    except StopIteration as done:
+        bodies: list[Json] = done.value
+        return bodies
 
 
 def wire_of(route: Route, chunks: Iterable[Json]) -> bytes:

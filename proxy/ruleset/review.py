@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from proxy.documents import Diagnostic, suggestion
+from proxy.documents import Diagnostic, clipped, suggestion
 from proxy.expr import FunctionRegistry, compile_expression
 from proxy.framing import FRAMINGS
 from proxy.ruleset.documents import RouteDoc, SpecDoc
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.loader import PackSource, RouteSource, RuleSet
 from proxy.ruleset.pack_documents import ErrorsDoc
-from proxy.ruleset.walking import Written, written
+from proxy.ruleset.walking import Written, reads_of, written
 from proxy.translate.mapping import RULE_FAILURES, truthy
 from proxy.translate.routes import path_pattern, path_shape
 
@@ -26,7 +25,6 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
 _WORKER: Final = frozenset(
     {"model", "public_name", "address", "context_length", "conversation", "kinds", "embedding_size", "defaults"}
 )
-_PARAMETER = re.compile(r"\{([^{}]+)\}")
 
 
 def review(rules: RuleSet, functions: FunctionRegistry) -> list[Diagnostic]:
@@ -60,9 +58,9 @@ def _route_findings(pack: PackSource, source: RouteSource, functions: FunctionRe
     known = {
         **_KNOWN,
         "worker": _WORKER | pack.doc.sample.keys(),
-        "path": frozenset(_PARAMETER.findall(source.doc.match.path)),
+        "path": frozenset(path_pattern(source.doc.match.path).groupindex),
     }
-    shapes = _step_fields((source.base or source).doc)
+    shapes = _step_fields(source.asking.doc)
     for each in written(source.doc):
         for problem in [*_unknown_names(each.source, known), *_unknown_step_fields(each.source, shapes)]:
             yield source.document.at(each.path, problem)
@@ -75,14 +73,14 @@ def _unknown_names(source: str, known: dict[str, frozenset[str]]) -> Iterator[st
     for path in sorted(paths_read(source)):
         if len(path) > 1 and path[0] in known and path[1] not in known[path[0]]:
             there = suggestion(path[1], known[path[0]])
-            yield f"expression '{_clip(source)}' reads '{path[0]}.{path[1]}', which there never is{there}"
+            yield f"expression '{clipped(source)}' reads '{path[0]}.{path[1]}', which there never is{there}"
 
 
 def _unknown_step_fields(source: str, shapes: dict[str, frozenset[str]]) -> Iterator[str]:
     for path in sorted(paths_read(source)):
         if len(path) > 2 and path[0] == "steps" and path[2] not in shapes.get(path[1], {path[2]}):
             there = suggestion(path[2], shapes[path[1]])
-            yield f"expression '{_clip(source)}' reads '{'.'.join(path[:3])}', which that step does not make{there}"
+            yield f"expression '{clipped(source)}' reads '{'.'.join(path[:3])}', which that step does not make{there}"
 
 
 def _step_fields(doc: RouteDoc) -> dict[str, frozenset[str]]:
@@ -96,7 +94,7 @@ def _constant(each: Written, functions: FunctionRegistry) -> str:
         outcome = "holds always" if truthy(compile_expression(each.source, functions)({})) else "never holds"
     except RULE_FAILURES as error:
         outcome = f"always fails: {error}"
-    return f"condition '{_clip(each.source)}' reads nothing, so it {outcome}"
+    return f"condition '{clipped(each.source)}' reads nothing, so it {outcome}"
 
 
 def _endless(source: RouteSource) -> Iterator[Diagnostic]:
@@ -104,7 +102,7 @@ def _endless(source: RouteSource) -> Iterator[Diagnostic]:
     target = source.doc.stream.to if source.doc.stream is not None else None
     if target is None or target.last is not None or FRAMINGS[target.framing].terminator:
         return
-    reads = {path[0] if path else "" for each in written(target) for path in paths_read(each.source)}
+    reads = {path[0] if path else "" for path in reads_of([target])}
     if not reads & {"finish", "chunk", ""}:
         message = "no frame says that it is the last: read finish in chunk, or give last, the mapping of the last frame"
         yield source.document.at(("stream", "to"), message, key=True)
@@ -113,8 +111,7 @@ def _endless(source: RouteSource) -> Iterator[Diagnostic]:
 def _unread_questions(pack: PackSource) -> Iterator[Diagnostic]:
     """Questions to the worker whose answers nothing uses: each costs a call."""
     for source in pack.routes:
-        family = [each for each in pack.routes if each is source or each.base is source]
-        reads = {path for each in family for found in written(each.doc) for path in paths_read(found.source)}
+        reads = reads_of(each.doc for each in pack.routes if each is source or each.base is source)
         for index, step in enumerate(source.doc.steps):
             if step.ask is not None and not reads & {(), ("steps",)} and not _reads_step(reads, str(step.set)):
                 message = f"the step '{step.set}' asks the worker, and nothing reads 'steps.{step.set}'"
@@ -175,7 +172,3 @@ def _named(segment: str) -> str:
     """A segment's shape as a pattern again: each parameter gets a name of its own."""
     parts = segment.split("{}")
     return parts[0] + "".join(f"{{p{index}}}{part}" for index, part in enumerate(parts[1:]))
-
-
-def _clip(source: str) -> str:
-    return source if len(source) <= 60 else f"{source[:57]}..."

@@ -14,20 +14,13 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.ruleset.documents import ExpectDoc, GivenDoc
 from proxy.ruleset.loader import RouteTest
-from proxy.ruleset.playing import frames_of, play_collected, play_stream, wire_of
+from proxy.ruleset.playing import frames_of, play_collected, play_stream, run_request, sample_scope, wire_of
 from proxy.translate.answer import client_answer, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
-from proxy.translate.request import build_request, resumed_request
+from proxy.translate.request import resumed_request
 from proxy.translate.stream import Received, StreamTranslator
-from proxy.types import Json, JsonObject
-
-GATEWAY_SAMPLE: JsonObject = {
-    "host": "127.0.0.1",
-    "port": 8090,
-    "version": "0",
-    "default_model": "sample",
-}
+from proxy.types import Json
 
 
 class Problem(NamedTuple):
@@ -70,7 +63,7 @@ def _problems(test: RouteTest) -> Iterator[Problem]:
     given, expect = test.test.given, test.test.expect
     scope = _scope(test.route, given)
     try:
-        bodies = _drive(test.route, scope, given)
+        bodies = run_request(test.route, scope, lambda question: given.asked.get(question.step))
         if given.received is not None:
             received = given.received
             bodies = [resumed_request(test.route, scope, body, received.text, received.tokens) for body in bodies]
@@ -97,31 +90,14 @@ def _problems(test: RouteTest) -> Iterator[Problem]:
 
 
 def _scope(route: Route, given: GivenDoc) -> Scope:
-    worker: JsonObject = {**route.sample, **given.worker}
-    models: list[Json] = [worker] if given.models is None else list(given.models)
-    return {
-        "body": given.request,
+    scope: Scope = {
+        **sample_scope(route, given.request, given.worker),
         "query": dict(given.query),
         "headers": dict(given.headers),
         "path": dict(given.path),
         "listener": dict(given.listener),
-        "gateway": dict(GATEWAY_SAMPLE),
-        "worker": worker,
-        "models": models,
     }
-
-
-def _drive(route: Route, scope: Scope, given: GivenDoc) -> list[Json]:
-    questions = build_request(route, scope)
-    answer: Json = None
-    try:
-        question = next(questions)
-        while True:
-            answer = given.asked.get(question.step)
-            question = questions.send(answer)
-    except StopIteration as done:
-        bodies: list[Json] = done.value
-        return bodies
+    return scope if given.models is None else {**scope, "models": list(given.models)}
 
 
 def _result(route: Route, scope: Scope, given: GivenDoc) -> Json:

@@ -13,6 +13,7 @@ from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.extending import EXTENDS, Change, Extension
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.tree import Tree, document_of, tree_of
+from proxy.types import Json
 
 PACK_FILE = "pack.yaml"
 ERRORS_FILE = "errors.yaml"
@@ -54,20 +55,19 @@ def shipped_rules() -> Path:
 def read_pack(folder: Path, mistakes: list[Diagnostic], chain: tuple[Path, ...] = ()) -> PackFiles:
     """The pack in this folder. `chain` has the folders of the packs that extend it."""
     pack = _read(folder / PACK_FILE, mistakes)
-    extends = pack.value.get(EXTENDS) if pack is not None and isinstance(pack.value, dict) else None
+    extends = _value(pack, EXTENDS) if pack is not None else None
     files = _rule_files(folder, mistakes, may_be_none=extends is not None)
     routes = [document for file in files if (document := _read(file, mistakes)) is not None]
     errors_file = folder / ERRORS_FILE
     errors = _read(errors_file, mistakes) if extends is None or errors_file.exists() else None
     if pack is None or extends is None:
         routes = _without_stray_extensions(routes, mistakes)
-    complete = len(routes) == len(files)
-    if pack is None or extends is None:
-        return PackFiles(folder, pack, errors, tuple(routes), complete)
+        return PackFiles(folder, pack, errors, tuple(routes), complete=len(routes) == len(files))
     base = _base_of(folder, pack, extends, chain, mistakes)
     if base is None:
         return PackFiles(folder, None, errors, (), complete=False)
-    return _Extending(PackFiles(folder, pack, errors, tuple(routes), complete), base, mistakes).result()
+    own = PackFiles(folder, pack, errors, tuple(routes), complete=len(routes) == len(files))
+    return _Extending(own, base, mistakes).result()
 
 
 def _base_of(
@@ -105,6 +105,7 @@ class _Extending:
 
     def __init__(self, own: PackFiles, base: PackFiles, mistakes: list[Diagnostic]) -> None:
         self._own, self._base, self._mistakes = own, base, mistakes
+        self._there = {name: route for route in base.routes if (name := _route_name(route)) is not None}
         self._changes: list[FileChanges] = []
 
     def result(self) -> PackFiles:
@@ -131,11 +132,11 @@ class _Extending:
         return document_of(tree, own.file)._replace(mistakes=(*own.mistakes, *base.mistakes))
 
     def _routes(self, removed: set[str]) -> tuple[Document, ...]:
-        there = {name: route for route in self._base.routes if (name := _route_name(route)) is not None}
+        there = self._there
         changed: dict[str, Document] = {}
         new: list[Document] = []
         for document in self._own.routes:
-            extends = document.value.get(EXTENDS) if isinstance(document.value, dict) else None
+            extends = _value(document, EXTENDS)
             if extends is None:
                 new.append(document)
             elif not isinstance(extends, str):
@@ -158,13 +159,13 @@ class _Extending:
         return (*(changed.get(_route_name(route) or "", route) for route in kept), *new)
 
     def _removed_routes(self) -> set[str]:
-        pack = self._own.pack
-        listed = pack.value.get(REMOVE_ROUTES, []) if pack is not None and isinstance(pack.value, dict) else []
-        if pack is None or not isinstance(listed, list):
-            if pack is not None:
-                self._mistakes.append(pack.at((REMOVE_ROUTES,), f"{REMOVE_ROUTES}: expected a list of routes' names"))
+        pack, there = self._own.pack, self._there
+        if pack is None:
             return set()
-        there = {name: route for route in self._base.routes if (name := _route_name(route)) is not None}
+        listed = _value(pack, REMOVE_ROUTES, [])
+        if not isinstance(listed, list):
+            self._mistakes.append(pack.at((REMOVE_ROUTES,), f"{REMOVE_ROUTES}: expected a list of routes' names"))
+            return set()
         removed: set[str] = set()
         for index, listed_name in enumerate(listed):
             name = str(listed_name)
@@ -185,8 +186,13 @@ def _placed_as_extension(tree: Tree, patch: Tree) -> Tree:
     return tree._replace(value={**tree.value, "route": name})
 
 
+def _value(document: Document, key: str, default: Json = None) -> Json:
+    """The value of a key; `default` where there is no such key, or the document is no mapping."""
+    return document.value.get(key, default) if isinstance(document.value, dict) else default
+
+
 def _route_name(document: Document) -> str | None:
-    name = document.value.get("route") if isinstance(document.value, dict) else None
+    name = _value(document, "route")
     return name if isinstance(name, str) else None
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
 from proxy.documents.yaml import Path
 from proxy.ruleset import documents as docs
+from proxy.ruleset.expressions import PLACEHOLDER
+from proxy.ruleset.lint import paths_read
 from proxy.ruleset.pack_documents import PackDoc
-
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.SpecDoc: {"from_", "each", "where", "when"},
@@ -49,6 +48,11 @@ def written(doc: BaseModel) -> Iterator[Written]:
     return _walk(doc, ())
 
 
+def reads_of(documents: Iterable[BaseModel]) -> set[tuple[str, ...]]:
+    """What the expressions of these documents read, each as `paths_read` gives it."""
+    return {path for doc in documents for each in written(doc) for path in paths_read(each.source)}
+
+
 def _walk(value: object, path: Path) -> Iterator[Written]:
     if isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
@@ -56,7 +60,7 @@ def _walk(value: object, path: Path) -> Iterator[Written]:
             if name in _EXPRESSIONS.get(type(value), ()):
                 yield from _texts(child, inner, condition=name in _CONDITIONS)
             elif name in _MESSAGES.get(type(value), ()) and isinstance(child, str):
-                yield from (Written(inner, found, condition=False) for found in _PLACEHOLDER.findall(child))
+                yield from (Written(inner, found, condition=False) for found in PLACEHOLDER.findall(child))
             elif not isinstance(value, docs.TestDoc):
                 yield from _walk(child, inner)
     elif isinstance(value, list):

@@ -13,7 +13,19 @@ import click
 import orjson
 
 from proxy.backends.flags import PROGRAM
-from proxy.tools.terminal import AS_JSON, PATHS, RULES, fail, loaded, read_bytes, read_json, say_json, say_mistakes
+from proxy.tools.terminal import (
+    AS_JSON,
+    PATHS,
+    RULES,
+    WORKER,
+    fail,
+    loaded,
+    read_bytes,
+    read_json,
+    read_worker,
+    say_json,
+    say_mistakes,
+)
 from proxy.types import Json
 
 if TYPE_CHECKING:
@@ -76,9 +88,7 @@ def test(paths: tuple[Path, ...], *, as_json: bool) -> None:
 @click.argument("path")
 @click.option("--body", "body", type=click.Path(path_type=Path), metavar="FILE", help="Its JSON body; - reads stdin.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="One of its headers. Repeatable.")
-@click.option(
-    "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
-)
+@WORKER
 @RULES
 @AS_JSON
 def explain(
@@ -105,9 +115,7 @@ def explain(
         fail(f"--header {wrong[0]}: expected NAME:VALUE")
     if not path.startswith("/"):
         fail(f"PATH: expected one that begins with /, got {path}")
-    known = read_json(worker) if worker is not None else {}
-    if not isinstance(known, dict):
-        fail(f"--worker {worker}: expected a JSON object")
+    known = read_worker(worker)
     document = read_json(body) if body is not None else {}
     request = explaining.request_of(method, path, {name.strip(): value.strip() for name, _, value in given}, document)
     found = explaining.explain(loaded(rules, as_json=as_json), request, known)
@@ -132,9 +140,7 @@ def explain(
 @click.option(
     "--request", "request", type=click.Path(path_type=Path), metavar="FILE", help="The request that was answered."
 )
-@click.option(
-    "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
-)
+@WORKER
 @click.option("--cut", is_flag=True, help="The worker's connection broke off at the end of the stream.")
 @click.option("--raw", is_flag=True, help="Write a stream as the client gets it, not a line of JSON for each frame.")
 @RULES
@@ -158,9 +164,7 @@ def translate(
     """
     from proxy.tools import translating
 
-    known = read_json(worker) if worker is not None else {}
-    if not isinstance(known, dict):
-        fail(f"--worker {worker}: expected a JSON object")
+    known = read_worker(worker)
     asked = read_json(request) if request is not None else None
     loaded_rules = loaded(rules, as_json=as_json)
     try:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from proxy.documents import clipped
+from proxy.ruleset.loader import RouteSource
 from proxy.tools.explaining import Explanation, Line, Request, route_label
 from proxy.tools.terminal import columns, near, short
 from proxy.types import Json
@@ -26,7 +28,7 @@ def explanation_lines(request: Request, found: Explanation) -> Iterator[str]:
     if found.others:
         yield _labelled("not", f"{found.others} routes with other paths")
     if found.route is not None:
-        yield from _followed_lines(found)
+        yield from _followed_lines(found, found.route)
     if found.refused is not None:
         refused = found.refused
         at = f"  {near(refused.place)}" if refused.place else ""
@@ -34,10 +36,8 @@ def explanation_lines(request: Request, found: Explanation) -> Iterator[str]:
         yield _labelled("answer", f"{refused.status} {short(refused.body, 300)}")
 
 
-def _followed_lines(found: Explanation) -> Iterator[str]:
-    route = found.route.route if found.route is not None else None
-    if route is None:
-        return
+def _followed_lines(found: Explanation, source: RouteSource) -> Iterator[str]:
+    route = source.route
     if route.model is not None:
         yield _labelled("model", f"{short(found.model)}{f', kind {route.kind}' if route.kind else ''}")
     if found.steps:
@@ -50,9 +50,9 @@ def _followed_lines(found: Explanation) -> Iterator[str]:
         plan = route.upstream
         yield _labelled("sends", f"{plan.method} {plan.path}" if plan is not None else "")
         yield from _table(body)
-    if found.refused is None and found.route is not None and found.route.doc.operation is not None:
-        place = near(found.route.place(("operation",)))
-        yield _labelled("does", f"{found.route.doc.operation.does}  {place}")
+    if found.refused is None and source.doc.operation is not None:
+        place = near(source.place(("operation",)))
+        yield _labelled("does", f"{source.doc.operation.does}  {place}")
     elif found.refused is None and route.upstream is None:
         yield _labelled("sends", "nothing; it is answered from what the gateway knows")
     if found.unread:
@@ -68,17 +68,12 @@ def _table(lines: Iterable[Line]) -> Iterator[str]:
         [
             line.path,
             short(line.value, 60) if line.present else click.style("left out", dim=True),
-            click.style(_one_line(line.rule), dim=True),
+            click.style(clipped(" ".join(line.rule.split())), dim=True),
             near(line.place),
         ]
         for line in lines
     ]
     yield from (f"  {line}" for line in columns(rows))
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def explanation_json(request: Request, found: Explanation) -> Json:

@@ -9,14 +9,13 @@ from urllib.parse import parse_qsl, unquote
 from proxy.documents.yaml import Path
 from proxy.errors import GatewayError
 from proxy.ruleset.documents import SpecDoc
-from proxy.ruleset.lint import paths_read
 from proxy.ruleset.loader import RouteSource, RuleSet
-from proxy.ruleset.selftest import GATEWAY_SAMPLE
-from proxy.ruleset.walking import written
+from proxy.ruleset.playing import GATEWAY_SAMPLE, run_request
+from proxy.ruleset.walking import reads_of
 from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, truthy
 from proxy.translate.plan import Check, ErrorTable, Route
-from proxy.translate.request import Question, build_request
+from proxy.translate.request import Question
 from proxy.translate.routes import Miss, PathMatch, choose
 from proxy.types import Json, JsonObject
 
@@ -107,7 +106,8 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject) -> Explanation
     route = match.route
     known: JsonObject = {**route.sample, **worker}
     scope = {**scope, "path": dict(match.parameters), "worker": known, "models": [known]}
-    return _followed(Explanation(tuple(candidates), others, sources[route.place]), scope)
+    source = sources[route.place]
+    return _followed(Explanation(tuple(candidates), others, source), source, scope)
 
 
 def _missed(rules: RuleSet, request: Request, miss: Miss, sources: Mapping[str, RouteSource]) -> Explanation:
@@ -164,10 +164,7 @@ def _wrong_methods(rules: RuleSet, request: Request, sources: Mapping[str, Route
                 yield Candidate(sources[match.route.place], f"is for {' and '.join(methods)}")
 
 
-def _followed(start: Explanation, scope: Scope) -> Explanation:
-    source = start.route
-    if source is None:
-        return start
+def _followed(start: Explanation, source: RouteSource, scope: Scope) -> Explanation:
     route = source.route
     questions: list[Question] = []
     bodies: list[Json] = []
@@ -179,17 +176,10 @@ def _followed(start: Explanation, scope: Scope) -> Explanation:
         model = route.model(scope) if route.model is not None else None
         if route.selection != "none" and not model:
             raise GatewayError("model_missing", "the request names no model")
-        run = build_request(route, scope)
-        try:
-            question = next(run)
-            while True:
-                questions.append(question)
-                question = run.send(None)
-        except StopIteration as done:
-            bodies = done.value
+        bodies = run_request(route, scope, questions.append)
     except GatewayError as error:
         refused = _refusal(route.errors, error, _refusing_place(source, scope, error), as_frame=route.errors_as_frame)
-    asking = source.base or source
+    asking = source.asking
     return start._replace(
         model=model,
         steps=tuple(_step_lines(asking, scope)),
@@ -210,12 +200,12 @@ def _refusing_place(source: RouteSource, scope: Scope, error: GatewayError) -> s
     the field of the same name.
     """
     if error.kind == "model_missing" and "steps" not in scope:
-        return (source.base or source).place(("worker", "model"))
+        return source.asking.place(("worker", "model"))
     if "steps" not in scope:
         return None
     done = scope.get("steps")
     names = done if isinstance(done, dict) else {}
-    asking = source.base or source
+    asking = source.asking
     for index, step in enumerate(asking.route.steps):
         if isinstance(step, Check):
             try:
@@ -285,7 +275,7 @@ def unread_fields(source: RouteSource, body: Json) -> Iterator[str]:
 def body_reads(source: RouteSource) -> frozenset[str] | None:
     """The top-level fields of the client's body that the route reads; None where it reads the body as a whole."""
     docs = [source.doc, *([source.base.doc] if source.base is not None else [])]
-    paths = {path for doc in docs for each in written(doc) for path in paths_read(each.source)}
+    paths = reads_of(docs)
     if paths & {(), ("body",)}:
         return None
     return frozenset(path[1] for path in paths if path[0] == "body")

@@ -16,8 +16,9 @@ from proxy.errors import GatewayError
 from proxy.ruleset.documents import SpecDoc, TestDoc
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.loader import PackSource, RouteSource
-from proxy.ruleset.walking import written
-from proxy.tools.translating import run_request, scope_for
+from proxy.ruleset.playing import run_request
+from proxy.ruleset.walking import reads_of, written
+from proxy.tools.translating import scope_for
 from proxy.translate.mapping import RULE_FAILURES
 from proxy.types import Json
 
@@ -65,14 +66,13 @@ def compatibility(pack: PackSource) -> Compatibility:
 
 
 def _request_fields(pack: PackSource, source: RouteSource) -> Iterator[Field]:
-    asking = source.base or source
+    asking = source.asking
     request = asking.doc.request
     if request is None:
         return
     seen = _Seen(source)
     made = _made_fields(request.body, ("body",), _known_to_request(asking))
-    docs = (pack.doc, source.doc, asking.doc)
-    reads = {path for doc in docs for each in written(doc) for path in paths_read(each.source)}
+    reads = reads_of((pack.doc, source.doc, asking.doc))
     whole = bool(reads & {(), ("body",)})
     read = {path[1] for path in reads if _is_field(path, ("body",))}
     origins: set[str] = set()
@@ -127,13 +127,14 @@ class _Seen:
 def _bodies(source: RouteSource, request: Json, worker: dict[str, Json], asked: dict[str, Json]) -> list[Json]:
     """What the route sends; nothing where it refuses the request."""
     try:
-        return run_request(source.route, scope_for(source.route, request, worker), asked)
+        scope = scope_for(source.route, request, worker)
+        return run_request(source.route, scope, lambda question: asked.get(question.step))
     except (GatewayError, *RULE_FAILURES):
         return []
 
 
 def _answer_fields(source: RouteSource) -> Iterator[Field]:
-    asking, doc = source.base or source, source.doc
+    asking, doc = source.asking, source.doc
     if asking.doc.request is None:
         return
     streamed = asking.doc.stream is not None and asking.doc.stream.from_ is not None
@@ -146,8 +147,7 @@ def _answer_fields(source: RouteSource) -> Iterator[Field]:
     for spec in _answering(source):
         for name, names in _made_fields(spec, roots, _meanings(asking)).items():
             made.setdefault(name, set()).update(names)
-    reads = {path for each in (doc, asking.doc) for found in written(each) for path in paths_read(found.source)}
-    used = {path[1] for path in reads if _is_field(path, roots)}
+    used = {path[1] for path in reads_of((doc, asking.doc)) if _is_field(path, roots)}
     for name in _names({*given, *used}, asking.doc.fields.answer if asking.doc.fields else []):
         into = tuple(target for target, names in made.items() if name in names)
         if "*" in made or into == (name,):

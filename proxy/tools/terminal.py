@@ -17,7 +17,7 @@ import orjson
 
 from proxy import garbage
 from proxy.limits import REQUEST_MAX_BYTES
-from proxy.types import Json
+from proxy.types import Json, JsonObject
 
 if TYPE_CHECKING:
     from proxy.documents import Diagnostic
@@ -32,6 +32,9 @@ RULES = click.option(
     type=click.Path(path_type=Path),
     metavar="PATH",
     help="Rule packs. Repeatable. Default: the shipped.",
+)
+WORKER = click.option(
+    "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
 )
 _COLOUR_CODES = re.compile("\x1b\\[[0-9;]*m")
 
@@ -113,10 +116,19 @@ def read_json(file: Path) -> Json:
     return value
 
 
+def read_worker(file: Path | None) -> JsonObject:
+    """What `--worker` gives, nothing without it; one sentence and exit code 2 where it is no JSON object."""
+    known = read_json(file) if file is not None else {}
+    if not isinstance(known, dict):
+        fail(f"--worker {file}: expected a JSON object")
+    return known
+
+
 def short(value: Json, length: int = 100) -> str:
     """A value as JSON on one line, cut to so many characters."""
-    text = json_text(value)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    from proxy.documents import clipped
+
+    return clipped(json_text(value), length)
 
 
 def near(path: str) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from proxy.errors import GatewayError
 from proxy.ruleset.loader import RouteSource, RuleSet
-from proxy.ruleset.playing import frames_of, play_collected, play_stream
-from proxy.ruleset.selftest import GATEWAY_SAMPLE
+from proxy.ruleset.playing import frames_of, play_collected, play_stream, run_request, sample_scope
 from proxy.translate.answer import client_answer, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route
-from proxy.translate.request import build_request
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 
@@ -47,18 +44,7 @@ def find_route(rules: RuleSet, name: str) -> RouteSource:
 
 def scope_for(route: Route, body: Json, worker: JsonObject) -> Scope:
     """What the route's expressions see of a request to the pack's sample worker."""
-    known: JsonObject = {**route.sample, **worker}
-    return {
-        "body": body,
-        "query": {},
-        "headers": {},
-        "path": {},
-        "listener": {},
-        "gateway": dict(GATEWAY_SAMPLE),
-        "worker": known,
-        "models": [known],
-        "steps": {},
-    }
+    return {**sample_scope(route, body, worker), "steps": {}}
 
 
 def translate_request(route: Route, body: Json, worker: JsonObject) -> Translated:
@@ -66,22 +52,10 @@ def translate_request(route: Route, body: Json, worker: JsonObject) -> Translate
     if route.upstream is None:
         raise ValueError(f"the route '{route.name}' sends nothing to a worker")
     try:
-        bodies = run_request(route, scope_for(route, body, worker))
+        bodies = run_request(route, scope_for(route, body, worker), lambda _: None)
     except GatewayError as error:
         return Translated(None, error)
     return Translated(bodies if route.upstream.batch is not None else bodies[0])
-
-
-def run_request(route: Route, scope: Scope, asked: Mapping[str, Json] | None = None) -> list[Json]:
-    """The route's steps and its request; GatewayError where it is refused. asked: answers to questions, by step."""
-    run = build_request(route, scope)
-    try:
-        question = next(run)
-        while True:
-            question = run.send((asked or {}).get(question.step))
-    except StopIteration as done:
-        bodies: list[Json] = done.value
-        return bodies
 
 
 def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObject, *, cut: bool) -> Translated:
@@ -108,7 +82,7 @@ def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObjec
 def _scope_after(route: Route, request: Json, worker: JsonObject) -> Scope:
     scope = scope_for(route, {} if request is None else request, worker)
     if request is not None:
-        run_request(route, scope)
+        run_request(route, scope, lambda _: None)
     return scope
 
 
