@@ -44,10 +44,6 @@ def _spoil(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), encoding="utf-8")
 
 
-async def _metadata(gateway: Serving) -> JsonObject:
-    return (await gateway.ask("/api/worker/model_metadata", {"model": "m"})).object
-
-
 async def _last(gateway: Serving) -> JsonObject:
     rules = await gateway.document("/rules")
     assert isinstance(rules, dict)

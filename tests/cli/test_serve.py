@@ -21,6 +21,7 @@ import pytest
 
 from tests.backends.fakes import FakeRegistry, FakeWorker, eventually
 from tests.cli.process import ANY_PORTS, Started, free_port
+from tests.ports import listens
 
 # Seconds on a machine that is busy with other things; the program needs a few hundredths of one.
 QUICKLY = 3.0
@@ -183,14 +184,10 @@ def test_a_signal_while_it_starts(silent_worker: str, number: signal.Signals) ->
     arguments = ("--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", "--fastchat-worker", silent_worker)
     with Started("serve", *arguments) as gateway:
         deadline = time.monotonic() + 15
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert gateway.running, gateway.err
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        while not listens(port):
+            assert gateway.running, gateway.err
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         _stops(gateway, number)
         assert gateway.out == []
 

@@ -8,7 +8,6 @@ import os
 import pty
 import shutil
 import signal
-import socket
 import subprocess
 import termios
 import time
@@ -21,6 +20,7 @@ from tests.backends.fakes import FakeRegistry, eventually
 from tests.cli.process import ANY_PORTS, GATEWAY, ROOT, environment
 from tests.cli.serving import HELLO, STREAM, Stream, serving, worker, written
 from tests.gateway.client import call, frames_of
+from tests.ports import listens
 
 
 class WatchfulRegistry(FakeRegistry):
@@ -33,16 +33,8 @@ class WatchfulRegistry(FakeRegistry):
 
     def answer(self, method: str, path: str, body: JsonObject) -> Json:
         if method == "DELETE" and self.gateway is not None:
-            self.accepted.append(_accepts(self.gateway))
+            self.accepted.append(listens(self.gateway.port))
         return super().answer(method, path, body)
-
-
-def _accepts(address: Address) -> bool:
-    try:
-        socket.create_connection(address, timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 async def test_the_order_of_a_stop(tmp_path: Path) -> None:
@@ -66,7 +58,7 @@ async def test_the_order_of_a_stop(tmp_path: Path) -> None:
             frames = await stream.rest()
             assert frames[-1]["finish_reason"] == "stop"
             assert await gateway.ended() == 0
-            assert not _accepts(gateway.clients)
+            assert not listens(gateway.clients.port)
     await registry.stop()
 
 

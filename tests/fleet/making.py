@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from proxy.fleet.facts import FleetError, Kind, ModelFacts, WorkerReport
+from proxy.fleet.facts import FleetError, Kind, ModelFacts, WorkerReport, WorkerView
 from proxy.fleet.lease import Lease
 from proxy.fleet.queue import Ticket
 from proxy.fleet.rules import FleetRules, ModelRules
@@ -69,6 +69,13 @@ def fleet_of(
     for address in addresses:
         fleet.report(report(address, facts(model)), 0.0)
     return fleet
+
+
+def view(fleet: Fleet, address: str = A) -> WorkerView:
+    """What the fleet says of a worker, which it knows."""
+    found = fleet.worker(address)
+    assert found is not None
+    return found
 
 
 def limited(limit: int = 1, queue_length: int = 64, **models: ModelRules) -> FleetRules:

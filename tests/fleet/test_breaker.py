@@ -8,7 +8,7 @@ from proxy.fleet.breaker import Breaker
 from proxy.fleet.facts import BreakerState, Outcome
 from proxy.fleet.rules import BreakerRules, FleetRules, ModelRules
 from proxy.fleet.table import Fleet
-from tests.fleet.making import A, B, Heard, facts, fleet_of, report, wait
+from tests.fleet.making import A, B, Heard, facts, fleet_of, report, view, wait
 
 RULES = BreakerRules(failures=3, share=0.5, open_seconds=5.0, most_open_seconds=15.0)
 FLEET = FleetRules(ModelRules(worker_limit=10), breaker=RULES)
@@ -33,9 +33,7 @@ def opened(now: float = 0.0) -> Breaker:
 
 
 def state(fleet: Fleet, address: str) -> BreakerState:
-    view = fleet.worker(address)
-    assert view is not None
-    return view.breaker
+    return view(fleet, address).breaker
 
 
 def fail_until_open(fleet: Fleet, address: str, now: float) -> None:

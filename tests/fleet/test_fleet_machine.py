@@ -204,6 +204,11 @@ class FleetMachine(RuleBasedStateMachine):
             assert self.fleet.is_up(address) == (address in self.served)
 
     @invariant()
+    def what_is_known_has_facts(self) -> None:
+        for model in ("m", "n", "never"):
+            assert self.fleet.knows(model) == (self.fleet.known(model) is not None)
+
+    @invariant()
     def queues_match_and_are_bounded(self) -> None:
         rows = self.fleet.queues()
         assert all(row.waiting <= QUEUE for row in rows)

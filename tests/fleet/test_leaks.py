@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.fleet.facts import WorkerView
 from proxy.fleet.leaks import LeakWatch
 from proxy.fleet.rules import FleetRules, ModelRules
 from proxy.fleet.table import Fleet
-from tests.fleet.making import A, B, Heard, facts, fleet_of, report, wait
+from tests.fleet.making import A, B, Heard, facts, fleet_of, report, view, wait
 
 RULES = FleetRules(ModelRules(worker_limit=3), leak_seconds=30.0)
 
@@ -18,12 +17,6 @@ def statuses(fleet: Fleet, address: str, lengths: list[int], begin: float, step:
     for number, length in enumerate(lengths):
         fleet.seen(address, begin + number * step, queue_length=length, speed=1)
     return begin + (len(lengths) - 1) * step
-
-
-def view(fleet: Fleet, address: str = A) -> WorkerView:
-    found = fleet.worker(address)
-    assert found is not None
-    return found
 
 
 def test_the_least_of_all_statuses_is_lost() -> None:

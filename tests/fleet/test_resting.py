@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.fleet.facts import WorkerView
 from proxy.fleet.rules import BreakerRules, FleetRules, ModelRules
 from proxy.fleet.table import Fleet
-from tests.fleet.making import A, B, C, facts, fleet_of, limited, report, wait
+from tests.fleet.making import A, B, C, facts, fleet_of, limited, report, view, wait
 
 
 def chosen(fleet: Fleet, count: int, now: float) -> list[str]:
     return [fleet.acquire("m", "llm", now).address for _ in range(count)]
-
-
-def view(fleet: Fleet, address: str = A) -> WorkerView:
-    found = fleet.worker(address)
-    assert found is not None
-    return found
 
 
 def test_a_worker_that_refuses_at_once_attracts_nothing() -> None:

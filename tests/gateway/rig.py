@@ -232,7 +232,7 @@ async def with_demo(*models: str, **options: float) -> AsyncIterator[tuple[Rig, 
 
 @contextlib.asynccontextmanager
 async def with_script(
-    path: str, part: Part, *, serves: list[str] | None = None, **settings: object
+    path: str, part: Part, serves: list[str] | None = None, /, **settings: object
 ) -> AsyncIterator[tuple[Rig, ScriptedWorker]]:
     """A gateway in front of one worker that answers well, except on `path`."""
     async with scripted({path: part}, serves) as worker, running(worker.address, given=settings) as rig:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
+from proxy.fleet.facts import WorkerView
 from tests.gateway.rig import MODEL, Rig, running
 from tests.gateway.scripted import STREAM, Part, ScriptedWorker, scripted
 
@@ -36,6 +37,29 @@ async def one_fails(
         bad.arm()
         with preferring(rig, bad, good):
             yield rig, bad, good
+
+
+@contextlib.asynccontextmanager
+async def with_scripts(*parts: Part, **settings: object) -> AsyncIterator[tuple[Rig, list[ScriptedWorker]]]:
+    """A gateway in front of a worker for each part, which does that where a stream is asked for."""
+    async with contextlib.AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(scripted({STREAM: part})) for part in parts]
+        rig = await stack.enter_async_context(running(*(worker.address for worker in workers), given=settings))
+        for worker in workers:
+            worker.arm()
+        yield rig, workers
+
+
+def view_of(rig: Rig, worker: ScriptedWorker) -> WorkerView:
+    """What the gateway knows of a worker."""
+    view = rig.gateway.fleet.worker(worker.address)
+    assert view is not None
+    return view
+
+
+def verdicts(rig: Rig, worker: ScriptedWorker) -> dict[str, int]:
+    """How many requests to a worker were judged how; what never was is left out."""
+    return {name: count for name, count in view_of(rig, worker).outcomes.items() if count}
 
 
 async def counted(rig: Rig, name: str) -> dict[tuple[str, ...], int]:

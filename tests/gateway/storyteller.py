@@ -1,17 +1,24 @@
-"""A deterministic worker that goes on behind any beginning of its one story, and can be lost at any frame."""
+"""A worker that goes on behind any beginning of its one story and can be lost at any frame, and a pair of such."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from proxy.types import JsonObject
-from tests.gateway.scripted import LAST_CHUNK, STREAM_HEAD, chunk
+from proxy.types import Json, JsonObject
+from tests.gateway.rig import HELLO, Rig, running
+from tests.gateway.scripted import LAST_CHUNK, STREAM, STREAM_HEAD, ScriptedWorker, chunk, scripted
+from tests.gateway.several import preferring
 from tests.hostile import Request, Visit
 
 ASKED = "ASSISTANT:"
 STORY = " Zwölf 你好 🙂 einst."
 LENGTH = len(STORY.encode())
+RESUMES = {"m": {"resume": True}}
+MANY = {"worker_limit": 40, "retries": {"burst": 1000}}
+TIMES = {"first_seconds": 5.0, "idle_seconds": 0.1, "total_seconds": 5.0}
 
 
 def tokens_of(text: str) -> int:
@@ -94,3 +101,32 @@ class Storyteller:
                 raise ConnectionResetError
             await visit.send(chunk(json.dumps(frame).encode() + b"\0"))
         await visit.send(LAST_CHUNK)
+
+
+class Pair:
+    """A gateway with two tellers of one story, of which `lost` is asked first."""
+
+    def __init__(self, rig: Rig, lost: Storyteller, other: Storyteller, workers: list[ScriptedWorker]) -> None:
+        self.rig, self.lost, self.other, self.workers = rig, lost, other, workers
+
+    async def ask(self, lose_at: int | None, **more: Json) -> list[JsonObject]:
+        """The client's frames when the first worker is lost there."""
+        self.lost.lose_at = lose_at
+        with preferring(self.rig, *self.workers):
+            return await self.rig.stream({**HELLO, **more})
+
+
+@asynccontextmanager
+async def pair(lost: Storyteller, other: Storyteller | None = None, **settings: object) -> AsyncIterator[Pair]:
+    """Two tellers behind a gateway that resumes, with short time limits unless `timeouts` says otherwise."""
+    other = other or Storyteller()
+    async with (
+        scripted({STREAM: lost}) as one,
+        scripted({STREAM: other}) as two,
+        running(
+            one.address, two.address, given={"models": RESUMES, "timeouts": TIMES, "balance": MANY, **settings}
+        ) as rig,
+    ):
+        one.arm()
+        two.arm()
+        yield Pair(rig, lost, other, [one, two])

@@ -12,9 +12,9 @@ import pytest
 
 from tests.gateway.client import Connection, connected, request_bytes
 from tests.gateway.remote_worker import PREFIX
-from tests.gateway.rig import HELLO, Rig, running, until
-from tests.gateway.scripted import GOOD, STREAM, scripted
-from tests.gateway.test_waiting import Door
+from tests.gateway.rig import HELLO, Rig, until, with_script
+from tests.gateway.scripted import GOOD, STREAM
+from tests.gateway.test_waiting import Door, at_the_door
 from tests.hostile import Request, Visit
 
 PATH = f"{PREFIX}/generate_stream"
@@ -24,9 +24,7 @@ MOST = 1_000_000
 @asynccontextmanager
 async def bounded(monkeypatch: pytest.MonkeyPatch, most: int = MOST) -> AsyncIterator[tuple[Rig, Door]]:
     monkeypatch.setattr("proxy.server.gateway.BODIES_MAX_BYTES", most)
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address) as rig:
-        worker.arm()
+    async with at_the_door() as (rig, door):
         yield rig, door
 
 
@@ -100,8 +98,7 @@ async def test_while_a_request_waits_its_raw_body_is_gone() -> None:
         await asyncio.sleep(0.2)
         await visit.send(GOOD)
 
-    async with scripted({STREAM: busy}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with with_script(STREAM, busy, balance={"worker_limit": 1}) as (rig, worker):
         first = asyncio.create_task(rig.stream(HELLO))
         await until(lambda: len(worker.struck) == 1, lambda: "the first is not under way")
         body = json.dumps({**HELLO, "filler": marker.decode() + "x" * 500_000}).encode()

@@ -13,12 +13,9 @@ from proxy.settings import Address
 from proxy.types import Json, JsonObject
 from tests.gateway.client import Reply, call, connected, frames_of
 from tests.gateway.rig import MODEL, Rig, asked, demo_worker, running, shipped, until, with_script
-from tests.gateway.scripted import STREAM_HEAD, chunk, json_response, sends, then_gone
+from tests.gateway.scripted import COUNT, EMBEDDINGS, STREAM, STREAM_HEAD, chunk, json_response, sends, then_gone
 
-STREAM = "/worker_generate_stream"
 WHOLE = "/worker_generate"
-EMBEDDINGS = "/worker_get_embeddings"
-COUNT = "/count_token"
 TEMPLATE = "/worker_get_conv_template"
 DETAILS = "/model_details"
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,27 +13,14 @@ from proxy.settings import Address
 from proxy.types import JsonObject
 from tests.gateway.client import call
 from tests.gateway.remote_worker import RemoteWorker
-from tests.gateway.rig import HELLO, Rig, asked, demo_worker, running, with_demo
-
-
-@contextlib.contextmanager
-def bound(port: int) -> Iterator[socket.socket]:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
-        yield taken
+from tests.gateway.rig import HELLO, Rig, asked, demo_worker, running, until, with_demo
+from tests.ports import bound, free_row, listens
 
 
 @pytest.fixture
 def first() -> int:
     """The first of five ports in a row that nobody uses."""
-    for _ in range(200):
-        port = random.randrange(20_000, 30_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for number in range(port, port + 5):
-                stack.enter_context(bound(number))
-            return port
-    raise AssertionError("no five free ports in a row")
+    return free_row(5, 20_000, 30_000)
 
 
 def ports(first: int, count: int) -> dict[str, int]:
@@ -51,15 +34,8 @@ async def counted_as(port: int, worker: DemoWorker) -> str:
     return str(model)
 
 
-async def listens(port: int) -> None:
-    """Wait until somebody listens on the port."""
-    for _ in range(500):
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"nobody listens on port {port}")
+async def till_listens(port: int) -> None:
+    await until(lambda: listens(port), lambda: f"nobody listens on port {port}", 2.5)
 
 
 async def test_a_port_tells_the_model(first: int) -> None:
@@ -113,7 +89,7 @@ async def test_a_model_that_appears_later_gets_a_port_too(first: int) -> None:
         running(worker.address, model_ports=ports(first, 3), fastchat={"workers": [worker.address], **watched}),
     ):
         worker.models.insert(0, "a")
-        await listens(first + 1)
+        await till_listens(first + 1)
         assert [await counted_as(port, worker) for port in (first, first + 1)] == ["b", "a"]
 
 
@@ -130,7 +106,7 @@ async def test_models_that_appear_while_ports_are_being_opened(first: int) -> No
             fleet.report(WorkerReport(f"http://127.0.0.1:1/{name}", (other,)), time.monotonic())
             await asyncio.sleep(0)
         for port in range(first, first + 5):
-            await listens(port)
+            await till_listens(port)
 
 
 async def test_the_ports_are_given_back(first: int) -> None:

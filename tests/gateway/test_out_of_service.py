@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from proxy.types import JsonObject
 from tests.gateway.client import frames_of
-from tests.gateway.rig import HELLO, Rig, running, until
+from tests.gateway.rig import HELLO, Rig, running, until, with_script
 from tests.gateway.scripted import STREAM, ScriptedWorker, scripted
 from tests.gateway.test_waiting import Door, full, till_waiting
 
@@ -23,11 +23,7 @@ async def stop(rig: Rig, model: str) -> None:
 @asynccontextmanager
 async def one_at_a_time() -> AsyncIterator[tuple[Rig, ScriptedWorker, Door]]:
     door = Door()
-    async with (
-        scripted({STREAM: door}) as worker,
-        running(worker.address, given={**MANAGED, "balance": {"worker_limit": 1}}) as rig,
-    ):
-        worker.arm()
+    async with with_script(STREAM, door, balance={"worker_limit": 1}, **MANAGED) as (rig, worker):
         yield rig, worker, door
 
 

@@ -14,7 +14,7 @@ from proxy.server.outcomes import rest_after, verdict_of, worth_retrying
 from proxy.types import Json
 from tests.gateway.rig import HELLO, Rig, running, until
 from tests.gateway.scripted import GOOD, LAST_CHUNK, STREAM, STREAM_HEAD, Part, ScriptedWorker, chunk, scripted, sends
-from tests.gateway.several import counted, one_fails
+from tests.gateway.several import counted, one_fails, view_of
 from tests.hostile import Request, Visit, response
 
 FULL = json.dumps({"text": "full", "error_code": 42903}).encode() + b"\0"
@@ -84,9 +84,7 @@ async def test_how_long_a_full_worker_rests(header: list[str], least: float, mos
     async with refusing(sends(response(b"", "503 Service Unavailable", header))) as (rig, bad, _):
         while not bad.struck:
             await rig.stream(HELLO)
-        view = rig.gateway.fleet.worker(bad.address)
-        assert view is not None
-        assert least < view.rests_until - asyncio.get_running_loop().time() <= most
+        assert least < view_of(rig, bad).rests_until - asyncio.get_running_loop().time() <= most
 
 
 @pytest.mark.parametrize(

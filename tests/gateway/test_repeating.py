@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -13,73 +10,38 @@ from proxy.demo.faults import Fault
 from proxy.demo.worker import DemoWorker
 from proxy.types import Json, JsonObject
 from tests.gateway.client import call, frames_of
-from tests.gateway.rig import HELLO, Rig, running
-from tests.gateway.scripted import LAST_CHUNK, STREAM, STREAM_HEAD, ScriptedWorker, chunk, scripted
+from tests.gateway.rig import HELLO, running
+from tests.gateway.scripted import STREAM
 from tests.gateway.several import counted, preferring
-from tests.hostile import Request, Visit
+from tests.gateway.storyteller import MANY, RESUMES, Pair, Storyteller, pair
 from tests.translate.pieces import SPACE, PieceWorker, in_bytes
 
 ASKED = "Go. USER: Hello ASSISTANT:"
 PIECES = [f"{SPACE}Hello", f"{SPACE}world", "!", f"{SPACE}你", "好", *in_bytes("🙂"), *in_bytes("🙂"), f"{SPACE}again"]
 TEXT = "Hello world! 你好🙂🙂 again"
-GIVEN = {
-    "models": {"m": {"resume": True}},
-    "balance": {"worker_limit": 40, "retries": {"burst": 1000}},
-}
 
 
-class Teller:
-    """Tells the pieces, until the frame at which its connection is reset."""
+class Teller(Storyteller):
+    """Tells the pieces."""
 
     def __init__(self, *, echoes: bool = True) -> None:
+        super().__init__()
         self.worker = PieceWorker(PIECES, ASKED, echoes=echoes)
-        self.lose_at: int | None = None
-        self.bodies: list[JsonObject] = []
 
-    async def __call__(self, visit: Visit, request: Request) -> None:
-        body = json.loads(request.body)
-        self.bodies.append(body)
-        await visit.send(STREAM_HEAD)
-        for number, frame in enumerate(self.worker.frames(body)):
-            if number == self.lose_at:
-                await asyncio.sleep(0.002)  # so that what came before is with the client
-                visit.reset()
-                raise ConnectionResetError
-            await visit.send(chunk(json.dumps(frame).encode() + b"\0"))
-        await visit.send(LAST_CHUNK)
+    def frames(self, body: JsonObject) -> list[JsonObject]:
+        return self.worker.frames(body)
 
 
-class Fleet:
-    """The gateway with two such workers, of which `lost` is asked first."""
-
-    def __init__(self, rig: Rig, lost: Teller, other: Teller, workers: list[ScriptedWorker]) -> None:
-        self.rig, self.lost, self.other, self.workers = rig, lost, other, workers
-
-    async def ask(self, lose_at: int | None) -> list[JsonObject]:
-        """The frames of one kind of client, when the first worker is lost there."""
-        self.lost.lose_at = lose_at
-        with preferring(self.rig, *self.workers):
-            return await self.rig.stream(HELLO)
-
-    async def ask_as_worker(self, lose_at: int | None, **more: Json) -> list[JsonObject]:
-        """The frames of one that speaks the workers' own dialect."""
-        self.lost.lose_at = lose_at
-        body: JsonObject = {"model": "m", "prompt": ASKED, "max_new_tokens": 50, **more}
-        with preferring(self.rig, *self.workers):
-            return frames_of((await call(self.rig.listen, "POST", STREAM, body)).body)
+def fleet(*, echoes: bool = True) -> AbstractAsyncContextManager[Pair]:
+    return pair(Teller(), Teller(echoes=echoes), timeouts={})
 
 
-@asynccontextmanager
-async def fleet(*, echoes: bool = True) -> AsyncIterator[Fleet]:
-    lost, other = Teller(), Teller(echoes=echoes)
-    async with (
-        scripted({STREAM: lost}) as one,
-        scripted({STREAM: other}) as two,
-        running(one.address, two.address, given=GIVEN) as rig,
-    ):
-        one.arm()
-        two.arm()
-        yield Fleet(rig, lost, other, [one, two])
+async def ask_as_worker(both: Pair, lose_at: int | None, **more: Json) -> list[JsonObject]:
+    """The frames of a client that speaks the workers' own dialect, when the first worker is lost there."""
+    both.lost.lose_at = lose_at
+    body: JsonObject = {"model": "m", "prompt": ASKED, "max_new_tokens": 50, **more}
+    with preferring(both.rig, *both.workers):
+        return frames_of((await call(both.rig.listen, "POST", STREAM, body)).body)
 
 
 async def test_no_space_is_lost_at_the_seam() -> None:
@@ -98,10 +60,10 @@ async def test_no_space_is_lost_at_the_seam() -> None:
 async def test_the_workers_own_clients_go_on_too(echo: bool) -> None:
     """Their frames keep what the worker says besides, have all of the text, and the prompt where they asked for it."""
     async with fleet() as both:
-        whole = await both.ask_as_worker(None, echo=echo)
+        whole = await ask_as_worker(both, None, echo=echo)
         assert str(whole[-1]["text"]).removeprefix(ASKED).lstrip() == TEXT
         for place in range(len(PIECES) + 1):
-            frames = await both.ask_as_worker(place, echo=echo)
+            frames = await ask_as_worker(both, place, echo=echo)
             assert frames[-1] == whole[-1]
             assert all(frame.keys() == whole[-1].keys() for frame in frames)
 
@@ -109,7 +71,7 @@ async def test_the_workers_own_clients_go_on_too(echo: bool) -> None:
 async def test_log_probabilities_are_those_of_one_worker() -> None:
     """A stream that has them is lost with its worker, which its client is told."""
     async with fleet() as both:
-        frames = await both.ask_as_worker(3, echo=False, logprobs=1)
+        frames = await ask_as_worker(both, 3, echo=False, logprobs=1)
         assert (frames[-2]["text"], frames[-1]["error_code"]) == ("Hello world!", 50001)
         assert both.other.bodies == []
         assert await counted(both.rig, "gateway_resumed_streams_total") == {("m", "failed"): 1}
@@ -132,7 +94,7 @@ async def test_the_demonstration_fleet_can_show_it() -> None:
     one, two = DemoWorker(["m"], chunks_per_second=0), DemoWorker(["m"], chunks_per_second=0)
     addresses = [await worker.start() for worker in (one, two)]
     try:
-        async with running(*addresses, given=GIVEN) as rig:
+        async with running(*addresses, given={"models": RESUMES, "balance": MANY}) as rig:
             body: JsonObject = {**HELLO, "messages": [{"role": "human", "content": "你好 🙂"}], "max_new_tokens": 200}
             whole = (await rig.stream(body))[-1]
             for place in (1, 5, 20, 40, 60):

@@ -5,50 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
-from proxy.types import Json, JsonObject
-from tests.gateway.rig import HELLO, Rig, running
-from tests.gateway.scripted import LAST_CHUNK, STREAM, ScriptedWorker, chunk, json_response, scripted
-from tests.gateway.several import counted, preferring
-from tests.gateway.storyteller import LENGTH, STORY, Storyteller
+from proxy.types import JsonObject
+from tests.gateway.rig import HELLO, running, with_script
+from tests.gateway.scripted import LAST_CHUNK, STREAM, chunk, json_response, scripted
+from tests.gateway.several import counted, preferring, view_of, with_scripts
+from tests.gateway.storyteller import LENGTH, MANY, RESUMES, STORY, Pair, Storyteller, pair
 from tests.hostile import Request, Visit
 
 ERROR = chunk(json.dumps({"text": "CUDA out of memory", "error_code": 50002}).encode() + b"\0")
-RESUMES = {"m": {"resume": True}}
-MANY = {"worker_limit": 40, "retries": {"burst": 1000}}
-TIMES = {"first_seconds": 5.0, "idle_seconds": 0.1, "total_seconds": 5.0}
-
-
-class Pair:
-    """A gateway with two tellers of one story, of which `lost` is asked first."""
-
-    def __init__(self, rig: Rig, lost: Storyteller, other: Storyteller, workers: list[ScriptedWorker]) -> None:
-        self.rig, self.lost, self.other, self.workers = rig, lost, other, workers
-
-    async def ask(self, lose_at: int | None, **more: Json) -> list[JsonObject]:
-        """The client's frames when the first worker is lost there."""
-        self.lost.lose_at = lose_at
-        with preferring(self.rig, *self.workers):
-            return await self.rig.stream({**HELLO, **more})
-
-
-@asynccontextmanager
-async def pair(lost: Storyteller, other: Storyteller | None = None, **settings: object) -> AsyncIterator[Pair]:
-    other = other or Storyteller()
-    async with (
-        scripted({STREAM: lost}) as one,
-        scripted({STREAM: other}) as two,
-        running(
-            one.address, two.address, given={"models": RESUMES, "timeouts": TIMES, "balance": MANY, **settings}
-        ) as rig,
-    ):
-        one.arm()
-        two.arm()
-        yield Pair(rig, lost, other, [one, two])
 
 
 def assert_unbroken(frames: list[JsonObject], whole: list[JsonObject]) -> None:
@@ -172,20 +140,11 @@ async def test_a_stall_is_a_loss() -> None:
 async def test_a_second_loss() -> None:
     """What was taken up by another worker may be lost again; each time it is another one."""
     tellers = [Storyteller() for _ in range(4)]
-    async with (
-        scripted({STREAM: tellers[0]}) as a,
-        scripted({STREAM: tellers[1]}) as b,
-        scripted({STREAM: tellers[2]}) as c,
-        scripted({STREAM: tellers[3]}) as d,
-        running(
-            a.address, b.address, c.address, d.address, given={"models": RESUMES}, balance={"retries": {"attempts": 3}}
-        ) as rig,
-    ):
-        for worker in (a, b, c, d):
-            worker.arm()
+    balance = {"retries": {"attempts": 3}}
+    async with with_scripts(*tellers, models=RESUMES, balance=balance) as (rig, workers):
         for teller in tellers[:2]:
             teller.lose_at = 7
-        both = Pair(rig, tellers[0], tellers[1], [a, b, c, d])
+        both = Pair(rig, tellers[0], tellers[1], workers)
         frames = await both.ask(7)
         assert (frames[-1]["text"], frames[-1]["error_code"]) == (STORY, 0)
         for teller in tellers:
@@ -209,8 +168,7 @@ async def test_without_the_setting_a_lost_stream_is_lost() -> None:
 async def test_without_another_worker_the_client_is_told() -> None:
     """The text that it has stays, then comes the error; an end without a reason then is an end."""
     lost = Storyteller()
-    async with scripted({STREAM: lost}) as worker, running(worker.address, models=RESUMES) as rig:
-        worker.arm()
+    async with with_script(STREAM, lost, models=RESUMES) as (rig, _):
         lost.lose_at = 8
         frames = await rig.stream(HELLO)
         assert [frames[-2]["text"], frames[-1]["error_code"]] == [STORY[:6], 50001]
@@ -235,14 +193,11 @@ async def test_a_collected_answer_is_begun_anew(kind: str) -> None:
 async def test_a_collected_answer_without_a_reason_stands_where_nobody_else_is() -> None:
     """Some workers never say why they end."""
     lost = Storyteller(losing=LAST_CHUNK)
-    async with scripted({STREAM: lost}) as worker, running(worker.address, models=RESUMES) as rig:
-        worker.arm()
+    async with with_script(STREAM, lost, models=RESUMES) as (rig, worker):
         lost.lose_at = 8
         answer = (await rig.post("generate", HELLO)).object
         assert (answer["text"], answer["finish_reason"]) == (STORY[:7], "stop")
-        view = rig.gateway.fleet.worker(worker.address)
-        assert view is not None
-        assert view.outcomes["failure"] == 0
+        assert view_of(rig, worker).outcomes["failure"] == 0
 
 
 async def test_the_log_says_who_went_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from proxy.types import JsonObject
 from tests.gateway.client import connected, frames_of
 from tests.gateway.remote_worker import PREFIX
-from tests.gateway.rig import HELLO, Rig, demo_worker, looked_at, running, until
+from tests.gateway.rig import HELLO, Rig, demo_worker, looked_at, running, until, with_script
 from tests.gateway.scripted import (
     CONVERSATION,
     EMBEDDINGS,
@@ -30,7 +28,7 @@ from tests.gateway.scripted import (
     then_gone,
     then_reset,
 )
-from tests.gateway.several import counted, one_fails, preferring
+from tests.gateway.several import counted, one_fails, preferring, verdicts, view_of, with_scripts
 from tests.gateway.test_worker_faults import FAULTS, VECTORS, Fault, times
 from tests.hostile import Request, Visit, response
 
@@ -149,9 +147,7 @@ async def test_whose_fault_it_is(part: Part, asked: int, verdict: str) -> None:
     async with one_fails(part) as (rig, bad, good):
         await rig.stream(HELLO)
         assert len(good.bodies(STREAM)) == asked
-        view = rig.gateway.fleet.worker(bad.address)
-        assert view is not None
-        assert {name for name, count in view.outcomes.items() if count} == {verdict}
+        assert verdicts(rig, bad).keys() == {verdict}
 
 
 async def test_mistakes_of_callers_open_no_breaker() -> None:
@@ -159,9 +155,7 @@ async def test_mistakes_of_callers_open_no_breaker() -> None:
     async with one_fails(sends(response(b"{}", "422 Unprocessable"))) as (rig, bad, good):
         for _ in range(30):
             assert (await rig.stream(HELLO))[-1]["error_code"] == 50001
-        view = rig.gateway.fleet.worker(bad.address)
-        assert view is not None
-        assert view.breaker == "closed"
+        assert view_of(rig, bad).breaker == "closed"
         assert good.bodies(STREAM) == []
 
 
@@ -187,21 +181,11 @@ async def test_after_the_first_byte_it_is_too_late() -> None:
         assert await counted(rig, "gateway_retries_total") == {}
 
 
-@asynccontextmanager
-async def all_fail(count: int, part: Part, **settings: object) -> AsyncIterator[tuple[Rig, list[ScriptedWorker]]]:
-    async with AsyncExitStack() as stack:
-        workers = [await stack.enter_async_context(scripted({STREAM: part})) for _ in range(count)]
-        rig = await stack.enter_async_context(running(*(worker.address for worker in workers), given=settings))
-        for worker in workers:
-            worker.arm()
-        yield rig, workers
-
-
 @pytest.mark.parametrize(("attempts", "tries"), [(1, 1), (3, 3), (10, 4)])
 async def test_no_more_workers_than_allowed_are_tried(attempts: int, tries: int) -> None:
     """Each is another one, and when all that may be have failed the client is told."""
     given = {"retries": {"attempts": attempts}}
-    async with all_fail(4, then_closed(), balance=given) as (rig, workers):
+    async with with_scripts(*[then_closed()] * 4, balance=given) as (rig, workers):
         (last,) = await rig.stream(HELLO)
         assert last["error_code"] == 50001
         assert sum(len(worker.struck) for worker in workers) == tries
@@ -213,7 +197,7 @@ async def test_no_more_workers_than_allowed_are_tried(attempts: int, tries: int)
 async def test_the_budget_is_kept() -> None:
     """A fleet that fails as a whole gets each request once, and the few more that the budget has."""
     given = {"retries": {"attempts": 3, "share": 0.1, "burst": 2}}
-    async with all_fail(3, then_closed(), balance=given) as (rig, workers):
+    async with with_scripts(*[then_closed()] * 3, balance=given) as (rig, workers):
         for _ in range(20):
             assert (await rig.stream(HELLO))[-1]["error_code"] in {50001, 50005}
         retries = sum((await counted(rig, "gateway_retries_total")).values())
@@ -224,8 +208,7 @@ async def test_the_budget_is_kept() -> None:
 async def test_a_lonely_worker_is_not_asked_twice() -> None:
     """Without another worker the first error stands, and the budget is not spent on it."""
     given = {"retries": {"attempts": 3, "share": 0, "burst": 1}}
-    async with scripted({STREAM: then_reset()}) as worker, running(worker.address, balance=given) as rig:
-        worker.arm()
+    async with with_script(STREAM, then_reset(), balance=given) as (rig, worker):
         for _ in range(3):
             assert (await rig.stream(HELLO))[-1]["error_code"] == 50001
         assert len(worker.struck) == 3
@@ -300,14 +283,17 @@ async def test_a_request_that_names_its_worker() -> None:
                 assert "header x-worker" in str(reply.object["detail"])
 
 
-async def test_a_fallback_answers_where_the_model_has_no_worker() -> None:
+async def test_a_fallback_answers_where_the_model_has_no_worker(caplog: pytest.LogCaptureFixture) -> None:
     """The client asks for what it knows; the worker is asked for what it has; the log says so."""
+    caplog.set_level("INFO", "proxy.access")
     body: JsonObject = {**HELLO, "model": "large"}
     models = {"large": {"fallback": "m"}, "m": {"aliases": ["tiny"]}}
     async with scripted({}) as worker, running(worker.address, models=models) as rig:
         assert [entry["text"] for entry in await rig.stream(body)] == HELLO_FRAMES
         assert [entry["text"] for entry in await rig.stream({**HELLO, "model": "tiny"})] == HELLO_FRAMES
         assert [entry["model"] for entry in worker.bodies(STREAM)] == ["m", "m"]
+    logged = [record.__dict__ for record in caplog.records if record.getMessage() == "request"]
+    assert [(entry["model"], entry.get("answered_by")) for entry in logged] == [("large", "m"), ("tiny", None)]
 
 
 async def test_a_request_is_not_sent_twice_to_a_worker_that_had_it() -> None:

@@ -5,35 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from contextlib import AsyncExitStack
 
 import pytest
 
 from tests.gateway.client import Connection
 from tests.gateway.remote_worker import PREFIX
-from tests.gateway.rig import HELLO, Rig, running, until
+from tests.gateway.rig import HELLO, until, with_script
 from tests.gateway.scripted import (
     EMBEDDINGS,
     GOOD,
     STREAM,
     STREAM_HEAD,
     Part,
-    ScriptedWorker,
     chunk,
     frame,
     json_response,
-    scripted,
     then_gone,
 )
-from tests.gateway.several import counted, one_fails
+from tests.gateway.several import counted, one_fails, verdicts, view_of, with_scripts
 from tests.gateway.test_slow_readers import abundance
 from tests.hostile import Request, Visit
-
-
-def verdicts(rig: Rig, worker: ScriptedWorker) -> dict[str, int]:
-    view = rig.gateway.fleet.worker(worker.address)
-    assert view is not None
-    return {name: count for name, count in view.outcomes.items() if count}
 
 
 @pytest.mark.parametrize("pieces", [[b"\0"], [b"\0\0", b" "]], ids=["an empty frame", "empty frames"])
@@ -64,11 +55,7 @@ async def test_after_the_first_frame_the_time_between_reads_counts() -> None:
 async def test_the_whole_time_is_the_request_s_and_not_each_worker_s() -> None:
     """Four workers that say nothing take no longer together than one may."""
     limits = {"first_seconds": 0.4, "total_seconds": 0.7}
-    async with AsyncExitStack() as stack:
-        workers = [await stack.enter_async_context(scripted({STREAM: then_gone()})) for _ in range(4)]
-        rig = await stack.enter_async_context(running(*(w.address for w in workers), given={"timeouts": limits}))
-        for worker in workers:
-            worker.arm()
+    async with with_scripts(*[then_gone()] * 4, timeouts=limits) as (rig, workers):
         begun = time.monotonic()
         (last,) = await rig.stream(HELLO)
         assert 0.65 < time.monotonic() - begun < 1.3
@@ -86,9 +73,8 @@ async def test_waiting_in_the_queue_takes_nothing_of_it() -> None:
         await door.wait()
         await visit.send(GOOD)
 
-    given = {"timeouts": {"total_seconds": 0.3}, "balance": {"worker_limit": 1}}
-    async with scripted({STREAM: held}) as worker, running(worker.address, given=given) as rig:
-        worker.arm()
+    limits = {"total_seconds": 0.3}
+    async with with_script(STREAM, held, timeouts=limits, balance={"worker_limit": 1}) as (rig, worker):
         lease = rig.gateway.fleet.acquire("m", "llm", time.monotonic())
         asking = asyncio.create_task(rig.stream(HELLO))
         await asyncio.sleep(0.4)
@@ -105,9 +91,7 @@ async def test_parts_of_one_request_share_its_time() -> None:
         await asyncio.sleep(0.15)
         await visit.send(json_response({"embedding": [[1.0]] * 8, "token_num": 1}))
 
-    given = {"timeouts": {"total_seconds": 0.4}}
-    async with scripted({EMBEDDINGS: slow}) as worker, running(worker.address, given=given) as rig:
-        worker.arm()
+    async with with_script(EMBEDDINGS, slow, timeouts={"total_seconds": 0.4}) as (rig, worker):
         reply = await rig.post("embeddings", {"model": "m", "input": ["a"] * 80})
         assert reply.object["error_code"] == 50006
         assert len(worker.struck) == 3
@@ -116,16 +100,13 @@ async def test_parts_of_one_request_share_its_time() -> None:
 
 async def test_clients_that_do_not_read_open_no_breaker() -> None:
     """A worker that had to wait for its clients until the time was over has done nothing wrong."""
-    given = {"timeouts": {"total_seconds": 0.3}, "balance": {"worker_limit": 10}}
-    async with scripted({STREAM: abundance}) as worker, running(worker.address, given=given) as rig:
-        worker.arm()
+    limits = {"total_seconds": 0.3}
+    async with with_script(STREAM, abundance, timeouts=limits, balance={"worker_limit": 10}) as (rig, worker):
         clients = [await Connection.open(rig.listen, receive_buffer=4096) for _ in range(6)]
         for client in clients:
             await client.request("POST", f"{PREFIX}/generate_stream", HELLO)
         await until(lambda: verdicts(rig, worker) == {"neutral": 6}, lambda: f"{rig.gateway.fleet.workers()}")
-        view = rig.gateway.fleet.worker(worker.address)
-        assert view is not None
-        assert view.breaker == "closed"
+        assert view_of(rig, worker).breaker == "closed"
         for client in clients:
             await client.leave(reset=True)
 
@@ -133,11 +114,8 @@ async def test_clients_that_do_not_read_open_no_breaker() -> None:
 @pytest.mark.parametrize("part", [then_gone(), then_gone(STREAM_HEAD)], ids=["nothing", "a head"])
 async def test_a_worker_that_says_nothing_at_all_is_to_blame(part: Part) -> None:
     """Also where the time for the whole is the first that is over."""
-    given = {"timeouts": {"total_seconds": 0.1}}
-    async with scripted({STREAM: part}) as worker, running(worker.address, given=given) as rig:
-        worker.arm()
+    async with with_script(STREAM, part, timeouts={"total_seconds": 0.1}) as (rig, worker):
         assert (await rig.stream(HELLO))[-1]["error_code"] == 50006
         assert await rig.upstream_errors() == {"upstream_timeout": 1}
         assert await counted(rig, "gateway_retries_total") == {}
-        failures = verdicts(rig, worker)
-        assert failures == {"failure": 1}
+        assert verdicts(rig, worker) == {"failure": 1}

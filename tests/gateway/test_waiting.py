@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from proxy.types import JsonObject
 from tests.gateway.client import Connection, connected, frames_of
 from tests.gateway.remote_worker import PREFIX
-from tests.gateway.rig import HELLO, Rig, running, until
+from tests.gateway.rig import HELLO, Rig, running, until, with_script
 from tests.gateway.scripted import GOOD, STREAM, scripted
 from tests.gateway.several import counted
 from tests.hostile import Request, Visit
@@ -21,10 +22,10 @@ from tests.hostile import Request, Visit
 class Door:
     """Answers one request for each call of `let`; knows who came, in which order, and how many were in at once."""
 
-    def __init__(self, *, open_at_first: bool = False) -> None:
+    def __init__(self) -> None:
         self.now = self.most = 0
         self.came: list[str] = []
-        self._tickets = asyncio.Semaphore(10_000 if open_at_first else 0)
+        self._tickets = asyncio.Semaphore(0)
 
     def let(self, count: int = 1) -> None:
         for _ in range(count):
@@ -40,6 +41,14 @@ class Door:
         finally:
             self.now -= 1
         await visit.send(GOOD)
+
+
+@asynccontextmanager
+async def at_the_door(**settings: object) -> AsyncIterator[tuple[Rig, Door]]:
+    """A gateway in front of one such worker."""
+    door = Door()
+    async with with_script(STREAM, door, **settings) as (rig, _):
+        yield rig, door
 
 
 def numbered(number: int) -> JsonObject:
@@ -87,9 +96,7 @@ async def test_never_more_than_the_limit_at_once(limit: int) -> None:
 
 async def test_first_come_first_served() -> None:
     """Those who wait get the worker in the order in which they came."""
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 1}) as (rig, door):
         tasks = await full(rig, door, 1)
         for number in range(1, 6):
             tasks.append(asyncio.create_task(rig.stream(numbered(number))))
@@ -102,10 +109,7 @@ async def test_first_come_first_served() -> None:
 
 async def test_a_wait_has_an_end() -> None:
     """Who has waited as long as may be gets the busy answer, and the worker never hears of it."""
-    door = Door()
-    given = {"worker_limit": 1, "queue_seconds": 0.1}
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance=given) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 1, "queue_seconds": 0.1}) as (rig, door):
         tasks = await full(rig, door, 1)
         begun = time.monotonic()
         (frame,) = await rig.stream(numbered(1))
@@ -123,10 +127,7 @@ async def test_a_wait_has_an_end() -> None:
 
 async def test_a_queue_has_a_length() -> None:
     """Who comes when as many wait as may is told at once."""
-    door = Door()
-    given = {"worker_limit": 1, "queue_length": 2}
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance=given) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 1, "queue_length": 2}) as (rig, door):
         tasks = await full(rig, door, 1)
         tasks += [asyncio.create_task(rig.stream(numbered(number))) for number in (1, 2)]
         await till_waiting(rig, 2)
@@ -139,9 +140,7 @@ async def test_a_queue_has_a_length() -> None:
 @pytest.mark.parametrize("reset", [False, True], ids=["closing", "resetting"])
 async def test_who_leaves_waits_no_longer(reset: bool) -> None:
     """A client that leaves while it waits is out of the queue at once, and who came after it moves up."""
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 1}) as (rig, door):
         tasks = await full(rig, door, 1)
         connection = await Connection.open(rig.listen)
         await connection.request("POST", f"{PREFIX}/generate_stream", numbered(1))
@@ -159,9 +158,7 @@ async def test_who_leaves_waits_no_longer(reset: bool) -> None:
 
 async def test_who_leaves_in_the_moment_of_its_turn() -> None:
     """A worker that was granted to somebody who is just leaving goes to the next."""
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with with_script(STREAM, Door(), balance={"worker_limit": 1}) as (rig, worker):
         for _ in range(20):
             held = rig.gateway.fleet.acquire("m", "llm", time.monotonic())
             connection = await Connection.open(rig.listen)
@@ -177,8 +174,7 @@ async def test_who_leaves_in_the_moment_of_its_turn() -> None:
 async def test_nobody_waits_for_a_worker_that_is_gone() -> None:
     """When the last worker goes down, those who wait are told at once."""
     door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with with_script(STREAM, door, balance={"worker_limit": 1}) as (rig, worker):
         tasks = await full(rig, door, 1)
         asking = asyncio.create_task(rig.stream(numbered(1)))
         await till_waiting(rig, 1)
@@ -192,9 +188,7 @@ async def test_nobody_waits_for_a_worker_that_is_gone() -> None:
 
 async def test_a_mere_question_waits_for_nobody() -> None:
     """A count of tokens takes no place at a worker, so it is answered while all are taken."""
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 1}) as (rig, door):
         tasks = await full(rig, door, 1)
         reply = await asyncio.wait_for(rig.post("count_token", {"model": "m", "prompt": "a b c"}), 1)
         assert reply.json == 3
@@ -204,10 +198,7 @@ async def test_a_mere_question_waits_for_nobody() -> None:
 
 async def test_a_crowd_that_waits_and_leaves() -> None:
     """Half of a crowd leaves while it waits; the others are answered, and nothing is held."""
-    door = Door()
-    given = {"worker_limit": 2, "queue_length": 100}
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance=given) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 2, "queue_length": 100}) as (rig, door):
         connections = [await Connection.open(rig.listen) for _ in range(60)]
         for number, connection in enumerate(connections):
             await connection.request("POST", f"{PREFIX}/generate_stream", numbered(number))
@@ -228,9 +219,7 @@ async def test_a_crowd_that_waits_and_leaves() -> None:
 async def test_requests_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a request is refused before its body is read, and the next one after the crowd is served."""
     monkeypatch.setattr("proxy.server.gateway.REQUESTS_MAX", 2)
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address) as rig:
-        worker.arm()
+    async with at_the_door() as (rig, door):
         tasks = await full(rig, door, 2)
         async with connected(rig.listen) as connection:
             await connection.send(
@@ -269,9 +258,7 @@ def in_progress(rig: Rig) -> int:
 
 async def test_the_gateway_knows_what_is_in_progress() -> None:
     """Waiting for the end of everything ends with the last request, or with the time."""
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address) as rig:
-        worker.arm()
+    async with at_the_door() as (rig, door):
         gateway = rig.gateway.gateway
         assert gateway is not None
         assert await gateway.drain(5) == 0
@@ -287,9 +274,7 @@ async def test_the_gateway_knows_what_is_in_progress() -> None:
 @pytest.fixture
 async def busy() -> AsyncIterator[tuple[Rig, Door]]:
     """A worker that takes one request at a time."""
-    door = Door()
-    async with scripted({STREAM: door}) as worker, running(worker.address, balance={"worker_limit": 1}) as rig:
-        worker.arm()
+    async with at_the_door(balance={"worker_limit": 1}) as (rig, door):
         yield rig, door
 
 

@@ -281,7 +281,7 @@ async def test_a_worker_that_is_gone_refuses_and_is_found_out_at_once(call: str)
 async def test_a_model_s_own_time_limits_hold() -> None:
     """`models.NAME.first_seconds` beats `timeouts.first_seconds`, also for a name that had to be changed."""
     limits = {"m@home": {"first_seconds": 0.05}}
-    async with with_script(STREAM, then_gone(), serves=["m@home"], models=limits) as (rig, _):
+    async with with_script(STREAM, then_gone(), ["m@home"], models=limits) as (rig, _):
         (last,) = await rig.stream({**HELLO, "model": "m-home"})
         assert (last["error_code"], "within 0.05 s" in str(last["text"])) == (50006, True)
 

@@ -7,12 +7,19 @@ import threading
 import time
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from proxy.types import Json, JsonObject
 from tests.interop.programs import GatewayPlan, ProgramError, wait_until
 from tests.interop.wire import Reply, text_at
 
 STREAM_SECONDS = 60.0
+SAID: list[Json] = [{"role": "human", "content": "Tell me everything"}]
+
+
+def asked(model: str, tokens: int) -> JsonObject:
+    """A request that says `SAID` and takes the most likely answer of at most so many tokens."""
+    return {"model": model, "messages": SAID, "temperature": 0.0, "max_new_tokens": tokens}
 
 
 class Stream(threading.Thread):
@@ -66,12 +73,25 @@ class Stream(threading.Thread):
         return text_at(last, "text")
 
 
-def metric(plan: GatewayPlan, sample: str, **labels: str) -> float:
-    """The sum of all samples of this name with these labels."""
+def metrics_page(plan: GatewayPlan) -> str:
     with Reply("GET", f"{plan.admin}/metrics") as reply:
-        page = reply.text()
-    samples = [each for family in text_string_to_metric_families(page) for each in family.samples]
-    return sum(each.value for each in samples if each.name == sample and labels.items() <= each.labels.items())
+        return reply.text()
+
+
+def samples(page: str, name: str, **labels: str) -> list[Sample]:
+    """All samples of this name with these labels on a metrics page."""
+    every = [each for family in text_string_to_metric_families(page) for each in family.samples]
+    return [each for each in every if each.name == name and labels.items() <= each.labels.items()]
+
+
+def total(page: str, sample: str, **labels: str) -> float:
+    """The sum of all samples of this name with these labels on a metrics page."""
+    return sum(each.value for each in samples(page, sample, **labels))
+
+
+def metric(plan: GatewayPlan, sample: str, **labels: str) -> float:
+    """That sum on the gateway's page as it is now."""
+    return total(metrics_page(plan), sample, **labels)
 
 
 def most(counts: list[int]) -> int:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.types import Json, JsonObject
 from tests.interop.clients import ClientError, DbgptClients
 from tests.interop.clusters import DIRECT, PAIR, RESUMED, Cluster
 from tests.interop.own import Own
-from tests.interop.streams import Stream
+from tests.interop.streams import SAID, Stream, asked
 from tests.interop.wire import post_object, text_at
 
 pytestmark = [
@@ -19,7 +18,6 @@ pytestmark = [
 ]
 
 OUT_SECONDS = 4.0
-SAID: list[Json] = [{"role": "human", "content": "Tell me everything"}]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +26,6 @@ def manager(fleet: Cluster) -> Iterator[DbgptClients]:
     running = DbgptClients(fleet.pythons, fleet.folder, fleet.dbgpt_controller)
     yield running
     running.close()
-
-
-def asked(model: str, tokens: int) -> JsonObject:
-    return {"model": model, "messages": SAID, "temperature": 0.0, "max_new_tokens": tokens}
 
 
 def test_a_model_leaves_and_returns(fleet: Cluster, manager: DbgptClients) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.types import Json
 from tests.interop.clusters import PLAIN, Cluster
 from tests.interop.environments import promtool
+from tests.interop.streams import total
 from tests.interop.wire import Reply, post_frames
 
 BODY: Json = {"model": PLAIN, "messages": [{"role": "human", "content": "Hi"}], "max_new_tokens": 6}
@@ -20,12 +20,6 @@ def scrape(cluster: Cluster) -> str:
         assert reply.status == 200
         assert (reply.response.getheader("content-type") or "").startswith("text/plain; version=0.0.4")
         return reply.text()
-
-
-def total(page: str, sample: str, **labels: str) -> float:
-    """The sum of all samples of a name that have these labels."""
-    samples = [each for family in text_string_to_metric_families(page) for each in family.samples]
-    return sum(each.value for each in samples if each.name == sample and labels.items() <= each.labels.items())
 
 
 def test_promtool_finds_nothing_to_complain_about(cluster: Cluster) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.interop import programs
 from tests.interop.clients import DbgptClients
 from tests.interop.clusters import CERTAIN, KINDS, PLAIN, Cluster
 from tests.interop.programs import GatewayPlan
-from tests.interop.wire import Reply, int_at, post_object
+from tests.interop.streams import metrics_page, samples
+from tests.interop.wire import int_at, post_object
 
 TEXT = "Quick? 快吗？"
 SECONDS = 20.0
@@ -19,13 +18,7 @@ SECONDS = 20.0
 
 def counted(plan: GatewayPlan) -> dict[str, float]:
     """Answered counts of tokens by model, as the gateway's metrics have them."""
-    with Reply("GET", f"{plan.admin}/metrics") as reply:
-        page = reply.text()
-    samples = [each for family in text_string_to_metric_families(page) for each in family.samples]
-    wanted = {"route": "count_token", "outcome": "ok"}
-    found = [
-        each for each in samples if each.name == "gateway_requests_total" and wanted.items() <= each.labels.items()
-    ]
+    found = samples(metrics_page(plan), "gateway_requests_total", route="count_token", outcome="ok")
     return {each.labels["model"]: each.value for each in found if each.value}
 
 

@@ -8,14 +8,13 @@ import time
 
 import pytest
 
-from proxy.types import Json, JsonObject
+from proxy.types import Json
 from tests.interop.clusters import CERTAIN, DIRECT, PAIR, PLAIN, SECOND, STRAY_ADDRESS, TOKEN, Cluster
 from tests.interop.own import Own
 from tests.interop.programs import registered, wait_until
-from tests.interop.streams import Stream, metric, most
+from tests.interop.streams import SAID, Stream, asked, metric, most
 from tests.interop.wire import Reply, decoded, list_at, post_frames, post_object, text_at
 
-SAID: list[Json] = [{"role": "human", "content": "Tell me everything"}]
 LONG = 600
 SLOTS = 5
 BEAT_RETRY_SECONDS = 5.0
@@ -23,10 +22,6 @@ BEAT_RETRY_SECONDS = 5.0
 
 direct = pytest.mark.parametrize("cluster", [DIRECT], indirect=True, scope="session")
 mortal = pytest.mark.parametrize("fleet", [DIRECT], indirect=True, scope="session")
-
-
-def asked(model: str, tokens: int) -> JsonObject:
-    return {"model": model, "messages": SAID, "temperature": 0.0, "max_new_tokens": tokens}
 
 
 def listed_models(cluster: Cluster) -> set[str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.types import Json, JsonObject
+from proxy.types import Json
 from tests.interop.clusters import DIRECT, MORTAL, PAIR, Cluster
 from tests.interop.own import Own
 from tests.interop.programs import wait_until
-from tests.interop.streams import Stream, metric
+from tests.interop.streams import SAID, Stream, asked, metric
 from tests.interop.wire import post_frames
 
 pytestmark = [
@@ -20,7 +20,6 @@ pytestmark = [
 ]
 
 RELOAD_SECONDS = 15.0
-SAID: list[Json] = [{"role": "human", "content": "Tell me everything"}]
 OLD = "    chunk:\n      fields:\n        text: text\n"
 NEW = f"{OLD}        model_context: {{value: changed}}\n"
 
@@ -41,10 +40,6 @@ def write(file: Path, text: str) -> None:
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
-
-
-def asked(model: str, tokens: int) -> JsonObject:
-    return {"model": model, "messages": SAID, "temperature": 0.0, "max_new_tokens": tokens}
 
 
 def contexts(fleet: Cluster) -> set[Json]:

@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proxy.types import Json, JsonObject
 from tests.interop.clusters import DIRECT, PAIR, RESUMED, Cluster
 from tests.interop.fastchat_programs import WorkerPlan
 from tests.interop.own import Own
 from tests.interop.programs import wait_until
-from tests.interop.streams import Stream, metric
+from tests.interop.streams import SAID, Stream, asked, metric
 from tests.interop.wire import int_at, post_object, text_at
 
 pytestmark = [
@@ -21,15 +20,10 @@ pytestmark = [
     pytest.mark.usefixtures("whole"),
 ]
 
-SAID: list[Json] = [{"role": "human", "content": "Tell me everything"}]
 LONG = 800
 MIDDLE = 300
 SHORT = 40
 SLOTS = 5
-
-
-def asked(model: str, tokens: int) -> JsonObject:
-    return {"model": model, "messages": SAID, "temperature": 0.0, "max_new_tokens": tokens}
 
 
 def pair(fleet: Cluster) -> list[WorkerPlan]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import LlamaForCausalLM
 
 SEED = 20240211
@@ -49,21 +50,10 @@ PIECES = (
 TALE = PIECES.split(" ")
 
 
-def save_tokenizer(folder: Path) -> int:
-    """Train and save the tokenizer; returns its vocabulary size. Ids 0, 1, 2 are <unk>, <s>, </s>."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def saved(tokenizer: Tokenizer, folder: Path) -> int:
+    """Save the tokenizer as transformers reads it; returns its vocabulary size."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(SENTENCES, trainer=trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
@@ -76,10 +66,26 @@ def save_tokenizer(folder: Path) -> int:
     return len(fast)
 
 
+def save_tokenizer(folder: Path) -> int:
+    """Train and save the tokenizer; returns its vocabulary size. Ids 0, 1, 2 are <unk>, <s>, </s>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer=trainer)
+    return saved(tokenizer, folder)
+
+
 def save_pieces(folder: Path) -> int:
     """Save the tokenizer of a ``pieced`` model; returns its vocabulary size."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors
-    from transformers import PreTrainedTokenizerFast
 
     special = ["<unk>", "<s>", "</s>"]
     every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -94,16 +100,7 @@ def save_pieces(folder: Path) -> int:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        model_max_length=CONTEXT_LENGTH,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.save_pretrained(folder)
-    return len(fast)
+    return saved(tokenizer, folder)
 
 
 def teach_tale(model: LlamaForCausalLM, folder: Path) -> None:

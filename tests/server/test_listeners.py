@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
@@ -20,26 +18,13 @@ from proxy.types import JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
 from tests.gateway.client import Connection, call
 from tests.gateway.rig import HELLO, demo_worker, running
-
-
-@contextlib.contextmanager
-def _bound(port: int) -> Iterator[socket.socket]:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
-        yield taken
+from tests.ports import bound, free_row, listens
 
 
 @pytest.fixture
 def first() -> int:
     """The first of four ports in a row that nobody uses."""
-    for _ in range(200):
-        port = random.randrange(30_000, 32_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for number in range(port, port + 4):
-                stack.enter_context(_bound(number))
-            return port
-    raise AssertionError("no four free ports in a row")
+    return free_row(4, 30_000, 32_000)
 
 
 @pytest.fixture
@@ -52,14 +37,6 @@ async def sites(first: int) -> AsyncIterator[ModelPortSites]:
     runner = await client_runner(catch_all(answer))
     yield ModelPortSites(runner, "127.0.0.1", first, first + 1)
     await runner.cleanup()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 async def test_a_port_is_kept_over_an_absence(sites: ModelPortSites, first: int) -> None:
@@ -78,12 +55,12 @@ async def test_a_port_of_a_forgotten_model_is_free_again(sites: ModelPortSites, 
     await there.request("GET", "/")
     assert (await there.reply()).body == b"here"
     await sites.ensure(["b"], {"b": True})
-    assert (sites.port("a"), sites.model(first), _listens(first)) == (None, None, False)
+    assert (sites.port("a"), sites.model(first), listens(first)) == (None, None, False)
     await there.request("GET", "/")
     assert (await there.reply()).body == b"here"
     await there.leave()
     await sites.ensure(["b", "c"], {"b": True, "c": True})
-    assert (sites.port("c"), _listens(first)) == (first, True)
+    assert (sites.port("c"), listens(first)) == (first, True)
 
 
 async def test_a_port_of_a_model_that_no_worker_has_is_lent(
@@ -104,7 +81,7 @@ async def test_a_port_in_use_is_tried_again(
     sites: ModelPortSites, first: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once the other program has gone its port is used; it is told of once, and nothing of the attempts is kept."""
-    with _bound(first) as other:
+    with bound(first) as other:
         other.listen()
         for _ in range(3):
             await sites.ensure(["a", "b"], {"a": True, "b": True})
@@ -118,7 +95,7 @@ async def test_which_ports_are_ours(sites: ModelPortSites, first: int) -> None:
     """Those of the range that are open here or could be; not those at which another program listens."""
     await sites.ensure(["a"], {"a": True})
     assert [sites.is_own(port) for port in range(first - 1, first + 3)] == [False, True, True, False]
-    with _bound(first + 1) as other:
+    with bound(first + 1) as other:
         other.listen()
         assert not sites.is_own(first + 1)
     assert sites.is_own(first + 1)
@@ -139,7 +116,7 @@ async def test_rows_of_an_earlier_run_go(first: int) -> None:
     left = {("b@llm", "127.0.0.1", first + 1), ("c@llm", "127.0.0.1", first + 2), ("x@llm", "127.0.0.1", first)}
     registry.rows = {row: {**_left_over(row[0], row[2]), "host": row[1]} for row in kept | left}
     settings = {"model_ports": {"first": first, "last": first + 3}, "dbgpt": {"controllers": [registry.url]}}
-    with _bound(first + 3) as other:
+    with bound(first + 3) as other:
         other.listen()
         async with demo_worker("a") as worker, running(worker.address, given=settings):
             await eventually(lambda: ("a@llm", "127.0.0.1", first) in registry.rows and not left & registry.rows.keys())

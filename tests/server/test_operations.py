@@ -51,7 +51,7 @@ async def test_the_page_of_workers() -> None:
 
 
 async def test_a_drained_worker_gets_nothing_new() -> None:
-    """Its stream goes on to its end, the other worker takes the rest, and once enabled it is used again."""
+    """Its stream goes on to its end, a new request is refused, and once enabled it is used again."""
     async with demo_worker("m", chunks_per_second=30) as slow, running(slow.address) as rig:
         stream = asyncio.create_task(rig.stream(HELLO))
         await eventually(lambda: rig.gateway.fleet.in_flight(slow.address))

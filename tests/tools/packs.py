@@ -90,6 +90,18 @@ def write_pack(folder: Path, **changes: str) -> Path:
     return folder
 
 
+def write_two_packs(folder: Path) -> None:
+    """The pack, and another one with the same routes at other paths."""
+    write_pack(folder / "one")
+    write_pack(
+        folder / "two",
+        pack="pack: sample -> pack: other",
+        chat="path: /chat, -> path: /two/chat,",
+        whole="path: /chat} -> path: /two/chat}",
+        embed='path: "/embed -> path: "/two/embed',
+    )
+
+
 def run(command: click.Command, *arguments: str | Path, stdin: str | bytes | None = None) -> Result:
     """The command's result; a traceback fails the test."""
     result = CliRunner().invoke(command, [str(each) for each in arguments], input=stdin)
@@ -109,6 +121,11 @@ def run_json(command: click.Command, *arguments: str | Path, code: int = 0) -> J
 def write_json(file: Path, value: Json) -> Path:
     file.write_text(json.dumps(value), encoding="utf-8")
     return file
+
+
+def body(value: Json) -> Path:
+    """A file `body.json` in the working directory."""
+    return write_json(Path("body.json"), value)
 
 
 def inside(value: Json, *path: str | int) -> Json:

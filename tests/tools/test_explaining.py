@@ -6,17 +6,7 @@ import pytest
 
 from proxy.tools.commands import explain
 from proxy.types import Json
-from tests.tools.packs import inside, run, run_json, write_json, write_pack
-
-
-@pytest.fixture
-def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_pack(tmp_path / "sample")
-
-
-def body(value: Json) -> Path:
-    return write_json(Path("body.json"), value)
+from tests.tools.packs import body, inside, run, run_json, write_json
 
 
 def test_a_request_is_followed_to_the_worker(pack: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proxy.tools.commands import check, compat
 from proxy.types import Json
-from tests.tools.packs import inside, run, run_json, write_pack
+from tests.tools.packs import inside, run, run_json, write_pack, write_two_packs
 
 ACCEPTED = """\
 sample: -> accepted_losses:
@@ -117,14 +117,7 @@ def test_a_shipped_pack_by_its_name() -> None:
 
 def test_several_packs_or_none(tmp_path: Path) -> None:
     """One pack is compared; a folder of packs is a wrong argument, one that is not there a mistake."""
-    write_pack(tmp_path / "one")
-    write_pack(
-        tmp_path / "two",
-        pack="pack: sample -> pack: other",
-        chat="path: /chat, -> path: /two/chat,",
-        whole="path: /chat} -> path: /two/chat}",
-        embed='path: "/embed -> path: "/two/embed',
-    )
+    write_two_packs(tmp_path)
     result = run(compat, tmp_path)
     assert (result.exit_code, result.stderr) == (
         2,

@@ -6,20 +6,9 @@ from pathlib import Path
 import pytest
 
 from proxy.tools.commands import translate
-from proxy.types import Json
-from tests.tools.packs import inside, run, run_json, write_json, write_pack
+from tests.tools.packs import body, inside, run, run_json, write_json, write_pack, write_two_packs
 
 STREAM = b'{"token":"he"}\n{"token":"llo","done_reason":"stop"}\n'
-
-
-@pytest.fixture
-def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_pack(tmp_path / "sample")
-
-
-def body(value: Json) -> Path:
-    return write_json(Path("body.json"), value)
 
 
 def test_a_request(pack: Path) -> None:
@@ -118,14 +107,7 @@ def test_what_cannot_be_done_is_one_sentence(pack: Path, arguments: list[str], m
 
 def test_a_name_of_several_packs(tmp_path: Path) -> None:
     """It is asked which one is meant."""
-    write_pack(tmp_path / "one")
-    write_pack(
-        tmp_path / "two",
-        pack="pack: sample -> pack: other",
-        chat="path: /chat, -> path: /two/chat,",
-        whole="path: /chat} -> path: /two/chat}",
-        embed='path: "/embed -> path: "/two/embed',
-    )
+    write_two_packs(tmp_path)
     result = run(translate, "chat", write_json(tmp_path / "b", {}), "--rules", tmp_path)
     assert result.exit_code == 2
     assert result.stderr == "Error: several packs have a route 'chat'; write sample/chat or other/chat\n"

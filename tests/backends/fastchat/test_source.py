@@ -7,7 +7,6 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -17,13 +16,6 @@ from proxy.backends.fastchat.source import FleetSource
 from proxy.fleet.table import Fleet
 from tests.backends.fakes import FakeFinder, FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import FAST, Harness, Knowledge
-
-
-@pytest.fixture
-async def harness() -> AsyncIterator[Harness]:
-    harness = Harness()
-    yield harness
-    await harness.close()
 
 
 async def test_context_length_of_the_settings_beats_the_workers(harness: Harness) -> None:

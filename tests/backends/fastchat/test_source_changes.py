@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -13,13 +12,6 @@ from aiohttp import web
 from proxy.backends.fastchat.source_settings import NAMED, REGISTERED
 from tests.backends.fakes import FakeFinder, FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import FAST, Harness, Knowledge
-
-
-@pytest.fixture
-async def harness() -> AsyncIterator[Harness]:
-    harness = Harness()
-    yield harness
-    await harness.close()
 
 
 def limit_of(harness: Harness, worker: FakeWorker) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -15,11 +14,10 @@ from tests.backends.fastchat.harness import FAST, Harness
 
 
 @pytest.fixture
-async def harness() -> AsyncIterator[Harness]:
-    harness = Harness()
+def harness(harness: Harness) -> Harness:
+    """It takes a worker that is silent in the midst of requests for down soon."""
     harness.settings = replace(FAST, busy_seconds=0.3)
-    yield harness
-    await harness.close()
+    return harness
 
 
 def view(harness: Harness, worker: FakeWorker) -> WorkerView:

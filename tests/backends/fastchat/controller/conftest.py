@@ -10,10 +10,8 @@ from tests.backends.fastchat.harness import Controller, Harness
 
 
 @pytest.fixture
-async def controller() -> AsyncIterator[Controller]:
+async def controller(harness: Harness) -> AsyncIterator[Controller]:
     """Not started yet, so that a test can set it up."""
-    harness = Harness()
     controller = Controller(harness)
     yield controller
     await controller.close()
-    await harness.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import unused_port
@@ -11,13 +9,6 @@ from aiohttp.test_utils import unused_port
 from proxy.backends.fastchat.controller.role import ControllerRole
 from proxy.backends.settings import AcceptSettings
 from tests.backends.fastchat.harness import Harness
-
-
-@pytest.fixture
-async def harness() -> AsyncIterator[Harness]:
-    harness = Harness()
-    yield harness
-    await harness.close()
 
 
 async def refuse(_: web.Request) -> web.StreamResponse:

@@ -8,7 +8,7 @@ import logging
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +25,6 @@ from tests.backends.fakes import FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import Controller, Harness, no_names
 
 HERE = Peer("127.0.0.1", same_machine=True)
-
-
-@pytest.fixture
-async def harness() -> AsyncIterator[Harness]:
-    harness = Harness()
-    yield harness
-    await harness.close()
 
 
 class Clock:
