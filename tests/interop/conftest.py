@@ -37,15 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pythons() -> Pythons:
     """The environments of the real programs; none for this Python is a skip, one not built yet is a failure."""
     try:
-        fastchat = environments.python_of(environments.FASTCHAT)
-        openai = environments.python_of(environments.FASTCHAT_OPENAI)
-        dbgpt = environments.python_of(environments.DBGPT)
+        built = [environments.python_of(each) for each in environments.ENVIRONMENTS]
     except environments.NoPythonError as error:
         pytest.skip(str(error))
-    if fastchat is not None and openai is not None and dbgpt is not None:
+    found = [python for python in built if python is not None]
+    if len(found) == len(built):
+        fastchat, openai, dbgpt, clients = found
         models = {kind: environments.model_folder(fastchat.parents[1], kind) for kind in environments.MODEL_KINDS}
         if all(model.exists() for model in models.values()):
-            return Pythons(fastchat=fastchat, fastchat_openai=openai, dbgpt=dbgpt, models=models)
+            return Pythons(fastchat=fastchat, fastchat_openai=openai, dbgpt=dbgpt, clients=clients, models=models)
     pytest.fail("the real programs are not all installed: run `make interop`", pytrace=False)
 
 

@@ -97,6 +97,15 @@ DBGPT = Environment(
     check="import dbgpt.model.cluster.apiserver.api, dbgpt.model.cluster.embedding.remote_embedding",
 )
 
+CLIENTS = Environment(
+    name="clients",
+    # DB-GPT's own client (dbgpt-client) needs all of DB-GPT, so it stays in DB-GPT's environment.
+    steps=(Step("The OpenAI and Ollama clients", ("openai==3.57.0", "ollama==0.6.3")),),
+    check="import openai, ollama",
+)
+
+ENVIRONMENTS = (FASTCHAT, FASTCHAT_OPENAI, DBGPT, CLIENTS)
+
 
 def cache_folder() -> Path:
     """Where everything is kept: ``XDG_CACHE_HOME`` or ``~/.cache``, then a folder of this project."""
@@ -257,7 +266,7 @@ def provide_promtool(console: Console) -> None:
 def build_all(console: Console) -> None:
     """Build the environments and the models; prints one line for each that is there already."""
     python = find_python()
-    for environment in (FASTCHAT, FASTCHAT_OPENAI, DBGPT):
+    for environment in ENVIRONMENTS:
         folder = build(environment, python, console)
         console.print(f"{environment.name}: ready in {folder}", soft_wrap=True)
     for kind in MODEL_KINDS:

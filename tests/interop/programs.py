@@ -41,6 +41,8 @@ class Pythons:
     fastchat: Path
     fastchat_openai: Path
     dbgpt: Path
+    clients: Path
+    """The OpenAI and Ollama clients."""
     models: Mapping[str, Path]
 
 
