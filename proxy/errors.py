@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 Kind = Literal[
     "bad_body",  # the body is not JSON, or not an object
     "too_large",  # the body is over the limit
+    "unauthorized",  # the caller brings no key, or none of this gateway
     "invalid_request",  # a field is missing, ill-typed or of a kind the model cannot take
     "out_of_range",  # a number is not in its range
     "not_found",  # no route has this path
@@ -37,6 +38,7 @@ CALLER_KINDS: Final[frozenset[str]] = frozenset(
     {
         "bad_body",
         "too_large",
+        "unauthorized",
         "invalid_request",
         "out_of_range",
         "not_found",
