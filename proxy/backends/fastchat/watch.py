@@ -191,6 +191,7 @@ class WorkerWatch:
         document: JsonObject = {
             "model": model,
             "address": self.address,
+            "backend": "fastchat",
             "context_length": context_length,
             "conversation": conversation,
             "kinds": [*sorted(kinds)],

@@ -40,6 +40,7 @@ async def test_first_look_knows_all_that_rules_see(harness: Harness) -> None:
     assert facts.document == {
         "model": "m",
         "address": worker.url,
+        "backend": "fastchat",
         "context_length": 4096,
         "conversation": {"name": "zephyr", "model": "m"},
         "kinds": ["llm", "text2vec"],
