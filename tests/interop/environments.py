@@ -83,7 +83,7 @@ DBGPT = Environment(
         Step(
             "DB-GPT",
             (
-                "dbgpt[cli,framework,client]==0.8.2",
+                "dbgpt[cli,framework,client,proxy-openai]==0.8.2",
                 "dbgpt-ext==0.8.2",
                 "dbgpt-serve==0.8.2",
                 "dbgpt-client==0.8.2",
