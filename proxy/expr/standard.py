@@ -1,4 +1,5 @@
-"""The functions every expression may call: those of the JMESPath standard here, the product's own from `additions`.
+"""The functions every expression may call: those of the JMESPath standard here, the product's own from `additions` and
+`times`.
 
 The answers follow the jmespath library, also where it leans on Python: `contains` and the order of `sort` take
 `true` for 1 inside arrays, and `to_number` reads whatever Python's int() and float() read. Only `merge` is stricter
@@ -15,6 +16,7 @@ from typing import Final
 from proxy.expr.additions import MAX_TEXT, register_additions
 from proxy.expr.errors import ExpressionError
 from proxy.expr.functions import Evaluate, FunctionRegistry, Parameter, describe, type_name
+from proxy.expr.times import register_times
 from proxy.types import Json, JsonObject
 
 _BUILT_INS: Final = FunctionRegistry()
@@ -356,6 +358,7 @@ def standard_functions() -> FunctionRegistry:
     """Return a new registry of the standard functions and the product's own."""
     registry = _BUILT_INS.copy()
     register_additions(registry)
+    register_times(registry)
     return registry
 
 

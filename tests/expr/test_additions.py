@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,8 +22,10 @@ VALUES = st.recursive(
 NAMES = [
     "add", "subtract", "multiply", "divide", "lesser", "greater", "utf8_length", "lower", "upper", "trim", "split",
     "replace", "before", "after", "between", "truncate", "unique", "compact", "index_of", "chunked", "parse_json",
-    "to_json", "is_integer", "get",
+    "to_json", "is_integer", "get", "iso_time",
 ]  # fmt: skip
+# What a floating-point number of seconds cannot tell apart in the year 9999, and a microsecond.
+QUANTUM = timedelta(microseconds=64)
 quick = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -225,3 +228,22 @@ def test_is_integer() -> None:
         False,
         False,
     ]
+
+
+@quick
+@given(st.integers(-62135596800 * 1_000_000, 253402300799 * 1_000_000))
+def test_times_are_those_of_the_calendar(microseconds: int) -> None:
+    """iso_time gives the date and the time of day that Python's calendar has, to the microsecond before."""
+    seconds, micro = divmod(microseconds, 1_000_000)
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    assert call("iso_time", seconds) == f"{moment.replace(tzinfo=None).isoformat()}.000000Z"
+    text = call("iso_time", seconds + micro / 1_000_000)
+    assert isinstance(text, str)
+    assert abs(datetime.fromisoformat(text.replace("Z", "+00:00")) - moment - timedelta(microseconds=micro)) < QUANTUM
+
+
+@quick
+@given(NUMBERS)
+def test_a_time_no_calendar_has_is_null(seconds: float) -> None:
+    """iso_time gives null outside of the years 1 to 9999, and a text within."""
+    assert (call("iso_time", seconds) is None) == (not -62135596800 <= seconds < 253402300800)
