@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from proxy.expr.array_functions import register_array_functions
 from proxy.expr.errors import ExpressionError
 from proxy.expr.functions import FunctionRegistry, Parameter
 from proxy.types import Json, JsonObject
@@ -27,14 +28,14 @@ _A: Final = Parameter("a", "number")
 _B: Final = Parameter("b", "number")
 _TEXT: Final = Parameter("text", "string")
 _SEPARATOR: Final = Parameter("separator", "string")
-_ARRAY: Final = Parameter("array", "array")
 _VALUE: Final = Parameter("value", "any")
 
 
 def register_additions(registry: FunctionRegistry) -> None:
-    """Add all functions of this module to a registry."""
+    """Add all functions of this module, and those of arrays, to a registry."""
     for function in _ADDITIONS:
         registry.add(function)
+    register_array_functions(registry)
 
 
 @_register(
@@ -283,55 +284,6 @@ def _truncate(text: str, characters: float) -> Json:
 
 
 @_register(
-    name="unique",
-    parameters=[_ARRAY],
-    returns="array",
-    doc="The array without repetitions, the first of equals kept; 1 equals 1.0 but not true, also inside.",
-    examples=[("unique(`[1, true, 1.0, 2, 1]`)", [1, True, 2])],
-)
-def _unique(array: list[Json]) -> Json:
-    first: dict[object, Json] = {}
-    for item in array:
-        first.setdefault(_identity(item), item)
-    return list(first.values())
-
-
-@_register(
-    name="compact",
-    parameters=[_ARRAY],
-    returns="array",
-    doc="The array without nulls and empty strings.",
-    examples=[('compact(`[1, null, "", 0, false]`)', [1, 0, False])],
-)
-def _compact(array: list[Json]) -> Json:
-    return [item for item in array if item is not None and item != ""]
-
-
-@_register(
-    name="index_of",
-    parameters=[_ARRAY, _VALUE],
-    returns="number | null",
-    doc="The place of the first equal element, counted from 0; null when there is none. 1 does not equal true.",
-    examples=[("index_of(['a', 'b'], 'b')", 1), ("index_of(`[true]`, `1`)", None)],
-)
-def _index_of(array: list[Json], value: Json) -> Json:
-    wanted = _identity(value)
-    return next((place for place, item in enumerate(array) if _identity(item) == wanted), None)
-
-
-@_register(
-    name="chunked",
-    parameters=[_ARRAY, Parameter("size", "positive")],
-    returns="array",
-    doc="The array cut into arrays of `size` elements, the last one perhaps shorter.",
-    examples=[("chunked(`[1, 2, 3]`, `2`)", [[1, 2], [3]])],
-)
-def _chunked(array: list[Json], size: float) -> Json:
-    step = int(size)
-    return [array[start : start + step] for start in range(0, len(array), step)]
-
-
-@_register(
     name="parse_json",
     parameters=[_TEXT],
     returns="any",
@@ -377,14 +329,3 @@ def _bounded(result: float) -> Json:
         except OverflowError:
             return None
     return result if math.isfinite(result) else None
-
-
-def _identity(value: Json) -> object:
-    """Return a hashable value, equal for equal JSON: booleans are kept apart from 0 and 1."""
-    if isinstance(value, bool):
-        return ("boolean", value)
-    if isinstance(value, list):
-        return ("array", tuple([_identity(item) for item in value]))
-    if isinstance(value, dict):
-        return ("object", frozenset([(key, _identity(item)) for key, item in value.items()]))
-    return value

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.expr import STANDARD, ExpressionError, ExpressionSyntaxError, compile_expression
 from proxy.expr.additions import _replace
+from proxy.expr.array_functions import _repeated
 from proxy.types import Json
 
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -22,7 +23,7 @@ VALUES = st.recursive(
 NAMES = [
     "add", "subtract", "multiply", "divide", "lesser", "greater", "utf8_length", "lower", "upper", "trim", "split",
     "replace", "before", "after", "between", "truncate", "unique", "compact", "index_of", "chunked", "parse_json",
-    "to_json", "is_integer", "get", "iso_time",
+    "to_json", "is_integer", "get", "iso_time", "repeated",
 ]  # fmt: skip
 # What a floating-point number of seconds cannot tell apart in the year 9999, and a microsecond.
 QUANTUM = timedelta(microseconds=64)
@@ -121,6 +122,23 @@ def test_replace_has_a_limit() -> None:
         _replace("aaa", "a", "bb", limit=5)
     with pytest.raises(ExpressionError, match="more than"):
         call("replace", "a" * 100_000, "a", "b" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("array", "times", "answer"),
+    [(["a", [1]], 2, ["a", "a", [1], [1]]), ([], 10**15, []), (["a"], -1, []), ([1], 2.0, [1, 1])],
+)
+def test_repeated(array: list[Json], times: float, answer: Json) -> None:
+    assert call("repeated", array, times) == answer
+
+
+def test_repeated_has_a_limit() -> None:
+    """Array and number can both come from a client."""
+    assert _repeated([1, 2], 2, limit=4) == [1, 1, 2, 2]
+    with pytest.raises(ExpressionError, match="more than 3 elements"):
+        _repeated([1, 2], 2, limit=3)
+    with pytest.raises(ExpressionError):
+        call("repeated", [1], 10**12)
 
 
 @pytest.mark.parametrize(
