@@ -33,6 +33,10 @@ interop: $(VENV)/.test ## Run the tests on the real FastChat and the real DB-GPT
 	@$(BIN)/python -m tests.interop.environments
 	@$(BIN)/python -m pytest tests/interop
 
+.PHONY: docs
+docs: $(VENV)/.run ## Write the reference pages anew, after a change of settings, functions or the rule language
+	@$(BIN)/python -m proxy.tools.reference docs/reference
+
 .PHONY: lint
 lint: $(VENV)/.test ## Check style and types
 	@$(BIN)/ruff check .

@@ -30,58 +30,81 @@ class Log(Section):
     """`log`: how much, and in which form."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Records below this level are not written."""
     format: Literal["text", "json"] = "text"
+    """One line a record, on standard error."""
 
 
 class TimeoutSettings(Section):
-    """`timeouts`: how long a worker may take, in seconds: to accept, to begin, between two reads, in all."""
+    """`timeouts`: how long a worker may take."""
 
     connect_seconds: Seconds = 5.0
+    """To accept a connection."""
     first_seconds: Seconds = 600.0
+    """To send the first byte of an answer."""
     idle_seconds: Seconds = 300.0
+    """Between two reads within an answer."""
     total_seconds: Seconds = 3_600.0
+    """For the whole answer."""
 
 
 class Retries(Section):
-    """`balance.retries`: asking another worker while the client has seen nothing.
-
-    attempts: workers asked in all; share and burst: how many retries there may be to so many requests, so that a fleet
-    in trouble is not asked twice as much.
-    """
+    """`balance.retries`: a request that fails before its client has seen anything goes to another worker."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 5
+    """Workers that are asked in all."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Retries to all requests at most, so that a fleet in trouble is not asked twice as much."""
     burst: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """Retries at once beside that share."""
 
 
 class BreakerSettings(Section):
-    """`balance.breaker`: when a worker that fails gets no more requests, and for how long."""
+    """`balance.breaker`: a worker that fails gets no requests for a while, then one on trial."""
 
     failures: Annotated[int, Field(ge=1, le=1_000)] = 5
+    """So many failures in a row are enough."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Or this share of its last 20 requests."""
     open_seconds: Seconds = 5.0
+    """The while, doubled with each trial that fails."""
     most_open_seconds: Seconds = 60.0
+    """The longest while."""
 
 
 class Balance(Section):
     """`balance`: how requests are spread over the workers of a model, and what happens when they are busy or fail."""
 
     policy: PolicyName = "least_in_flight"
+    """power_of_two: the better of two random workers; weighted_round_robin: by the speed that workers report;
+    consistent_hash: the same key goes to the same worker.
+    """
     hash_header: Header | None = None
+    """The key of consistent_hash, from a header. Without a key: least_in_flight."""
     hash_field: Expression | None = None
+    """The key of consistent_hash, from the request's `body`."""
     worker_limit: Limit | None = None
+    """The most requests that a worker takes at once. Left out: what its kind is known to take."""
     queue_length: QueueLength = 64
+    """Requests of one model beyond that which wait, in order; one more is told that it is busy."""
     queue_seconds: Seconds = 30.0
+    """How long one waits before it is told that it is busy."""
     pin_header: Header | None = None
+    """A request names its worker in this header, by id or address, for finding faults. Left out: it cannot."""
     retries: Retries = Retries()
     breaker: BreakerSettings = BreakerSettings()
 
 
 class ModelPorts(Section):
-    """`model_ports`: a range of ports, of which every model gets one of its own."""
+    """`model_ports`: a range of ports, of which every model gets one of its own.
+
+    So the port tells which model is meant where a request names none. Left out: all models share the listening address.
+    """
 
     first: Annotated[int, Field(ge=1, le=65_535)]
+    """The first port of the range."""
     last: Annotated[int, Field(ge=1, le=65_535)]
+    """The last one."""
 
     @model_validator(mode="after")
     def _range(self) -> ModelPorts:
@@ -91,24 +114,34 @@ class ModelPorts(Section):
 
 
 class Demo(Section):
-    """`demo`: the embedded demonstration fleet of `--demo`."""
+    """`demo`: an embedded demonstration fleet, as with `--demo`. Left out: none."""
 
     chunks_per_second: Annotated[float, Field(ge=0, le=10_000)] = 20.0
+    """How fast each stream goes; 0: as fast as it can."""
     models: list[str] = Field(default_factory=lambda: ["demo-chat"], min_length=1)
+    """One worker for each of these names."""
 
 
 class Settings(BackendSettings):
     """Everything that can be set."""
 
     listen: ListenAddress = "127.0.0.1:8090"
+    """Where clients call the gateway."""
     admin: ListenAddress = "127.0.0.1:8091"
+    """Where operators find /metrics, /healthz, /readyz and /status."""
     rules: list[str] = Field(default_factory=list)
+    """Rule packs, or folders of rule packs. Empty: the packs that come with the program."""
     default_model: str | None = None
+    """The model that is meant by a request that names none and comes in on the common address. Left out: the first by
+    name.
+    """
     model_ports: ModelPorts | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
     balance: Balance = Balance()
     watch_files: bool = True
+    """Read the settings and rules again when a file of theirs changes, as on SIGHUP. One with a mistake is refused."""
     shutdown_seconds: Seconds = SHUTDOWN_SECONDS
+    """How long streams may go on after the gateway was asked to stop."""
     log: Log = Log()
     demo: Demo | None = None
 

@@ -23,7 +23,12 @@ def rule_functions() -> FunctionRegistry:
         parameters=[Parameter("messages", "array"), _CONVERSATION],
         returns="string",
         doc="The prompt of a dialogue: messages with role (system, user, assistant) and content, in its template.",
-        examples=[],
+        examples=[
+            (
+                """render_prompt([{role: 'user', content: 'Hi'}], {chat_template: '{{ messages[0].content }}!'})""",
+                "Hi!",
+            )
+        ],
     )(_render_prompt)
     registry.register(
         name="stop_strings",

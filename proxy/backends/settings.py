@@ -54,17 +54,18 @@ def _expression(text: str) -> str:
     return text
 
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-ListenAddress = Annotated[str, AfterValidator(_listen_address)]
-Allowed = Annotated[str, AfterValidator(_allowed)]
+# A title says in a word or two what text or number is expected, where its type does not.
+Seconds = Annotated[float, Field(gt=0, le=86_400, title="seconds")]
+ListenAddress = Annotated[str, AfterValidator(_listen_address), Field(title="HOST:PORT")]
+Allowed = Annotated[str, AfterValidator(_allowed), Field(title="network, address or host")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Token = Annotated[str, Field(min_length=8, max_length=200, pattern=r"^[A-Za-z0-9._~-]+$")]
-Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")]
-Expression = Annotated[str, AfterValidator(_expression)]
+Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$", title="name of a header")]
+Expression = Annotated[str, AfterValidator(_expression), Field(title="expression")]
 Limit = Annotated[int, Field(ge=1, le=100_000)]
 QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-CallableAddress = Annotated[str, AfterValidator(_callable_address)]
+BaseUrl = Annotated[str, AfterValidator(_base_url), Field(title="URL")]
+CallableAddress = Annotated[str, AfterValidator(_callable_address), Field(title="HOST:PORT")]
 
 
 class Section(BaseModel):
@@ -75,80 +76,131 @@ class Section(BaseModel):
 
 
 class AcceptSettings(Section):
-    """`fastchat.accept`: the gateway is the controller with which workers register."""
+    """`fastchat.accept`: the gateway is the controller with which workers register, as with `--accept-workers`.
+
+    A worker needs nothing but its address as --controller-address. Left out: none can register.
+    """
 
     listen: ListenAddress = "127.0.0.1:21001"
+    """Where workers register."""
     allow: list[Allowed] = []
+    """Hosts and networks whose workers are taken, beside this machine and the one that a registration comes from."""
     rewrite: bool = True
+    """A worker that registers as localhost or 0.0.0.0 from another machine is taken under that machine's address."""
     addresses: dict[BaseUrl, BaseUrl] = {}
+    """Registered address to the address to use instead."""
     token: Token | None = None
+    """Workers must know this word: an unchanged one has it in its --controller-address http://HOST:PORT/TOKEN."""
     hand_out: Literal["worker", "gateway"] = "worker"
+    """Which address FastChat's own clients get for a model: the gateway's makes all limits hold for them too."""
     state_file: str | None = None
+    """The registered workers are kept in this file, so that a restart need not wait for their heartbeats."""
 
 
 class FastChatSettings(Section):
-    """`fastchat`: where the fleet is."""
+    """`fastchat`: where the FastChat fleet is."""
 
     controllers: list[BaseUrl] = []
+    """FastChat controllers; they are asked which models and workers there are, and never to refresh."""
     workers: list[BaseUrl] = []
+    """Workers that no controller needs to name."""
     accept: AcceptSettings | None = None
     probe_seconds: Seconds = 2.0
+    """How often each worker is asked for its status. One that refuses the connection is withdrawn at once."""
     probes_to_down: Annotated[int, Field(ge=1, le=100)] = 3
+    """Probes that fail in a row before a worker is withdrawn."""
     probes_to_up: Annotated[int, Field(ge=1, le=100)] = 1
+    """Probes that succeed in a row before it is used again."""
     list_seconds: Seconds = 5.0
+    """How often each controller is asked for its list of models."""
     forget_seconds: Seconds = 600.0
+    """A worker that a controller or its own registration named is forgotten when it was away for so long."""
     probe_embeddings: bool = True
+    """Ask each model once for the vector of one word. Where that succeeds, the model is also registered as text2vec."""
     worker_limits: dict[BaseUrl, Limit] = {}
+    """The most requests that a worker takes at once, by its address. Beats every other limit."""
 
 
 class DbgptSettings(Section):
-    """`dbgpt`: which clusters the gateway joins, and under which address."""
+    """`dbgpt`: which DB-GPT clusters the gateway joins, and under which address."""
 
     controllers: list[BaseUrl] = []
+    """Controllers to register with. Empty: the gateway serves, and registers nowhere."""
     advertise: CallableAddress | None = None
-    heartbeat_seconds: Annotated[float, Field(gt=0, le=20)] = 15.0
+    """The address under which DB-GPT reaches this gateway. Left out: the listening address, which must then be one that
+    can be called.
+    """
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=20, title="seconds")] = 15.0
+    """How often each registration is renewed; DB-GPT drops one after 60 seconds."""
     management: bool = False
+    """DB-GPT may take a model out of service and put it back: its running answers go on, new requests are refused."""
 
 
 class Defaults(Section):
-    """`defaults`: what a silent request gets. A key that is left out leaves it to the rules and the worker."""
+    """`defaults`: what a request gets that does not say it itself. What is left out is left to the rules and the
+    worker.
+    """
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """How freely is chosen among the tokens; 0: the likeliest one."""
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Only the likeliest tokens that together have this probability are chosen from."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The longest answer, in tokens."""
 
 
 class Balancing(Section):
     """How requests for a model are spread and held back; None leaves it to the common value."""
 
     policy: PolicyName | None = None
+    """As `balance.policy`, for this model."""
     hash_header: Header | None = None
+    """As `balance.hash_header`."""
     hash_field: Expression | None = None
+    """As `balance.hash_field`."""
     worker_limit: Limit | None = None
+    """As `balance.worker_limit`."""
     queue_length: QueueLength | None = None
+    """As `balance.queue_length`."""
     queue_seconds: Seconds | None = None
+    """As `balance.queue_seconds`."""
 
 
 class ModelSettings(Balancing):
-    """`models.NAME`: what differs for one model."""
+    """`models.NAME`: what differs for one model, by the name that its worker gives it."""
 
     aliases: list[Name] = []
+    """Further names under which clients know the model."""
     fallback: Name | None = None
+    """The model that answers while no worker of this one can."""
     resume: bool = False
+    """A stream whose worker is lost goes on with another one, as if nothing had happened."""
 
     template_style: str | None = None
+    """A separator style of FastChat by name, where the worker's number means another one."""
     chat_template: str | None = None
+    """A Jinja chat template instead of the worker's. One of these three."""
     chat_template_file: str | None = None
+    """A Jinja chat template in a file; a path from the working directory."""
     bos_token: str = ""
+    """The token at the beginning of a text, for a chat template."""
     eos_token: str = ""
+    """The token at its end."""
     stop: list[str] = []
+    """Stop strings of a chat template."""
     stop_token_ids: list[int] = []
+    """Tokens that end an answer, for a chat template."""
     context_length: Annotated[int, Field(ge=1)] | None = None
+    """The context in tokens, where the worker's own figure is wrong."""
     defaults: Defaults = Defaults()
     connect_seconds: Seconds | None = None
+    """As `timeouts.connect_seconds`, for this model."""
     first_seconds: Seconds | None = None
+    """As `timeouts.first_seconds`."""
     idle_seconds: Seconds | None = None
+    """As `timeouts.idle_seconds`."""
     total_seconds: Seconds | None = None
+    """As `timeouts.total_seconds`."""
 
     @field_validator("template_style")
     @classmethod

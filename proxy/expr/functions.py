@@ -64,6 +64,9 @@ _TYPES: Final[dict[str, _Type]] = {
     "expression": _Type("an expression written with &", frozenset({FunctionType})),
 }
 
+TYPES: Final = {name: each.phrase for name, each in _TYPES.items()}
+"""The types of arguments, each in words."""
+
 
 def type_name(value: Json) -> str:
     """Return the JMESPath name of a value's type: null, boolean, number, string, array or object."""

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.extending import EXTENDS, REMOVE
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.sources import REMOVE_ROUTES
 from proxy.settings import Settings
+from proxy.tools.described import descriptions
 from proxy.types import Json, JsonObject
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -21,6 +24,27 @@ _TEXTS: Final[JsonObject] = {"type": "array", "items": {"type": "string"}}
 # What stands in a list that is replaced element by element is written whole.
 _WHOLE: Final = frozenset({"TestDoc", "StepDoc"})
 _PART: Final = "Part"
+
+
+class _Described(GenerateJsonSchema):
+    """With what the sources say of each key, and without the titles that only repeat the names."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)
+        found.pop("title", None)
+        model: type[BaseModel] = schema["cls"]
+        if found.get("description"):
+            found["description"] = " ".join(found["description"].split())
+        for name, text in descriptions(model).items():
+            found["properties"][model.model_fields[name].alias or name]["description"] = text
+        for name, field in model.model_fields.items():
+            if field.default_factory is not None:
+                default = field.get_default(call_default_factory=True)
+                found["properties"][field.alias or name].setdefault("default", default)
+        return found
 
 
 def schemas() -> dict[str, JsonObject]:
@@ -35,8 +59,7 @@ def schemas() -> dict[str, JsonObject]:
 
 def _schema(model: type[BaseModel]) -> JsonObject:
     """A model's own schema; a mapping may be a bare expression, and has one source."""
-    schema = cast("JsonObject", model.model_json_schema(by_alias=True))
-    _untitle(schema)
+    schema = cast("JsonObject", model.model_json_schema(by_alias=True, schema_generator=_Described))
     definitions = _definitions(schema)
     spec = definitions.get("SpecDoc")
     if isinstance(spec, dict):
@@ -92,18 +115,6 @@ def _loosen(value: Json) -> None:
     if isinstance(value, dict):
         value.pop("required", None)
         value.pop("oneOf", None)
-
-
-def _untitle(value: Json) -> None:
-    """Take away the titles, which only repeat the names."""
-    if isinstance(value, dict):
-        if isinstance(value.get("title"), str):
-            value.pop("title")
-        for child in value.values():
-            _untitle(child)
-    elif isinstance(value, list):
-        for child in value:
-            _untitle(child)
 
 
 def _replace(value: Json, reference: str, change: Callable[[dict[str, Json]], JsonObject]) -> None:

@@ -18,11 +18,11 @@ from tests.structure.sources import ROOT
 
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "settings.example.yaml", ".ci/run")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "docs").glob("*.yaml")),
 ]
 # Flags of other programs, and by which word the line tells so.
-FOREIGN_FLAGS = {"--strict": "mypy", "--controller-address": "worker", "--limit-worker-concurrency": "FastChat"}
+FOREIGN_FLAGS = {"--strict": "mypy", "--controller-address": "orker", "--limit-worker-concurrency": "FastChat"}
 # Folders of the project whose names begin a path in the documents.
 TOP = ("proxy", "rules", "tests", "benchmarks", "docs", ".ci")
 

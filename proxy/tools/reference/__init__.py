@@ -1,0 +1,1 @@
+"""The reference pages, made from the program itself: each key of settings and rule files, and each function."""
