@@ -43,7 +43,7 @@ from proxy.types import Json
 
 # What expressions may read, by where they stand.
 MATCH = frozenset({"body", "query", "headers", "path", "listener"})
-REQUEST = MATCH | {"gateway", "models", "steps", "worker"}
+REQUEST = MATCH | {"gateway", "models", "now", "request_id", "steps", "worker"}
 READ = REQUEST | {"chunk"}
 COLLECTED = REQUEST | {"chunk", "text", "finish", "usage"}
 CHUNK = COLLECTED | {"new_text"}

@@ -25,6 +25,10 @@ GATEWAY_SAMPLE: JsonObject = {
 }
 
 
+NOW_SAMPLE = 1_700_000_000
+REQUEST_ID_SAMPLE = "0123456789abcdef0123456789abcdef"
+
+
 class Collected(NamedTuple):
     """The one answer that a stream was collected into; notes: what was repaired in its text."""
 
@@ -44,6 +48,8 @@ def sample_scope(route: Route, body: Json, worker: JsonObject) -> Scope:
         "gateway": dict(GATEWAY_SAMPLE),
         "worker": known,
         "models": [known],
+        "now": NOW_SAMPLE,
+        "request_id": REQUEST_ID_SAMPLE,
     }
 
 

@@ -46,7 +46,7 @@ class Facilities:
     """table, traffic: the routes and the decisions in force now; timeouts: by model; trouble: told the address of a
     worker that failed; in_service: whether a model takes new requests; operate: does an operation about a model (as
     its client calls it) and its kind (in the client's word, None for all), says whether it was done, and a sentence;
-    clock: seconds, of every time that the fleet is told.
+    clock: seconds, of every time that the fleet is told; wall: seconds since 1970, for what clients are told.
     """
 
     table: Callable[[], RouteTable]
@@ -61,3 +61,4 @@ class Facilities:
     in_service: Callable[[str, Kind], bool] = _always
     operate: Callable[[str, str, str | None], tuple[bool, str]] = _nothing
     clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time

@@ -135,6 +135,8 @@ class Gateway:
             "listener": self._facilities.directory.listener(port),
             "gateway": self._facilities.directory.gateway(),
             "models": [],
+            "now": int(self._facilities.wall()),
+            "request_id": f"{self._facilities.rng.getrandbits(128):032x}",
             "worker": None,
         }
 

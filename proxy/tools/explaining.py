@@ -10,7 +10,7 @@ from proxy.documents.yaml import Path
 from proxy.errors import GatewayError
 from proxy.ruleset.documents import SpecDoc
 from proxy.ruleset.loader import RouteSource, RuleSet
-from proxy.ruleset.playing import GATEWAY_SAMPLE, run_request
+from proxy.ruleset.playing import GATEWAY_SAMPLE, NOW_SAMPLE, REQUEST_ID_SAMPLE, run_request
 from proxy.ruleset.walking import reads_of
 from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, truthy
@@ -95,6 +95,8 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject) -> Explanation
         "listener": {},
         "gateway": dict(GATEWAY_SAMPLE),
         "models": [],
+        "now": NOW_SAMPLE,
+        "request_id": REQUEST_ID_SAMPLE,
         "worker": None,
     }
     match = choose(found, request.headers, scope)
