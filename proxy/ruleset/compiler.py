@@ -102,9 +102,9 @@ def compile_errors(
         frame=None if doc.frame is None else shop.value(doc.frame, ("frame",), ERROR),
         stream_status=doc.stream_status,
     )
-    if (doc.frame is None) != (doc.stream_status is None):
+    if doc.frame is None and doc.stream_status is not None:
         shop.mistake(
-            (), "frame and stream_status belong together: how an error looks in a stream, and the status it comes with"
+            ("stream_status",), "stream_status is the status of a stream that begins with an error; there is no frame"
         )
     if not shop.mistakes:
         _try_errors(shop, table)
@@ -233,10 +233,10 @@ def _header_tests(shop: Workshop, headers: Mapping[str, str]) -> dict[str, Calla
 
 
 def _errors_as_frame(shop: Workshop, doc: RouteDoc, errors: ErrorTable) -> bool:
-    wanted = doc.errors == "frame" or (doc.stream is not None and doc.stream.to is not None)
-    if wanted and errors.frame is None:
-        shop.mistake(("route",), "this route needs an error as a frame, and errors.yaml has no frame")
-    return wanted
+    if doc.errors == "frame" and errors.stream_status is None:
+        shop.mistake(("errors",), "this route needs an error as a frame, and errors.yaml has no frame with a status")
+    streams = doc.stream is not None and doc.stream.to is not None
+    return doc.errors == "frame" or (streams and errors.stream_status is not None)
 
 
 def _steps(shop: Workshop, steps: list[StepDoc]) -> tuple[Step | Check, ...]:

@@ -9,7 +9,7 @@ from proxy.translate.answer import ClientAnswer, client_answer, refuse_failure
 from proxy.translate.errors import ErrorAnswer, error_answer, error_frame
 from proxy.translate.plan import Route
 from proxy.types import Json, JsonObject
-from tests.translate.building import load_route
+from tests.translate.building import ERRORS, load_route
 
 TEXT = """
 route: embed
@@ -32,6 +32,17 @@ route: known
 description: Answered without a worker.
 match: {method: POST, path: /known}
 answer: {body: {fields: {name: {from: body.name, type: string, required: true}, size: length(body.items)}}}
+"""
+
+STREAMED = """
+route: streamed
+description: A stream.
+match: {method: POST, path: /streamed}
+worker: {kind: llm, model: body.model}
+request: {path: /generate, body: {value: {}}}
+stream:
+  from: {framing: nul, text: cumulative, read: {text: chunk.text}}
+  to: {framing: sse, text: incremental, chunk: {fields: {delta: text}}}
 """
 
 
@@ -130,6 +141,16 @@ def test_an_error_of_a_stream_has_the_frames_shape_and_status(route: Route) -> N
     error = GatewayError("upstream_reset", "m")
     assert error_answer(route.errors, error, as_frame=True) == ErrorAnswer(200, {"error": "m", "code": 1, "so_far": ""})
     assert error_frame(route.errors, error, "Hel") == {"error": "m", "code": 1, "so_far": "Hel"}
+
+
+def test_an_error_of_a_stream_can_be_a_status_until_the_first_frame(tmp_path: Path) -> None:
+    """Where the dialect gives its streams no status of their own, an error before the first frame is a whole answer."""
+    errors = ERRORS.replace("stream_status: 200\n", "")
+    route = load_route(tmp_path, STREAMED, errors)
+    assert not route.errors_as_frame
+    error = GatewayError("upstream_error", "m")
+    assert error_answer(route.errors, error, as_frame=route.errors_as_frame).status == 502
+    assert error_frame(route.errors, error, "Hel") == {"error": "m", "code": 50001, "so_far": "Hel"}
 
 
 def test_a_dialect_without_frames_tells_errors_as_bodies(tmp_path: Path) -> None:
