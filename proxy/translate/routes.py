@@ -70,8 +70,10 @@ class RouteTable:
     def by_path(self, method: str, path: str) -> list[PathMatch] | Miss:
         """The routes whose method and path fit, the most particular first; or why there is none.
 
-        path: as it came, percent-encoded, so that an encoded slash stays inside its parameter.
+        HEAD is answered by the route of GET, whose body is left out on its way. path: as it came, percent-encoded, so
+        that an encoded slash stays inside its parameter.
         """
+        method = "GET" if method == "HEAD" else method
         plain = unquote(path) if "%" in path else path
         found = [PathMatch(route, {}) for route in self._fixed.get(plain, ())]
         for pattern, route in self._patterns:

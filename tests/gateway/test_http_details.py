@@ -25,6 +25,18 @@ def is_complete(reply: Reply) -> bool:
     return reply.status == 200 and frames_of(reply.body)[-1]["finish_reason"] == "length"
 
 
+async def test_head_is_get_without_its_body(rig: Rig) -> None:
+    """Clients ask with HEAD whether a server is there; the answer has the length of what GET gives, and no body."""
+    path = f"{PREFIX}/models/supports"
+    async with connected(rig.listen) as connection:
+        await connection.request("HEAD", path)
+        head = await connection.reply(bodiless=True)
+        await connection.request("GET", path)
+        got = await connection.reply()
+    assert (head.status, got.status) == (200, 200)
+    assert int(head.headers["content-length"]) == len(got.body)
+
+
 async def test_a_connection_serves_one_request_after_another(rig: Rig) -> None:
     """Streams, answers and errors follow each other on a kept connection."""
     async with connected(rig.listen) as connection:
@@ -111,7 +123,7 @@ async def test_a_body_in_chunks_is_read(rig: Rig) -> None:
 
 
 async def test_head_has_no_body(rig: Rig) -> None:
-    """HEAD is refused like any other method, and what is refused has no body that would look like the next answer."""
+    """HEAD is refused where GET is, and what is refused has no body that would look like the next answer."""
     async with connected(rig.listen) as connection:
         await connection.request("HEAD", f"{PREFIX}/generate")
         reply = await connection.reply(bodiless=True)
