@@ -1,4 +1,4 @@
-"""The test side of DB-GPT's clients: its Python clients behind a pipe, and its command line."""
+"""The test side of clients in environments of their own: Python clients behind a pipe, and DB-GPT's command line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ class ClientError(Exception):
     """What the client raised, as ``Type: message``."""
 
 
-class DbgptClients:
-    """``dbgpt_clients.py`` in a process of its own; ``call`` sends one request and waits for its answer."""
+class PipedClients:
+    """A product's Python clients in a process of their own: ``script`` of this folder, run by that product's ``python``
+    with the address that they call; ``call`` sends one request and waits for its answer.
+    """
 
-    def __init__(self, pythons: Pythons, folder: Path, controller: str) -> None:
-        self.log = folder / "dbgpt-clients.log"
+    def __init__(self, python: Path, script: str, folder: Path, address: str) -> None:
+        self.log = folder / f"{script}.log"
         with self.log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [str(pythons.dbgpt), str(HERE / "dbgpt_clients.py"), controller],
+                [str(python), str(HERE / script), address],
                 cwd=folder,
                 env=program_environment(folder),
                 stdin=subprocess.PIPE,
@@ -57,7 +59,7 @@ class DbgptClients:
             if selector.select(end - time.monotonic()) and (line := pipe.readline()):
                 return line
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
-        raise ProgramError(f"DB-GPT's client gave no answer to {name!r}\n--- {self.log} ---\n{tail}")
+        raise ProgramError(f"the client gave no answer to {name!r}\n--- {self.log} ---\n{tail}")
 
     def close(self) -> None:
         """End the process by ending its input."""
@@ -70,6 +72,13 @@ class DbgptClients:
             self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+class DbgptClients(PipedClients):
+    """DB-GPT's, talking to a controller."""
+
+    def __init__(self, pythons: Pythons, folder: Path, controller: str) -> None:
+        super().__init__(pythons.dbgpt, "dbgpt_clients.py", folder, controller)
 
 
 def run_dbgpt(pythons: Pythons, folder: Path, controller: str, arguments: Sequence[str], typed: str = "") -> str:
