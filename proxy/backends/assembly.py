@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,12 +17,15 @@ from proxy.backends.control import EventHook, normalise_base_url
 from proxy.backends.dbgpt.link import RegistrarSettings
 from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar
-from proxy.backends.fastchat.controller.network import NameLookUps
-from proxy.backends.fastchat.source import FleetSource
-from proxy.backends.fastchat.source_settings import SourceSettings
+from proxy.backends.fastchat.discovery import FastChatFinders
+from proxy.backends.fastchat.look import FastChatLooks
 from proxy.backends.overrides import ModelOverrides
 from proxy.backends.service import ELSEWHERE, STRANGER, Service, kinds_of
 from proxy.backends.settings import BackendSettings
+from proxy.backends.workers.look import Looks
+from proxy.backends.workers.network import NameLookUps
+from proxy.backends.workers.settings import SourceSettings
+from proxy.backends.workers.source import Finders, FleetSource
 from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.limits import FIRST_LOOK_SECONDS
@@ -73,12 +77,13 @@ class Backends:
         self._service = Service()
         self._named, self._named_at = PublicNames({}, {}), -1
         self._rejected: dict[str, str] = {}
+        self._looks = FastChatLooks(models, _source_settings(settings))
+        self._finders = FastChatFinders(self._looks, time.monotonic, on_event)
         self._source = FleetSource(
             fleet,
-            workers=[*settings.fastchat.workers, *self._extra_workers],
-            controllers=settings.fastchat.controllers,
-            models=models,
-            settings=_source_settings(settings),
+            workers=self._workers(),
+            controllers=self._controllers(),
+            settings=self._looks.settings,
             look_up=NameLookUps(),
             on_event=on_event,
         )
@@ -86,7 +91,9 @@ class Backends:
         if settings.fastchat.accept is not None:
             from proxy.backends.fastchat.controller.role import ControllerRole  # late: many gateways have none
 
-            self._role = ControllerRole(settings.fastchat.accept, self._source, own_ports=own_ports, on_event=on_event)
+            self._role = ControllerRole(
+                settings.fastchat.accept, self._source, self._looks, own_ports=own_ports, on_event=on_event
+            )
         self._registrar = Registrar(
             settings.dbgpt.controllers,
             self._memberships,
@@ -102,12 +109,8 @@ class Backends:
         """Work with other settings from now on; `models` as made from them."""
         self._settings = settings
         self._named_at = -1  # aliases may differ
-        self._source.update(
-            workers=[*settings.fastchat.workers, *self._extra_workers],
-            controllers=settings.fastchat.controllers,
-            models=models,
-            settings=_source_settings(settings),
-        )
+        self._looks.models, self._looks.settings = models, _source_settings(settings)
+        self._source.update(workers=self._workers(), controllers=self._controllers(), settings=self._looks.settings)
         if self._role is not None and settings.fastchat.accept is not None:
             self._role.update(settings.fastchat.accept)
         if not settings.dbgpt.management:
@@ -229,6 +232,12 @@ class Backends:
     def status(self) -> list[Json]:
         """Each cluster's controller for people: url, reachable, registered, heartbeat age in seconds, last error."""
         return [_described(status._asdict()) for status in self._registrar.status()]
+
+    def _workers(self) -> dict[str, Looks]:
+        return dict.fromkeys([*self._settings.fastchat.workers, *self._extra_workers], self._looks)
+
+    def _controllers(self) -> dict[str, Finders]:
+        return dict.fromkeys(self._settings.fastchat.controllers, self._finders)
 
     def _memberships(self) -> list[Membership]:
         here = self._advertised

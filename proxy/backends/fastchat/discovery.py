@@ -13,22 +13,36 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from proxy.backends.control import ControlError, EventHook, brief, call_json, normalise_base_url
-from proxy.backends.fastchat.source_settings import SourceSettings
+from proxy.backends.fastchat.look import FastChatLooks
+from proxy.backends.workers.settings import SourceSettings
+from proxy.backends.workers.source import Introduce
 from proxy.types import JsonObject
 
 log = logging.getLogger(__name__)
 
 
+class FastChatFinders:
+    """Finders of FastChat workers, with the settings of their looks."""
+
+    def __init__(self, looks: FastChatLooks, clock: Callable[[], float], on_event: EventHook) -> None:
+        self.looks = looks
+        self._clock, self._on_event = clock, on_event
+
+    def open(self, session: aiohttp.ClientSession, url: str, introduce: Introduce) -> ControllerWatch:
+        """A finder that asks the controller of this base address."""
+        return ControllerWatch(session, url, self.looks.settings, self._clock, introduce, self._on_event)
+
+
 class ControllerWatch:
     """One controller. `step` is one poll; it never raises for anything that the controller does.
 
-    introduce: called with the normalised address of each worker that the controller names, again with each naming.
+    introduce: called with the address of each worker that the controller names, again with each naming.
     """
 
     def __init__(
@@ -37,7 +51,7 @@ class ControllerWatch:
         url: str,
         settings: SourceSettings,
         clock: Callable[[], float],
-        introduce: Callable[[str], Awaitable[None]],
+        introduce: Introduce,
         on_event: EventHook,
     ) -> None:
         self.url = url

@@ -7,18 +7,11 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from proxy.backends.control import CallLimits, ControlError, brief, call_json
+from proxy.backends.workers.look import Status
 from proxy.types import Json, JsonObject
 
 # A short text that every tokenizer splits into at least one token.
 SAMPLE: Final = "hello"
-
-
-class Status(NamedTuple):
-    """A worker's answer to /worker_get_status. models: in its own order, each once."""
-
-    models: tuple[str, ...]
-    queue_length: int
-    speed: float
 
 
 class Embeddings(NamedTuple):
@@ -31,17 +24,14 @@ class Embeddings(NamedTuple):
 class WorkerApi:
     """Calls to the worker at `address`. Each raises ControlError when there is no usable answer.
 
-    limits: for the small calls; embed_limits: for the embeddings probe, which runs the model.
-    Every body names the model: the programs that serve several models behind one address demand it.
+    limits: for the small calls. Every body names the model: the programs that serve several models behind one address
+    demand it.
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, address: str, limits: CallLimits, embed_limits: CallLimits
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: str, limits: CallLimits) -> None:
         self._session = session
         self.address = address
         self._limits = limits
-        self._embed_limits = embed_limits
 
     async def status(self, limits: CallLimits) -> Status:
         """Which models it serves and how busy it is; late when the worker's event loop is blocked."""
@@ -79,7 +69,7 @@ class WorkerApi:
             raise
         return answer.get("count") != 0
 
-    async def embeddings(self, model: str) -> Embeddings:
+    async def embeddings(self, model: str, limits: CallLimits) -> Embeddings:
         """How many numbers an embedding of this model has. Raises only when no answer came.
 
         The call blocks the worker's event loop while the model runs. A worker without a tokenizer is not asked: its
@@ -88,7 +78,7 @@ class WorkerApi:
         if not await self.has_tokenizer(model):
             return Embeddings(None, offered=True)
         try:
-            answer = await self._call("/worker_get_embeddings", {"model": model, "input": [SAMPLE]}, self._embed_limits)
+            answer = await self._call("/worker_get_embeddings", {"model": model, "input": [SAMPLE]}, limits)
         except ControlError as error:
             if error.kind in ("status", "malformed", "too_large"):
                 return Embeddings(None, offered=error.status != 404)

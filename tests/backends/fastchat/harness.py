@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,10 +15,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from proxy.backends.fastchat.controller.app import ListenerRules, controller_app
 from proxy.backends.fastchat.controller.bodies import Bounds
 from proxy.backends.fastchat.controller.guard import Guard, LookUp
-from proxy.backends.fastchat.controller.network import is_own_address
 from proxy.backends.fastchat.controller.registry import RegistryLimits, WorkerRegistry
-from proxy.backends.fastchat.source import FleetSource
-from proxy.backends.fastchat.source_settings import SourceSettings
+from proxy.backends.fastchat.discovery import FastChatFinders
+from proxy.backends.fastchat.look import FastChatLooks
+from proxy.backends.workers.network import is_own_address
+from proxy.backends.workers.settings import SourceSettings
+from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
 from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeServer
@@ -75,6 +78,8 @@ class Harness:
         self.events: Counter[tuple[str, str]] = Counter()
         self.settings = FAST
         self.models = Knowledge()
+        self.looks = FastChatLooks(self.models, FAST)
+        self.finders = FastChatFinders(self.looks, time.monotonic, self.count)
         self.names: dict[str, list[str]] = {}  # host name to addresses, for the probes and for who looks one up
         self._servers: list[FakeServer] = []
         self._sources: list[tuple[FleetSource, asyncio.Task[None]]] = []
@@ -88,11 +93,11 @@ class Harness:
         self.events[name, labels.get("result") or labels["reason"]] += 1
 
     async def source(self, workers: list[str] | None = None, controllers: list[str] | None = None) -> FleetSource:
+        self.looks.models, self.looks.settings = self.models, self.settings
         source = FleetSource(
             self.fleet,
-            workers=workers or [],
-            controllers=controllers or [],
-            models=self.models,
+            workers=dict.fromkeys(workers or [], self.looks),
+            controllers=dict.fromkeys(controllers or [], self.finders),
             settings=self.settings,
             session_factory=self._session,
             look_up=self.look_up,
@@ -101,6 +106,23 @@ class Harness:
         await source.first_look()
         self._sources.append((source, asyncio.create_task(source.run())))
         return source
+
+    def update(
+        self,
+        source: FleetSource,
+        *,
+        workers: Sequence[str] = (),
+        controllers: Sequence[str] = (),
+        models: Knowledge | None = None,
+        settings: SourceSettings = FAST,
+    ) -> None:
+        """As the gateway does it when its settings have changed."""
+        self.looks.models, self.looks.settings = models or self.models, settings
+        source.update(
+            workers=dict.fromkeys(workers, self.looks),
+            controllers=dict.fromkeys(controllers, self.finders),
+            settings=settings,
+        )
 
     async def look_up(self, host: str) -> Sequence[str]:
         if host not in self.names:
@@ -161,7 +183,13 @@ class Controller:
             self.port = free.getsockname()[1]
         guard = Guard(is_own=is_own_address, **self.guard_settings)  # type: ignore[arg-type]
         self.registry = WorkerRegistry(
-            self.source, guard, no_names, limits=self.limits, state_file=self.state_file, on_event=self.harness.count
+            self.source,
+            self.harness.looks,
+            guard,
+            no_names,
+            limits=self.limits,
+            state_file=self.state_file,
+            on_event=self.harness.count,
         )
         app = controller_app(
             self.registry,

@@ -12,7 +12,9 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from proxy.backends.fastchat.source import FleetSource
+from proxy.backends.fastchat.look import FastChatLooks
+from proxy.backends.workers.settings import SourceSettings
+from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
 from tests.backends.fakes import FakeFinder, FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import FAST, Harness, Knowledge
@@ -286,7 +288,7 @@ async def test_one_hanging_worker_delays_no_other(harness: Harness) -> None:
     slow.hang.add("/worker_get_status")
     await harness.serve(slow, quick)
     patient = replace(FAST, status_timeout=5.0)
-    source = FleetSource(harness.fleet, workers=[slow.url, quick.url], models=Knowledge(), settings=patient)
+    source = alone(harness.fleet, [slow.url, quick.url], patient)
     task = asyncio.create_task(source.run())
     try:
         await eventually(lambda: "quick@llm" in harness.answerable(), seconds=1)
@@ -433,7 +435,7 @@ async def test_fault_of_our_own_does_not_end_the_watching(harness: Harness, capl
     """A listener that raises is told once, with its traceback, and the worker is watched on."""
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
-    source = FleetSource(harness.fleet, workers=[worker.url], models=Knowledge(), settings=FAST)
+    source = alone(harness.fleet, [worker.url], FAST)
     faults = iter([True, True, False])
 
     def listener() -> None:
@@ -457,7 +459,7 @@ async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness) -> N
     worker = FakeWorker(m=FakeModel())
     worker.hang.add("/worker_get_status")
     await harness.serve(worker)
-    source = FleetSource(harness.fleet, workers=[worker.url], models=Knowledge(), settings=FAST)
+    source = alone(harness.fleet, [worker.url], FAST)
     task = asyncio.create_task(source.run())
     await eventually(lambda: worker.count("/worker_get_status"))
     time.sleep(FAST.status_timeout + 0.05)  # both the timeout and the cancellation are due when the loop goes on
@@ -467,9 +469,14 @@ async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness) -> N
     await source.close()
 
 
+def alone(fleet: Fleet, workers: list[str], settings: SourceSettings) -> FleetSource:
+    """A source that the harness does not know of."""
+    return FleetSource(fleet, workers=dict.fromkeys(workers, FastChatLooks(Knowledge(), settings)), settings=settings)
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:21002", "ftp://h:1", "http://", "http://u:p@h:1", "http://h:1/?q=1"])
 def test_named_worker_with_a_bad_address_is_refused(url: str) -> None:
     """A mistake in the settings is one sentence that does not repeat a password."""
     with pytest.raises(ValueError, match="expected") as caught:
-        FleetSource(Fleet(max_workers=1, max_models_per_worker=1), workers=[url], models=Knowledge())
+        alone(Fleet(max_workers=1, max_models_per_worker=1), [url], FAST)
     assert "u:p" not in str(caught.value)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from proxy.backends.fastchat.source_settings import NAMED, REGISTERED
+from proxy.backends.workers.settings import NAMED, REGISTERED
 from tests.backends.fakes import FakeFinder, FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import FAST, Harness, Knowledge
 
@@ -26,7 +26,7 @@ async def test_one_worker_of_three_sources_is_one(harness: Harness) -> None:
     await harness.serve(worker, finder)
     finder.known = {"m": [worker.url + "/"]}
     source = await harness.source([worker.url], [finder.url])
-    assert source.introduce(worker.url, REGISTERED)
+    assert source.introduce(worker.url, REGISTERED, harness.looks) == ""
     assert source.sources(worker.url) == tuple(sorted([NAMED, REGISTERED, finder.url]))
     assert len(harness.fleet.workers()) == 1
     assert source.sources("http://127.0.0.1:1") == ()
@@ -39,10 +39,10 @@ async def test_a_source_that_goes_takes_nothing_from_another(harness: Harness) -
     finder.known = {"m": [shared.url]}
     source = await harness.source([shared.url, alone.url], [finder.url])
     await eventually(lambda: harness.up() == {shared.url, alone.url})
-    source.update(workers=[], controllers=[finder.url], models=harness.models, settings=FAST)
+    harness.update(source, workers=[], controllers=[finder.url])
     assert harness.up() == {shared.url}
     assert harness.fleet.known("n") is not None, "a model that was seen stays known"
-    source.update(workers=[], controllers=[], models=harness.models, settings=FAST)
+    harness.update(source, workers=[], controllers=[])
     assert harness.fleet.workers() == []
     asked = finder.count("/list_models")
     await asyncio.sleep(0.1)
@@ -55,7 +55,7 @@ async def test_new_workers_and_controllers_are_taken_up_at_once(harness: Harness
     await harness.serve(named, found, finder)
     finder.known = {"b": [found.url]}
     source = await harness.source()
-    source.update(workers=[named.url], controllers=[finder.url], models=harness.models, settings=FAST)
+    harness.update(source, workers=[named.url], controllers=[finder.url])
     await eventually(lambda: harness.up() == {named.url, found.url})
 
 
@@ -65,7 +65,7 @@ async def test_requests_in_flight_outlast_a_dropped_worker(harness: Harness) -> 
     await harness.serve(worker)
     source = await harness.source([worker.url])
     lease = harness.fleet.acquire("m", "llm", time.monotonic())
-    source.update(workers=[], controllers=[], models=harness.models, settings=FAST)
+    harness.update(source, workers=[], controllers=[])
     assert harness.fleet.in_flight(worker.url) == 1
     await asyncio.sleep(0.1)
     assert harness.up() == set()
@@ -80,8 +80,8 @@ async def test_a_worker_that_is_named_again_while_it_is_dropped_is_watched_once(
     source = await harness.source([worker.url])
     worker.hang.add("/worker_get_status")
     await eventually(lambda: worker.count("/worker_get_status") >= 2)
-    source.update(workers=[], controllers=[], models=harness.models, settings=FAST)
-    source.update(workers=[worker.url], controllers=[], models=harness.models, settings=FAST)
+    harness.update(source, workers=[], controllers=[])
+    harness.update(source, workers=[worker.url], controllers=[])
     worker.hang.clear()
     await eventually(lambda: harness.up() == {worker.url})
     await asyncio.sleep(0.2)
@@ -95,7 +95,7 @@ async def test_changed_knowledge_is_in_force_at_once(harness: Harness) -> None:
     harness.settings = replace(FAST, probe_interval=30.0, facts_ttl=300.0)
     source = await harness.source([worker.url])
     knowledge = Knowledge(m={"context_length": 1024})
-    source.update(workers=[worker.url], controllers=[], models=knowledge, settings=harness.settings)
+    harness.update(source, workers=[worker.url], controllers=[], models=knowledge, settings=harness.settings)
     await eventually(lambda: getattr(harness.fleet.known("m"), "context_length", 0) == 1024, seconds=2)
     assert worker.count("/worker_get_embeddings") == 1, "the probe that blocks a worker is not repeated"
 
@@ -106,7 +106,7 @@ async def test_a_bad_address_changes_nothing(harness: Harness) -> None:
     await harness.serve(worker)
     source = await harness.source([worker.url])
     with pytest.raises(ValueError, match="expected http"):
-        source.update(workers=["nonsense"], controllers=[], models=harness.models, settings=FAST)
+        harness.update(source, workers=["nonsense"], controllers=[])
     assert harness.up() == {worker.url}
     assert source.sources(worker.url) == (NAMED,)
 
@@ -209,7 +209,7 @@ async def test_storms_of_wishes_make_no_storm_of_probes(harness: Harness) -> Non
     asked = worker.count("/worker_get_status")
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
-        source.introduce(worker.url, REGISTERED)
+        source.introduce(worker.url, REGISTERED, harness.looks)
         await asyncio.sleep(0.001)
     assert worker.count("/worker_get_status") - asked <= 7
 
@@ -238,7 +238,7 @@ async def test_a_reload_that_names_a_known_worker_makes_it_no_second(
     source = await harness.source([], [finder.url])
     await eventually(lambda: harness.up() == {worker.url})
     named = f"http://gpu7:{worker.port}"
-    source.update(workers=[named], controllers=[finder.url], models=harness.models, settings=FAST)
+    harness.update(source, workers=[named], controllers=[finder.url])
     await eventually(lambda: [view.address for view in harness.fleet.workers()] == [named])
     await eventually(lambda: harness.up() == {named})
     assert source.sources(named) == tuple(sorted([NAMED, finder.url]))

@@ -16,10 +16,11 @@ from proxy.backends.control import EventHook, no_events
 from proxy.backends.fastchat.controller import bodies
 from proxy.backends.fastchat.controller.bodies import Bounds, Refusal
 from proxy.backends.fastchat.controller.guard import Peer, Rejection, same_token
-from proxy.backends.fastchat.controller.network import is_own_address
-from proxy.backends.fastchat.controller.places import read_ip
 from proxy.backends.fastchat.controller.quiet import Quiet
 from proxy.backends.fastchat.controller.registry import WorkerRegistry
+from proxy.backends.fastchat.look import BACKEND
+from proxy.backends.workers.network import is_own_address
+from proxy.backends.workers.places import read_ip
 from proxy.fleet.facts import KINDS, Kind
 from proxy.fleet.memory import Key
 from proxy.fleet.table import Fleet
@@ -197,8 +198,7 @@ class _Desk:
         answerable = self._fleet.answerable()
         if not self._is_offered(asked, model, answerable):
             return {"address": ""}
-        # A worker with several models wants its own name of a model, or loses a slot; only the gateway translates.
-        if self._rules().hand_out == "worker" and model == asked:
+        if self._is_direct(asked, model):
             address = self._fleet.least_loaded(model, None, self._clock())
             if address is not None or not self._passes_on(model, answerable):
                 return {"address": address or ""}
@@ -246,8 +246,19 @@ class _Desk:
         What the gateway took out of service it passes no requests on for. That does not concern a client that asks for
         the worker itself.
         """
-        direct = self._rules().hand_out == "worker" and name == model
+        direct = self._is_direct(name, model)
         return any((model, kind) in answerable for kind in KINDS) if direct else self._passes_on(model, answerable)
+
+    def _is_direct(self, name: str, model: str) -> bool:
+        """Whether a client goes to the workers of this model by itself.
+
+        A worker with several models wants its own name of a model, or loses a slot, and a worker of another backend
+        understands no client of this one; only the gateway translates.
+        """
+        serving = (view for view in self._fleet.workers() if view.up)
+        facts = (facts for view in serving for facts in view.models if facts.model == model)
+        is_own = all(each.document.get("backend") == BACKEND for each in facts)
+        return self._rules().hand_out == "worker" and name == model and is_own
 
     def _passes_on(self, model: str, answerable: frozenset[Key]) -> bool:
         return any((model, kind) in answerable and self._in_service(model, kind) for kind in KINDS)

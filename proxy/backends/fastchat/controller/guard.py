@@ -16,7 +16,7 @@ from typing import Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from proxy.backends.control import normalise_base_url
-from proxy.backends.fastchat.controller.places import IP, Network, is_here, is_metadata_name, never, read_ip
+from proxy.backends.workers.places import IP, Network, is_here, is_metadata_name, never, read_ip
 
 # malformed: no base address of http or https without a path; credentials; never: link-local, metadata, multicast;
 # itself: this gateway; not_allowed: neither allowed nor the peer's own; unresolved: a name without an address;

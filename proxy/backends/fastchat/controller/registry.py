@@ -17,11 +17,13 @@ from typing import Final, NamedTuple
 
 from proxy.backends.control import EventHook, no_events, pause
 from proxy.backends.fastchat.controller.guard import Admission, Guard, LookUp, Peer, Rejection
-from proxy.backends.fastchat.controller.network import is_own_address
 from proxy.backends.fastchat.controller.quiet import Quiet
 from proxy.backends.fastchat.controller.state import Kept, read_state, write_state
-from proxy.backends.fastchat.source import FleetSource
-from proxy.backends.fastchat.source_settings import REGISTERED
+from proxy.backends.workers.look import Looks
+from proxy.backends.workers.network import is_own_address
+from proxy.backends.workers.settings import REGISTERED
+from proxy.backends.workers.source import FleetSource
+from proxy.backends.workers.watch import WorkerWatch
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,8 @@ class _Registration:
 class WorkerRegistry:
     """Registrations by address. `run` keeps them in order; until then nothing expires and nothing is written.
 
-    look_up: addresses of a host name; state_file: where admitted registrations outlive the gateway.
+    looks: how workers that register are looked at; look_up: addresses of a host name; state_file: where admitted
+    registrations outlive the gateway.
     on_event: "registered_worker" with result new, again, restored, dropped or expired; refusals are counted by whoever
     answers them.
     """
@@ -96,6 +99,7 @@ class WorkerRegistry:
     def __init__(
         self,
         source: FleetSource,
+        looks: Looks,
         guard: Guard,
         look_up: LookUp,
         *,
@@ -104,7 +108,7 @@ class WorkerRegistry:
         clock: Callable[[], float] = time.monotonic,
         on_event: EventHook = no_events,
     ) -> None:
-        self._source, self._guard, self._look_up = source, guard, look_up
+        self._source, self._looks, self._guard, self._look_up = source, looks, guard, look_up
         self._limits = limits or RegistryLimits()
         self._state_file = Path(state_file) if state_file is not None else None
         self._clock, self._on_event = clock, on_event
@@ -124,7 +128,9 @@ class WorkerRegistry:
     async def register(
         self, worker_name: str, peer: Peer, *, heartbeats: bool = True, multimodal: bool = False
     ) -> Admission | Rejection:
-        """Take a worker in and probe it soon; it is used when it has answered. Rejection: the guard's, or "full"."""
+        """Take a worker in and probe it soon; it is used when it has answered. Rejection: the guard's, "full", or
+        "taken": what is at this address is a worker of another backend.
+        """
         judged = await self._judge(worker_name, peer)
         if isinstance(judged, Rejection):
             return judged
@@ -135,8 +141,8 @@ class WorkerRegistry:
                 self._leave(leaves, "dropped")
             elif crowded:
                 return Rejection("full", crowded)
-        if not self._source.introduce(judged.address, REGISTERED):
-            return Rejection("full", _FLEET_FULL)
+        if out := self._source.introduce(judged.address, REGISTERED, self._looks):
+            return Rejection("full" if self._source.watch(judged.address) is None else "taken", out)
         entry = known or _Registration(judged.address, peer, self._clock())
         self._by_address[judged.address] = entry
         self._changed |= known is None or entry.multimodal != multimodal or entry.peer != peer
@@ -151,7 +157,7 @@ class WorkerRegistry:
     def heartbeat(self, worker_name: str, peer_host: str, queue_length: int) -> bool:
         """Whether this worker is known, under this name and from this peer; one that is not registers again."""
         address = self._by_key.get((_plain(worker_name), peer_host))
-        if address is None or self._source.watch(address) is None:
+        if address is None or self._watch(address) is None:
             return False
         self._by_address[address].heard = self._clock()
         self._source.heartbeat(address, queue_length)
@@ -162,8 +168,11 @@ class WorkerRegistry:
         judged = await self._judge(worker_name, peer)
         if isinstance(judged, Rejection):
             return judged
-        if self._source.watch(judged.address) is None and self._source.is_full():
+        watch = self._source.watch(judged.address)
+        if watch is None and self._source.is_full():
             return Rejection("full", _FLEET_FULL)
+        if watch is not None and watch.looks.backend != self._looks.backend:
+            return Rejection("taken", f"{judged.address} is a worker of {watch.looks.backend}")
         crowded, leaves = self._crowd(peer) if self._entry(judged.address) is None else ("", None)
         return Rejection("full", crowded) if crowded and leaves is None else None
 
@@ -232,7 +241,7 @@ class WorkerRegistry:
         """Forget registrations without a heartbeat for long whose worker does not answer, and those already dropped."""
         now = self._clock()
         for entry in [*self._by_address.values()]:
-            watch = self._source.watch(entry.address)
+            watch = self._watch(entry.address)
             if watch is None:
                 self._remove(entry, "dropped")
             elif entry.heartbeats and now - entry.heard > self._limits.expiry and not self._answers(entry):
@@ -263,7 +272,7 @@ class WorkerRegistry:
                 log.warning("%s: registrations of workers cannot be kept: %s", self._state_file, error)
 
     def _answers(self, entry: _Registration) -> bool:
-        watch = self._source.watch(entry.address)
+        watch = self._watch(entry.address)
         return watch is not None and watch.answered and watch.down_since is None
 
     async def _judge(self, worker_name: str, peer: Peer) -> Admission | Rejection:
@@ -289,10 +298,15 @@ class WorkerRegistry:
                 refusals.append(Rejection("moved", f"{name} means {judged.address} now"))
         return next((refusal for refusal in refusals if refusal.reason == "unanswered"), refusals[0])
 
+    def _watch(self, address: str) -> WorkerWatch | None:
+        """The watch of a worker of this backend."""
+        watch = self._source.watch(address)
+        return watch if watch is not None and watch.looks.backend == self._looks.backend else None
+
     def _entry(self, address: str) -> _Registration | None:
         """The registration of a worker that is still watched."""
         entry = self._by_address.get(address)
-        if entry is not None and self._source.watch(address) is None:
+        if entry is not None and self._watch(address) is None:
             self._remove(entry, "dropped")
             return None
         return entry
@@ -316,11 +330,11 @@ class WorkerRegistry:
         return "", None
 
     def _leaving(self, newcomers: list[_Registration]) -> _Registration | None:
-        watches = ((entry, self._source.watch(entry.address)) for entry in newcomers)  # in the order in which they came
+        watches = ((entry, self._watch(entry.address)) for entry in newcomers)  # in the order in which they came
         return next((entry for entry, watch in watches if watch is None or watch.failed), None)
 
     def _is_newcomer(self, entry: _Registration) -> bool:
-        watch = self._source.watch(entry.address)
+        watch = self._watch(entry.address)
         return watch is None or watch.is_newcomer
 
     def _name(self, entry: _Registration, key: _Key) -> None:

@@ -20,10 +20,11 @@ from proxy.backends.fastchat.controller.app import (
     nothing_withheld,
 )
 from proxy.backends.fastchat.controller.guard import Guard
-from proxy.backends.fastchat.controller.network import NameLookUps, is_own_address
 from proxy.backends.fastchat.controller.registry import RegistrationRow, WorkerRegistry
-from proxy.backends.fastchat.source import FleetSource
 from proxy.backends.settings import AcceptSettings
+from proxy.backends.workers.look import Looks
+from proxy.backends.workers.network import NameLookUps, is_own_address
+from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
 
 
@@ -38,6 +39,7 @@ class ControllerRole:
         self,
         settings: AcceptSettings,
         source: FleetSource,
+        looks: Looks,
         *,
         own_ports: Iterable[int],
         clock: Callable[[], float] = time.monotonic,
@@ -48,6 +50,7 @@ class ControllerRole:
         self._clock, self._on_event = clock, on_event
         self.registry = WorkerRegistry(
             source,
+            looks,
             self._guard(settings),
             NameLookUps(),
             state_file=settings.state_file,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.backends.fastchat.controller.guard import Admission, Guard, LookUp, Peer, Rejection, same_token
-from proxy.backends.fastchat.controller.places import never, read_ip
+from proxy.backends.workers.places import never, read_ip
 
 HERE = Peer("127.0.0.1", same_machine=True)
 LAN = Peer("192.168.1.2", same_machine=True)

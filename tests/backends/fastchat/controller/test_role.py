@@ -21,6 +21,7 @@ async def test_settings_are_in_force_and_replaced(harness: Harness) -> None:
     role = ControllerRole(
         AcceptSettings(listen=f"127.0.0.1:{port}"),
         await harness.source(),
+        harness.looks,
         own_ports=[],
         on_event=harness.count,
     )

@@ -16,10 +16,10 @@ import orjson
 import pytest
 
 from proxy.backends.fastchat.controller.guard import Admission, Guard, LookUp, Peer, Rejection
-from proxy.backends.fastchat.controller.network import NameLookUps, is_own_address
 from proxy.backends.fastchat.controller.registry import RegistryLimits, WorkerRegistry
-from proxy.backends.fastchat.source import FleetSource
-from proxy.backends.fastchat.source_settings import REGISTERED, SourceSettings
+from proxy.backends.workers.network import NameLookUps, is_own_address
+from proxy.backends.workers.settings import REGISTERED, SourceSettings
+from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
 from tests.backends.fakes import FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import Controller, Harness, no_names
@@ -50,6 +50,7 @@ def registry(
     guard = Guard(allow=allow, is_own=is_own_address)
     return WorkerRegistry(
         source,
+        harness.looks,
         guard,
         look_up,
         limits=limits,

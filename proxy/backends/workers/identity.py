@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from proxy.backends.fastchat.controller.places import IP, read_ip
+from proxy.backends.workers.places import IP, read_ip
 
 # A name may move, and nobody must wait for the same name again and again.
 _FRESH_SECONDS: Final = 30.0

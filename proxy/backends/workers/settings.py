@@ -1,26 +1,15 @@
-"""How often FastChat workers and controllers are asked, and how patient we are. Times in seconds, sizes in bytes."""
+"""How often workers and controllers are asked, and how patient we are. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.backends.control import CallLimits
-from proxy.types import JsonObject
 
 # Where a worker's address comes from, beside the base addresses of controllers.
 NAMED: Final = "settings"
 REGISTERED: Final = "registration"
-
-
-class ModelKnowledge(Protocol):
-    """What the gateway's own settings add to what a worker says of its models."""
-
-    def prepare(self, model: str, raw: JsonObject) -> JsonObject:
-        """The model's conversation template ready for rendering; raises when it cannot be rendered exactly."""
-
-    def facts(self, model: str) -> JsonObject:
-        """What rules see of the model beside what its worker says; `context_length` overrides the worker's."""
 
 
 @dataclass(frozen=True)

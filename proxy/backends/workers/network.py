@@ -6,7 +6,7 @@ import asyncio
 import socket
 from functools import partial
 
-from proxy.backends.fastchat.controller.places import read_ip
+from proxy.backends.workers.places import read_ip
 from proxy.threads import in_thread
 
 

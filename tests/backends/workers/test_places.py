@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.backends.fastchat.controller.places import is_here, never, read_ip
+from proxy.backends.workers.places import is_here, never, read_ip
 
 
 def spellings(address: ipaddress.IPv4Address) -> list[str]:

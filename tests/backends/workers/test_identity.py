@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from proxy.backends.fastchat.identity import SameWorkers
+from proxy.backends.workers.identity import SameWorkers
 
 WHERE = {
     "gpu7": ["10.0.0.7"],

@@ -1,8 +1,8 @@
-"""Keeps a fleet in step with FastChat workers: named by the user, named by FastChat controllers, or registered here.
+"""Keeps a fleet in step with its workers: named by the user, named by controllers, or registered here.
 
-A worker is known by one address, whoever speaks of it and however they call its host. What one source says takes
-nothing away from another, and a source that fails takes nothing away at all: workers go when they are down for long, or
-when the settings drop them.
+A worker is known by one address, whoever speaks of it and however they call its host, and has one backend: who names it
+as a worker of another one is mistaken. What one source says takes nothing away from another, and a source that fails
+takes nothing away at all: workers go when they are down for long, or when the settings drop them.
 """
 
 from __future__ import annotations
@@ -10,30 +10,62 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 
-from proxy.backends.control import EventHook, base_urls, end_tasks, new_session, no_events, pause
-from proxy.backends.fastchat.discovery import ControllerWatch
-from proxy.backends.fastchat.identity import SameWorkers, has_name
-from proxy.backends.fastchat.source_settings import NAMED, REGISTERED, ModelKnowledge, SourceSettings
-from proxy.backends.fastchat.watch import WorkerWatch
-from proxy.backends.fastchat.worker_api import WorkerApi
+from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url, pause
+from proxy.backends.workers.identity import SameWorkers, has_name
+from proxy.backends.workers.look import Looks
+from proxy.backends.workers.settings import NAMED, REGISTERED, SourceSettings
+from proxy.backends.workers.watch import WorkerWatch
 from proxy.fleet.table import Fleet
 
 log = logging.getLogger(__name__)
 
+_FULL: Final = "the fleet has as many workers as it may have"
 # How soon a name that has moved, or could not be looked up, is found to be another worker's.
 _MERGE_SECONDS: Final = 30.0
+
+
+class Finder(Protocol):
+    """One controller that names workers. `step` is one poll; it never raises for anything that the controller does."""
+
+    url: str
+
+    def reconfigure(self, settings: SourceSettings) -> None:
+        """Other settings from the next poll on; every worker is named again."""
+
+    async def step(self) -> None:
+        """Poll once."""
+
+
+# Called by a finder with the normalised base address of a worker, again with each naming. The answer is the address
+# under which that worker is watched; None where it stays out.
+Introduce = Callable[[str], Awaitable["str | None"]]
+
+
+class Finders(Protocol):
+    """What makes the finders of one backend. looks: how the workers that they name are looked at."""
+
+    @property
+    def looks(self) -> Looks: ...
+
+    def open(self, session: aiohttp.ClientSession, url: str, introduce: Introduce) -> Finder:
+        """A finder that asks the controller of this base address."""
+
+
+async def _nobody(address: str) -> bool:
+    return False
 
 
 class FleetSource:
     """Probes workers and polls controllers, each in a task of its own, so that one that hangs delays no other.
 
-    workers, controllers: base addresses; ValueError with one sentence for one that cannot be used.
+    workers, controllers: base address to the backend of that worker or controller; ValueError with one sentence for an
+    address that cannot be used. is_own: whether a base address is that of this gateway, which is no worker of its own.
     look_up: the addresses of a host name, to know a worker again that others call by its IP address; OSError when there
     are none; None: names are not looked up. clock: seconds, monotonic. on_event: "probe" (worker, result) and
     "discovery" (controller, result).
@@ -43,10 +75,10 @@ class FleetSource:
         self,
         fleet: Fleet,
         *,
-        workers: Iterable[str] = (),
-        controllers: Iterable[str] = (),
-        models: ModelKnowledge,
+        workers: Mapping[str, Looks] | None = None,
+        controllers: Mapping[str, Finders] | None = None,
         settings: SourceSettings | None = None,
+        is_own: Callable[[str], Awaitable[bool]] = _nobody,
         session_factory: Callable[[], aiohttp.ClientSession] = new_session,
         look_up: Callable[[str], Awaitable[Sequence[str]]] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -54,19 +86,20 @@ class FleetSource:
     ) -> None:
         self._fleet = fleet
         self._settings = settings or SourceSettings()
-        self._models, self._clock, self._on_event = models, clock, on_event
+        self._is_own, self._clock, self._on_event = is_own, clock, on_event
         self._session_factory = session_factory
         self._session: aiohttp.ClientSession | None = None
-        self._named = base_urls(workers)
-        self._controller_urls = base_urls(controllers)
+        self._named = {normalise_base_url(url): looks for url, looks in (workers or {}).items()}
+        self._controller_urls = {normalise_base_url(url): finders for url, finders in (controllers or {}).items()}
         self._same = SameWorkers(look_up, clock=clock)
         self._merge_soon = asyncio.Event()
         self._workers: dict[str, WorkerWatch] = {}
-        self._controllers: dict[str, ControllerWatch] = {}
+        self._controllers: dict[str, Finder] = {}
         self._controller_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
         self._full_told = False
+        self._taken: dict[str, set[str]] = {}  # address to who named it as a worker of another backend and was told so
 
     async def first_look(self) -> None:
         """Try each named worker and each controller once, then each worker that the controllers named.
@@ -74,11 +107,11 @@ class FleetSource:
         Bounded by the settings' timeouts; nobody who fails is waited for longer.
         """
         self._open()
-        named = dict(self._workers)
-        controllers = [_guarded(watch.step, watch.url) for watch in self._controllers.values()]
-        await asyncio.gather(*controllers, *(_guarded(watch.step, address) for address, watch in named.items()))
-        found = [(address, watch) for address, watch in self._workers.items() if address not in named]
-        await asyncio.gather(*(_guarded(watch.step, address) for address, watch in found))
+        named = [*self._workers.values()]
+        controllers = [_guarded(finder.step, finder.url) for finder in self._controllers.values()]
+        await asyncio.gather(*controllers, *(_guarded(partial(self._step, watch), watch.address) for watch in named))
+        found = [watch for watch in self._workers.values() if watch not in named]
+        await asyncio.gather(*(_guarded(partial(self._step, watch), watch.address) for watch in found))
 
     async def run(self) -> None:
         """Work until cancelled. Nothing that a worker or controller does ends it."""
@@ -106,25 +139,28 @@ class FleetSource:
         self._open()
         return await self._same.find(address, self._workers.keys()) or address
 
-    def introduce(self, address: str, source: str) -> bool:
+    def introduce(self, address: str, source: str, looks: Looks) -> str:
         """A worker was named (see `known_as`): by a controller (its address is the source), or by itself (REGISTERED).
 
-        It is probed soon, again too when it is known already. False where there is no room for another one: workers
-        that only registered and were never up have no part in the bound, whoever lets them in has one of its own.
+        It is probed soon, again too when it is known already. Why it stays out, "" where it does not: it is watched as
+        a worker of another backend, or there is no room for another one. Workers that only registered and were never up
+        have no part in that bound, whoever lets them in has one of its own.
         """
         watch = self._workers.get(address)
+        if watch is not None and watch.looks.backend != looks.backend:
+            return self._told_taken(watch, source, looks.backend)
         if watch is not None:
             watch.sources.add(source)
             if source == REGISTERED:
                 watch.wake.set()
-            return True
+            return ""
         if self.is_full():
             if not self._full_told:
                 log.warning("worker %s stays out: %d workers are watched already", address, len(self._workers))
             self._full_told = True
-            return False
-        self._add(address, self._open(), source)
-        return True
+            return _FULL
+        self._add(address, self._open(), source, looks)
+        return ""
 
     def is_full(self) -> bool:
         """Whether there is no room for another worker."""
@@ -148,6 +184,11 @@ class FleetSource:
         """The watch of a worker, or None when it is not (or no longer) watched."""
         return self._workers.get(address)
 
+    def backend(self, address: str) -> str:
+        """The backend of a worker, "" for one that is not watched."""
+        watch = self._workers.get(address)
+        return watch.looks.backend if watch is not None else ""
+
     def withdraw(self, address: str, source: str) -> None:
         """A source no longer knows of a worker, which goes when it is down for long and not before."""
         watch = self._workers.get(address)
@@ -161,21 +202,22 @@ class FleetSource:
             watch.retire()
             self._fleet.forget(address, self._clock())
             self._full_told = False
+            self._taken.pop(address, None)
 
     def update(
-        self, *, workers: Iterable[str], controllers: Iterable[str], models: ModelKnowledge, settings: SourceSettings
+        self, *, workers: Mapping[str, Looks], controllers: Mapping[str, Finders], settings: SourceSettings
     ) -> None:
         """Other settings from now on; ValueError with one sentence, and nothing changed, for a bad address.
 
         What is new is looked at at once, what is no longer named goes unless another source knows of it. Every worker
         is asked for its facts again, because they may be read differently now.
         """
-        named, urls = base_urls(workers), base_urls(controllers)
-        self._models, self._settings = models, settings
-        self._named, gone_names = named, set(self._named) - set(named)
-        self._controller_urls, gone_urls = urls, set(self._controller_urls) - set(urls)
-        for watch in self._workers.values():
-            watch.reconfigure(settings, models)
+        named = {normalise_base_url(url): looks for url, looks in workers.items()}
+        urls = {normalise_base_url(url): finders for url, finders in controllers.items()}
+        gone_names = self._named.keys() - named.keys()
+        gone_urls = {url for url, finders in self._controller_urls.items() if urls.get(url) is not finders}
+        self._settings, self._named, self._controller_urls = settings, named, urls
+        self._taken.clear()
         for url in gone_urls:
             self._controllers.pop(url, None)
             task = self._controller_tasks.pop(url, None)
@@ -184,8 +226,25 @@ class FleetSource:
         for controller in self._controllers.values():
             controller.reconfigure(settings)
         if self._session is not None:
+            self._follow_looks(self._session)
             self._add_missing(self._session)
         self._merge_soon.set()
+        self._drop_unnamed(gone_names, gone_urls)
+
+    def _follow_looks(self, session: aiohttp.ClientSession) -> None:
+        """Look at each worker as whoever names it says now, the settings before all others."""
+        for address, watch in [*self._workers.items()]:
+            naming = (self._controller_urls[url].looks for url in sorted(watch.sources & self._controller_urls.keys()))
+            looks = self._named.get(address) or next(naming, watch.looks)
+            if looks.backend != watch.looks.backend:
+                log.info("worker %s: the settings say that it is one of %s now", address, looks.backend)
+                self.drop(address)
+                continue
+            if looks is not watch.looks:
+                watch.use(looks, looks.open(session, address))
+            watch.reconfigure(self._settings)
+
+    def _drop_unnamed(self, gone_names: set[str], gone_urls: set[str]) -> None:
         for address, watch in [*self._workers.items()]:
             gone = watch.sources & {*gone_urls, *([NAMED] if address in gone_names else [])}
             if gone:
@@ -210,23 +269,36 @@ class FleetSource:
 
     def _add_missing(self, session: aiohttp.ClientSession) -> None:
         """Watch what the settings name and nobody watches yet."""
-        for address in self._named:
+        for address, looks in self._named.items():
             if address in self._workers:
                 self._workers[address].sources.add(NAMED)
             else:
-                self._add(address, session, NAMED)
-        for url in self._controller_urls:
+                self._add(address, session, NAMED, looks)
+        for url, finders in self._controller_urls.items():
             if url not in self._controllers:
-                introduce = partial(self._introduced, url)
-                watch = ControllerWatch(session, url, self._settings, self._clock, introduce, self._on_event)
-                self._controllers[url] = watch
+                finder = self._controllers[url] = finders.open(session, url, partial(self._introduced, url))
                 if self._running:
-                    self._start_controller(watch)
+                    self._start_controller(finder)
 
-    async def _introduced(self, url: str, address: str) -> None:
+    async def _introduced(self, url: str, address: str) -> str | None:
+        if await self._is_own(address):
+            log.debug("controller %s names this gateway itself, %s, which is no worker of its own", url, address)
+            return None
         address = await self.known_as(address)
-        if url in self._controllers:
-            self.introduce(address, url)
+        finders = self._controller_urls.get(url)
+        if finders is None or url not in self._controllers or self.introduce(address, url, finders.looks):
+            return None
+        return address
+
+    def _told_taken(self, watch: WorkerWatch, source: str, backend: str) -> str:
+        """Two name one address as workers of different backends: say so, once for each of them."""
+        known = f"it is watched as a worker of {watch.looks.backend} ({', '.join(sorted(watch.sources))})"
+        text = f"{source} names it as a worker of {backend}, but {known} and stays that"
+        told = self._taken.setdefault(watch.address, set())
+        if source not in told:
+            log.warning("worker %s: %s", watch.address, text)
+        told.add(source)
+        return text
 
     async def _keep_merged(self) -> None:
         fault = ""
@@ -238,7 +310,8 @@ class FleetSource:
     async def _merge(self) -> None:
         """Drop one of two watches of the same worker, which came to be before its name could be looked up.
 
-        Who registered under the dropped address is told with its next heartbeat to register again.
+        Who registered under the dropped address is told with its next heartbeat to register again. Of two backends the
+        one that the settings name stays.
         """
         for address in [address for address in self._workers if has_name(address)]:
             others = self._workers.keys() - {address}
@@ -247,26 +320,33 @@ class FleetSource:
             if watch is None or twin is None:
                 continue
             kept, gone = (watch, twin) if NAMED in watch.sources else (twin, watch)
-            kept.sources |= gone.sources - {REGISTERED}
+            if kept.looks.backend == gone.looks.backend:
+                kept.sources |= gone.sources - {REGISTERED}
             log.warning("workers %s and %s are one, which is used as %s", gone.address, kept.address, kept.address)
             self.drop(gone.address)
 
-    def _add(self, address: str, session: aiohttp.ClientSession, source: str) -> None:
-        api = WorkerApi(session, address, self._settings.look_limits(), self._settings.embed_limits())
-        watch = WorkerWatch(api, self._fleet, self._settings, self._models, self._clock, self._on_event, source=source)
+    def _add(self, address: str, session: aiohttp.ClientSession, source: str, looks: Looks) -> None:
+        look = looks.open(session, address)
+        watch = WorkerWatch(look, self._fleet, self._settings, self._clock, self._on_event, looks=looks, source=source)
         self._workers[address] = watch
         if self._running:
             self._spawn(self._keep_worker(watch), address)
 
-    def _start_controller(self, watch: ControllerWatch) -> None:
-        self._controller_tasks[watch.url] = self._spawn(self._keep_controller(watch), watch.url)
+    def _start_controller(self, finder: Finder) -> None:
+        self._controller_tasks[finder.url] = self._spawn(self._keep_controller(finder), finder.url)
+
+    async def _step(self, watch: WorkerWatch) -> None:
+        if await self._is_own(watch.address):
+            watch.refuse("it is this gateway itself, which cannot be a worker of its own")
+        else:
+            await watch.step()
 
     async def _keep_worker(self, watch: WorkerWatch) -> None:
         fault = ""
         while not watch.retired and not self._is_lost(watch):
             watch.wake.clear()
-            fault = await _guarded(watch.step, watch.address, fault)
-            interval = self._settings.probe_interval
+            fault = await _guarded(partial(self._step, watch), watch.address, fault)
+            interval = watch.interval
             gap = min(self._settings.probe_gap, interval)
             await asyncio.sleep(gap)  # whoever can wake a watch again and again makes no storm of probes
             await pause(watch.wake, interval - gap)
@@ -275,10 +355,10 @@ class FleetSource:
             log.log(level, "worker %s: dropped, it was down for %g s", watch.address, self._patience(watch))
             self.drop(watch.address)
 
-    async def _keep_controller(self, watch: ControllerWatch) -> None:
+    async def _keep_controller(self, finder: Finder) -> None:
         fault = ""
-        while self._controllers.get(watch.url) is watch:
-            fault = await _guarded(watch.step, watch.url, fault)
+        while self._controllers.get(finder.url) is finder:
+            fault = await _guarded(finder.step, finder.url, fault)
             await asyncio.sleep(self._settings.list_interval)
 
     def _is_lost(self, watch: WorkerWatch) -> bool:
