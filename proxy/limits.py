@@ -6,6 +6,8 @@ from typing import Final
 
 # A rule or settings file larger than this is not written by hand.
 YAML_MAX_BYTES: Final = 1_000_000
+# Values in one of them: lists and mappings take more memory than their text does.
+YAML_MAX_VALUES: Final = 50_000
 # Deeper than any mapping that a person can follow; keeps recursive readers far from the interpreter's limit.
 YAML_MAX_DEPTH: Final = 40
 # Files in one rule pack; a pack is a folder that a person edits.

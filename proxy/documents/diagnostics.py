@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+# Comparing names takes time with their number and the square of their length.
+_NAMES_MAX: Final = 200
+_NAME_MAX: Final = 200
 
 
 class Diagnostic(NamedTuple):
@@ -28,8 +32,12 @@ class DocumentError(Exception):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest known name, or, where none is near, the list of what is known."""
+    """`"; did you mean 'x'?"` for the nearest known name, or, where none is near, the list of what is known; nothing
+    where that would be too much to look through.
+    """
     names = sorted(known)
+    if len(names) > _NAMES_MAX or len(name) > _NAME_MAX:
+        return ""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple, Protocol, Union
 import yaml
 from yaml.events import AliasEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
 
-from proxy.documents.diagnostics import Diagnostic, DocumentError
-from proxy.limits import YAML_MAX_DEPTH
+from proxy.documents.diagnostics import Diagnostic, DocumentError, clipped
+from proxy.limits import YAML_MAX_DEPTH, YAML_MAX_VALUES
 
 Loader = Union[yaml.SafeLoader, "yaml.CSafeLoader"]
 # libyaml is ten times as fast, and differs where something is odd. So what it refuses, and what has any of these, is
@@ -68,13 +68,14 @@ class Place(NamedTuple):
 def compose(text: str, file: str, loader: type[Loader]) -> Node | None:
     """The tree of the text, None where there is nothing in it.
 
-    DocumentError with every alias, tag, second document and level too deep, before anything is made of them; as the
-    loader, for what is not YAML; ValueError where QUICK is no good.
+    DocumentError with every alias, tag, second document, level too deep and value too many, before anything is made of
+    them; as the loader, for what is not YAML; ValueError where QUICK is no good.
     """
     roots: list[Node] = []
     open_ones: list[tuple[CollectionStartEvent, list[Node]]] = []
     mistakes: list[Diagnostic] = []
-    documents = 0
+    documents = values = 0
+    end = ""
     for event in yaml.parse(text, Loader=loader):
         documents += isinstance(event, yaml.DocumentStartEvent)
         problem = _risk(event, documents)
@@ -82,7 +83,7 @@ def compose(text: str, file: str, loader: type[Loader]) -> Node | None:
         if isinstance(event, CollectionStartEvent):
             open_ones.append((event, []))
             if len(open_ones) > YAML_MAX_DEPTH:
-                problem = f"nested deeper than {YAML_MAX_DEPTH} levels"
+                problem = end = f"nested deeper than {YAML_MAX_DEPTH} levels"
         elif isinstance(event, yaml.CollectionEndEvent):
             node = _collection(*open_ones.pop())
         elif isinstance(event, ScalarEvent):
@@ -94,9 +95,12 @@ def compose(text: str, file: str, loader: type[Loader]) -> Node | None:
             node = TextNode("", plain=True, start=event.start_mark, end=event.end_mark)
         if node is not None:
             (open_ones[-1][1] if open_ones else roots).append(node)
+        values += isinstance(event, NodeEvent)
+        if values > YAML_MAX_VALUES:
+            problem = end = f"more than {YAML_MAX_VALUES:,} values"
         if problem:
             mistakes.append(Diagnostic(file, *place_of(event.start_mark), problem))
-        if len(open_ones) > YAML_MAX_DEPTH:
+        if end:
             break
     if mistakes:
         raise DocumentError(mistakes)
@@ -109,7 +113,7 @@ def _risk(event: Event, documents: int) -> str | None:
     if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
         return "anchors and aliases are not used in these files; write the value out"
     if isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag is not None:
-        return f"tags such as '{event.tag}' are not used in these files"
+        return f"tags such as '{clipped(event.tag)}' are not used in these files"
     return None
 
 

@@ -82,7 +82,7 @@ def _diagnostic(document: Document, model: type[BaseModel], same: list[ErrorDeta
     kind = entry["type"]
     if kind == "extra_forbidden":
         name = str(path[-1])
-        return document.at(path, f"unknown key '{name}'{suggestion(name, _known_keys(model, path))}", key=True)
+        return document.at(path, f"unknown key '{clipped(name)}'{suggestion(name, _known_keys(model, path))}", key=True)
     if kind == "missing":
         return document.at(path, f"the key '{entry['loc'][-1]}' is missing")
     if kind in {"value_error", "assertion_error"}:

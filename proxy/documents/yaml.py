@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import yaml
 
-from proxy.documents.diagnostics import Diagnostic, DocumentError
+from proxy.documents.diagnostics import Diagnostic, DocumentError, clipped
 from proxy.documents.nodes import ODD, QUICK, ListNode, Loader, MapNode, Node, Place, TextNode, compose, place_of
 from proxy.limits import YAML_MAX_BYTES
 from proxy.types import Json
@@ -147,12 +147,14 @@ class _Reader:
             elif node.flow and _is_bare(key_node, value_node):
                 self._mistake(
                     key_node,
-                    f"'{key}' has no value; inside {{...}} a comma ends a value: put a value that has one in quotes",
+                    f"'{clipped(key)}' has no value; "
+                    "inside {...} a comma ends a value: put a value that has one in quotes",
                 )
             elif key in result:
                 first = self.keys[child]
                 self._mistake(
-                    key_node, f"the key '{key}' stands here twice; first at line {first.line}, column {first.column}"
+                    key_node,
+                    f"the key '{clipped(key)}' stands here twice; first at line {first.line}, column {first.column}",
                 )
             else:
                 self.keys[child] = place_of(key_node.start)
@@ -180,8 +182,8 @@ class _Reader:
         if number is None and _DOUBTFUL.fullmatch(text):
             self._mistake(
                 node,
-                f"'{text}' means different things to different readers of YAML; put it in quotes if it is text, "
-                "else write a plain decimal number, true, false or null",
+                f"'{clipped(text)}' means different things to different readers of YAML; "
+                "put it in quotes if it is text, else write a plain decimal number, true, false or null",
             )
         return text if number is None else number
 

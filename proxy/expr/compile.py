@@ -13,6 +13,7 @@ from proxy.expr import logic, select
 from proxy.expr.calls import build_call
 from proxy.expr.errors import ExpressionError, ExpressionSyntaxError
 from proxy.expr.functions import Evaluate, Function, FunctionRegistry, Parameter, describe
+from proxy.expr.growth import refuse_growth
 from proxy.expr.nodes import Kind, Node
 from proxy.expr.parse import parse
 from proxy.expr.reads import path_of, reads_of
@@ -56,6 +57,7 @@ def compile_expression(
     `||`, `&&`, `|` or `.` is one level, however long.
     """
     tree = parse(source, max_length=max_length, max_depth=max_depth)
+    refuse_growth(tree)
     return Expression(source, tree, _Compiler(functions).build(tree))
 
 

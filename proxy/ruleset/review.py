@@ -162,13 +162,15 @@ def _covers(first: str, later: str) -> bool:
     if "{" not in later:
         return False  # a path without parameters is looked at before
     wide, narrow = path_shape(first).split("/"), path_shape(later).split("/")
-    return len(wide) == len(narrow) and all(
-        one == other or one == "{}" or ("{" not in other and path_pattern("/" + _named(one)).fullmatch("/" + other))
-        for one, other in zip(wide, narrow, strict=True)
-    )
+    return len(wide) == len(narrow) and all(map(_covers_segment, wide, narrow))
 
 
-def _named(segment: str) -> str:
-    """A segment's shape as a pattern again: each parameter gets a name of its own."""
-    parts = segment.split("{}")
-    return parts[0] + "".join(f"{{p{index}}}{part}" for index, part in enumerate(parts[1:]))
+def _covers_segment(wide: str, narrow: str) -> bool:
+    """As `_covers`, for one segment, in which there is one parameter at most."""
+    if "{}" not in wide:
+        return wide == narrow
+    before, _, after = wide.partition("{}")
+    start, parameter, end = narrow.partition("{}")
+    if parameter:
+        return start.startswith(before) and end.endswith(after)
+    return narrow.startswith(before) and narrow.endswith(after) and len(narrow) > len(before) + len(after)

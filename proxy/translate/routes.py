@@ -28,9 +28,16 @@ class Miss(NamedTuple):
 
 
 def path_pattern(path: str) -> re.Pattern[str]:
-    """`/api/models/{name}` as a pattern; a parameter is one path segment. ValueError for a path that cannot be one."""
+    """`/api/models/{name}` as a pattern; a parameter is one path segment or a part of it. ValueError for a path that
+    cannot be one.
+
+    With two parameters in a segment it would not be clear where the one ends, and looking for the place takes time that
+    grows with the square of the segment's length.
+    """
     if not path.startswith("/"):
         raise ValueError(f"a path starts with '/', got '{path}'")
+    if any(len(_PARAMETER.findall(segment)) > 1 for segment in path.split("/")):
+        raise ValueError(f"one segment of a path has one parameter at most, got '{path}'")
     parts: list[str] = []
     seen: set[str] = set()
     position = 0

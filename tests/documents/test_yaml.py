@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.documents import DocumentError, parse_yaml, read_yaml
 from proxy.documents.nodes import ODD
-from proxy.limits import YAML_MAX_BYTES, YAML_MAX_DEPTH
+from proxy.limits import YAML_MAX_BYTES, YAML_MAX_DEPTH, YAML_MAX_VALUES
 from proxy.ruleset import shipped_rules
 from proxy.types import Json
 
@@ -179,6 +179,14 @@ def test_size_is_bounded() -> None:
     assert mistakes("a: 1\n" + "#" * YAML_MAX_BYTES) == [
         f"1:1: the file is over the limit of {YAML_MAX_BYTES} characters"
     ]
+
+
+def test_the_number_of_values_is_bounded() -> None:
+    """What a file makes in memory is far larger than its text; a list of a million numbers is refused in its midst."""
+    wanted = f"more than {YAML_MAX_VALUES:,} values"
+    assert mistakes("[" + "1," * YAML_MAX_VALUES + "]") == [f"1:{2 * YAML_MAX_VALUES}: {wanted}"]
+    assert mistakes("# \t\n" + "- 1\n" * YAML_MAX_VALUES) == [f"{YAML_MAX_VALUES + 1}:3: {wanted}"]
+    assert read("- 1\n" * (YAML_MAX_VALUES - 1)) is not None
 
 
 def test_places_of_values_and_keys() -> None:

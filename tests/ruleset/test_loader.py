@@ -197,7 +197,7 @@ FRAMES = "frame: {fields: {text: error.message}}\nstream_status: 200\n"
             RESUMED.replace("RESUME", "chunk.text"),
             [
                 "a.yaml: expression 'chunk.text' reads 'chunk', which does not exist here; known: body, gateway, "
-                "headers, listener, models, path, query, request, steps, text, tokens, worker"
+                "headers, listener, models, now, path, query, request, request_id, steps, text, tokens, worker"
             ],
         ),
         (
@@ -222,7 +222,7 @@ FRAMES = "frame: {fields: {text: error.message}}\nstream_status: 200\n"
             RESUMED.replace("RESUME", "text").replace("cumulative, read", "cumulative, echoed: tokens, read"),
             [
                 "a.yaml: expression 'tokens' reads 'tokens', which does not exist here; known: body, gateway, headers, "
-                "listener, models, path, query, steps, text, worker"
+                "listener, models, now, path, query, request_id, steps, text, worker"
             ],
         ),
         (

@@ -148,9 +148,11 @@ def test_a_table_without_routes_has_no_dialect() -> None:
     assert RouteTable([]).by_path("GET", "/") == Miss((), None)
 
 
-@pytest.mark.parametrize("path", ["x", "/{}", "/{a", "/a}", "/{A}", "/{a b}", "/{a}/{a}", "/{a}{", "/{0}"])
+@pytest.mark.parametrize(
+    "path", ["x", "/{}", "/{a", "/a}", "/{A}", "/{a b}", "/{a}/{a}", "/{a}{", "/{0}", "/{a}{b}", "/x/{a}-{b}"]
+)
 def test_what_is_no_path_pattern(path: str) -> None:
-    """A parameter has a name in lower-case letters, and only one place."""
+    """A parameter has a name in lower-case letters, only one place, and a segment to itself."""
     with pytest.raises(ValueError, match=r"path|parameter"):
         path_pattern(path)
 
