@@ -18,6 +18,7 @@ from proxy.tools.terminal import (
     PATHS,
     RULES,
     WORKER,
+    RuleCommand,
     fail,
     loaded,
     read_bytes,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from proxy.tools.translating import Direction
 
 
-@click.command(short_help="Look for mistakes in rule packs.")
+@click.command(cls=RuleCommand, short_help="Look for mistakes in rule packs.")
 @PATHS
 @AS_JSON
 def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
@@ -57,7 +58,7 @@ def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
     sys.exit(1 if mistakes else 0)
 
 
-@click.command(short_help="Run the tests inside rule packs.")
+@click.command(cls=RuleCommand, short_help="Run the tests inside rule packs.")
 @PATHS
 @AS_JSON
 def test(paths: tuple[Path, ...], *, as_json: bool) -> None:
@@ -83,7 +84,7 @@ def test(paths: tuple[Path, ...], *, as_json: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
-@click.command(short_help="Show which route takes a request, and what becomes of it.")
+@click.command(cls=RuleCommand, short_help="Show which route takes a request, and what becomes of it.")
 @click.argument("method")
 @click.argument("path")
 @click.option("--body", "body", type=click.Path(path_type=Path), metavar="FILE", help="Its JSON body; - reads stdin.")
@@ -127,7 +128,7 @@ def explain(
     sys.exit(1 if found.refused is not None else 0)
 
 
-@click.command(short_help="Put a recorded body or stream through a route.")
+@click.command(cls=RuleCommand, short_help="Put a recorded body or stream through a route.")
 @click.argument("route")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -191,7 +192,7 @@ def translate(
     sys.exit(1 if found.error is not None else 0)
 
 
-@click.command(short_help="Show which fields a pack carries, changes and drops.")
+@click.command(cls=RuleCommand, short_help="Show which fields a pack carries, changes and drops.")
 @click.argument("pack")
 @AS_JSON
 def compat(pack: str, *, as_json: bool) -> None:
@@ -219,7 +220,7 @@ def compat(pack: str, *, as_json: bool) -> None:
     sys.exit(1 if any(field.lost for field in found.fields) else 0)
 
 
-@click.command(short_help="Write JSON Schema of settings and rule files, for editors.")
+@click.command(cls=RuleCommand, short_help="Write JSON Schema of settings and rule files, for editors.")
 @click.argument("name", required=False, type=click.Choice(["settings", "rule", "pack", "errors"]))
 @click.option(
     "--write", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Into DIR, as NAME.schema.json."
@@ -251,7 +252,7 @@ def schema(name: str | None, folder: Path | None, *, as_json: bool) -> None:
             click.echo(file)
 
 
-@click.command(short_help="Write a rule pack and settings to begin with.")
+@click.command(cls=RuleCommand, short_help="Write a rule pack and settings to begin with.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--extends", "extends", metavar="PACK", help="The shipped pack to change. Default: the first.")
 @AS_JSON

@@ -1,6 +1,8 @@
 """What the commands have in common: reading rules and files, and saying things to people and to programs.
 
 Exit codes: 0 it is so; 1 the rules or the request are not as they should be; 2 the command was not given what it needs.
+With --json there is one JSON document on standard output, also then: `{"mistakes": [...]}` of rules that cannot be
+loaded, `{"error": "a sentence"}` with exit code 2.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import orjson
@@ -37,6 +39,23 @@ WORKER = click.option(
     "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
 )
 _COLOUR_CODES = re.compile("\x1b\\[[0-9;]*m")
+
+
+class RuleCommand(click.Command):
+    """A command whose wrong arguments are told as everything else is: to programs with --json."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click's."""
+        as_json = "--json" in args
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            say_json({"error": error.format_message()})
+            sys.exit(2)
 
 
 def loaded(paths: Sequence[Path], *, as_json: bool) -> RuleSet:
@@ -88,6 +107,10 @@ def mistakes_json(mistakes: Iterable[Diagnostic]) -> Json:
 
 def fail(sentence: str) -> NoReturn:
     """The command cannot be done as it was given; exit code 2."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        say_json({"error": sentence})
+        sys.exit(2)
     click.echo(f"{click.style('Error:', fg='red')} {sentence}", err=True)
     sys.exit(2)
 

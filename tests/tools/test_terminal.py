@@ -12,7 +12,7 @@ import pytest
 
 from proxy.tools import commands
 from proxy.tools.terminal import columns, json_text, near
-from tests.tools.packs import run, run_json, write_pack
+from tests.tools.packs import run, run_json, write_pack, write_two_packs
 
 ALL = [each for each in vars(commands).values() if isinstance(each, click.Command)]
 # What has no other way to be said is said with arguments that the operating system allows.
@@ -33,6 +33,32 @@ def test_all_commands_are_here() -> None:
     for command in ALL:
         assert "--json" in {name for option in command.params for name in option.opts}
         assert str(command.short_help).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "error"),
+    [
+        (commands.check, ["--all"], "No such option '--all'"),
+        (commands.test, ["--all"], "No such option '--all'"),
+        (commands.explain, ["GET"], "Missing argument 'PATH'"),
+        (commands.explain, ["GET", "chat"], "PATH: expected one that begins with /, got chat"),
+        (commands.explain, ["GET", "/", "--body", "gone.json"], "gone.json: No such file or directory"),
+        (commands.translate, ["chat", "x"], "there is no route 'chat'; known: "),
+        (commands.translate, ["chat", "x", "--direction", "up"], "Invalid value for '--direction'"),
+        (commands.compat, ["."], ".: expected one rule pack, got 2"),
+        (commands.schema, ["route"], "Invalid value for"),
+        (commands.init, ["one/pack.yaml"], "one/pack.yaml/"),
+    ],
+)
+def test_a_command_that_cannot_be_done_says_so_to_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: click.Command, arguments: list[str], error: str
+) -> None:
+    """With --json a wrong argument or a file that cannot be had is a document too, and exit code 2."""
+    write_two_packs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    told = run_json(command, *arguments, code=2)
+    assert list(told) == ["error"]
+    assert str(told["error"]).startswith(error)
 
 
 @pytest.mark.parametrize(
