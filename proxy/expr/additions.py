@@ -15,6 +15,7 @@ import orjson
 from proxy.expr.array_functions import register_array_functions
 from proxy.expr.errors import ExpressionError
 from proxy.expr.functions import FunctionRegistry, Parameter
+from proxy.expr.times import register_times
 from proxy.types import Json, JsonObject
 
 # The longest text that `replace` and `join` may make. Text and number of pieces can both come from a client, and their
@@ -32,10 +33,11 @@ _VALUE: Final = Parameter("value", "any")
 
 
 def register_additions(registry: FunctionRegistry) -> None:
-    """Add all functions of this module, and those of arrays, to a registry."""
+    """Add all functions of this module, and those of arrays and times, to a registry."""
     for function in _ADDITIONS:
         registry.add(function)
     register_array_functions(registry)
+    register_times(registry)
 
 
 @_register(

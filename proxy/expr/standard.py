@@ -1,5 +1,4 @@
-"""The functions every expression may call: those of the JMESPath standard here, the product's own from `additions` and
-`times`.
+"""The functions every expression may call: those of the JMESPath standard here, the product's own from `additions`.
 
 The answers follow the jmespath library, also where it leans on Python: `contains` and the order of `sort` take
 `true` for 1 inside arrays, and `to_number` reads whatever Python's int() and float() read. Only `merge` is stricter
@@ -16,7 +15,6 @@ from typing import Final
 from proxy.expr.additions import MAX_TEXT, register_additions
 from proxy.expr.errors import ExpressionError
 from proxy.expr.functions import Evaluate, FunctionRegistry, Parameter, describe, type_name
-from proxy.expr.times import register_times
 from proxy.types import Json, JsonObject
 
 _BUILT_INS: Final = FunctionRegistry()
@@ -358,7 +356,6 @@ def standard_functions() -> FunctionRegistry:
     """Return a new registry of the standard functions and the product's own."""
     registry = _BUILT_INS.copy()
     register_additions(registry)
-    register_times(registry)
     return registry
 
 
