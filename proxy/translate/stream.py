@@ -266,7 +266,7 @@ class StreamTranslator:
     ) -> None:
         self.reader = StreamReader(source, scope, target.hold_back, resumable=resumable)
         # Rewrites a usual frame where it is one; None from the finish on.
-        self.quick = None if self.reader.flow.has_prefix else target.step
+        self.quick = target.step if self.reader.flow.is_plain else None
         self._target = target
         self._errors = errors
         self._sent_length = 0

@@ -25,13 +25,15 @@ class TextFlow:
     finishing chunk always carries new text (an API server that counts on it may send its finish event twice when it
     does not).
     `notes` has, once each, what happened to the text that a reader of the answer cannot see: `text_shrunk`,
-    `text_rewritten`. prefix: put before the worker's text.
+    `text_rewritten`. prefix: put before the worker's text; ends: stop strings that this worker leaves at the end of its
+    text, where they are cut off; what may become one is held back.
     """
 
-    __slots__ = ("_hold_back", "_incremental", "_longest", "_prefix", "_shown", "notes")
+    __slots__ = ("_ends", "_hold_back", "_incremental", "_longest", "_prefix", "_shown", "notes")
 
-    def __init__(self, source: Mode, hold_back: int = 0, prefix: str = "") -> None:
+    def __init__(self, source: Mode, hold_back: int = 0, prefix: str = "", ends: Sequence[str] = ()) -> None:
         self._prefix = prefix
+        self._ends = tuple(end for end in ends if end)
         self._incremental = source == "incremental"
         self._hold_back = hold_back
         self._longest = ""
@@ -39,9 +41,9 @@ class TextFlow:
         self.notes: list[str] = []
 
     @property
-    def has_prefix(self) -> bool:
-        """Whether anything stands before the worker's text."""
-        return bool(self._prefix)
+    def is_plain(self) -> bool:
+        """Whether the client gets the worker's text as it is, but for half characters and what is held back."""
+        return not self._prefix and not self._ends
 
     @property
     def whole(self) -> str:
@@ -83,6 +85,8 @@ class TextFlow:
         text = self._longest
         if text.endswith(HALF_CHARACTER):
             text = text.rstrip(HALF_CHARACTER)
+        if self._ends:
+            text = text[: len(text) - _begun(text, self._ends)]
         if self._hold_back:
             text = text[: -self._hold_back]
         if len(text) > len(self._shown):
@@ -102,6 +106,9 @@ class TextFlow:
             if any(stop.startswith(lost) or (last and stop and lost.startswith(stop)) for stop in stops):
                 text = last
                 self._longest = last
+        if self._ends:
+            text = text[: len(text) - max([len(end) for end in self._ends if text.endswith(end)], default=0)]
+            self._longest = text
         self._shown = text
         return self._prefix + text
 
@@ -111,7 +118,8 @@ class TextFlow:
         A half character at the end is dropped, for the other worker generates it anew. What was shown stays shown.
         received: what came, where it came another way.
         """
-        flow = _ContinuedFlow("incremental" if self._incremental else "cumulative", self._hold_back, self._prefix)
+        mode: Mode = "incremental" if self._incremental else "cumulative"
+        flow = _ContinuedFlow(mode, self._hold_back, self._prefix, self._ends)
         flow._base = flow._longest = self.received if received is None else received
         flow._shown = self._shown
         flow.notes = self.notes
@@ -134,3 +142,8 @@ class _ContinuedFlow(TextFlow):
 
     def finish(self, last: str | None = None, stops: Sequence[str] = ()) -> str:
         return super().finish(None if last is None else self._base + last, stops)
+
+
+def _begun(text: str, ends: Sequence[str]) -> int:
+    """How many of the last characters are one of `ends`, or the beginning of one."""
+    return max([size for end in ends for size in range(1, len(end) + 1) if text.endswith(end[:size])], default=0)

@@ -133,3 +133,47 @@ def test_both_conventions_show_the_same(pieces: list[str], hold_back: int) -> No
     whole, _ = play(cumulative(pieces), hold_back=hold_back)
     parts, _ = play(pieces, mode="incremental", hold_back=hold_back)
     assert whole == parts
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ends", "seen"),
+    [
+        (["Hello ", "E", "ND"], ("END",), ["Hello ", "Hello ", "Hello "]),
+        (["Hello ", "E", "N."], ("END",), ["Hello ", "Hello ", "Hello EN."]),
+        (["a<", "/", "s>", "b", "</s>"], ("</s>",), ["a", "a", "a", "a</s>b", "a</s>b"]),
+        (["x", "xabcd"], ("abcd", "xabcd"), ["", "x"]),
+        (["你", "好。", "。"], ("。。",), ["你", "你好", "你好"]),
+        (["a", "b"], ("",), ["a", "ab"]),
+    ],
+)
+def test_a_stop_string_that_the_worker_leaves_is_never_shown(
+    pieces: list[str], ends: tuple[str, ...], seen: list[str]
+) -> None:
+    """What may become one waits; what has become none is shown after all."""
+    flow = TextFlow("incremental", ends=ends)
+    found = []
+    for piece in pieces[:-1]:
+        flow.add(piece)
+        found.append(flow.advance())
+    flow.add(pieces[-1])
+    assert [*found, flow.finish(pieces[-1])] == seen
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.text("ab。", max_size=4), min_size=1, max_size=8),
+    st.lists(st.text("ab。", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(["incremental", "cumulative"]),
+)
+def test_what_was_shown_stays_whatever_stop_string_it_ends_with(pieces: list[str], ends: list[str], mode: Mode) -> None:
+    """Each text that a client sees begins the next one; the last is all of it without the longest stop string."""
+    flow = TextFlow(mode, ends=ends)
+    seen = [""]
+    whole = "".join(pieces)
+    for number, piece in enumerate(pieces, 1):
+        flow.add(piece if mode == "incremental" else "".join(pieces[:number]))
+        seen.append(flow.advance())
+    seen.append(flow.finish(pieces[-1] if mode == "incremental" else whole))
+    assert all(after.startswith(before) for before, after in pairwise(seen))
+    cut = max((len(end) for end in ends if whole.endswith(end)), default=0)
+    assert seen[-1] == whole[: len(whole) - cut]
