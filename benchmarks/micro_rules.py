@@ -15,7 +15,7 @@ from benchmarks.subjects import rule_folders
 if TYPE_CHECKING:
     from proxy.ruleset import RouteTest, RuleSet
     from proxy.translate.mapping import Scope
-    from proxy.types import Json
+    from proxy.translate.request import Built
 
 _RECORDED = Path(__file__).parent.parent / "tests" / "recordings" / "worker_api.jsonl"
 # Route and the name of one of its tests.
@@ -52,7 +52,7 @@ def _scope(test: RouteTest) -> Scope:
     return sample_scope(test.route, given.request, given.worker)
 
 
-def _drive(test: RouteTest, scope: Scope) -> list[Json]:
+def _drive(test: RouteTest, scope: Scope) -> Built:
     """Build the request of a test; what the worker is asked on the way is answered as the test says."""
     from proxy.ruleset.playing import run_request
 
@@ -61,18 +61,18 @@ def _drive(test: RouteTest, scope: Scope) -> list[Json]:
 
 def _translating(route: str, reads: list[bytes]) -> Timed:
     """A whole stream of the route, one read after the other, from the worker's bytes to the client's."""
-    from proxy.translate.stream import StreamTranslator
+    from proxy.ruleset.playing import translator_of
 
     test = _test_of(route)
-    source, target, errors = test.route.source, test.route.target, test.route.errors
-    if source is None or target is None:
+    source = test.route.source
+    if source is None:
         raise KeyError(f"the route {route} is no stream")
     scope = _scope(test)
-    _drive(test, scope)
+    built = _drive(test, scope)
 
     def timed() -> None:
         decode = source.framing.new_decoder(FRAME_LIMIT).feed
-        translator = StreamTranslator(source, target, errors, scope)
+        translator = translator_of(built, scope)
         for read in reads:
             translator.feed(decode(read))
         translator.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, get_args
@@ -10,32 +9,33 @@ from typing import NamedTuple, get_args
 from proxy.documents import Diagnostic, Document, suggestion
 from proxy.errors import KINDS, GatewayError, Kind
 from proxy.expr import FunctionRegistry
-from proxy.framing import FRAMINGS, Framing
-from proxy.ruleset.documents import (
-    FromDoc,
-    OperationDoc,
-    RouteDoc,
-    StepDoc,
-    TestDoc,
-    ToDoc,
+from proxy.ruleset.askings import (
+    compile_arguments,
+    compile_checks,
+    compile_framing,
+    compile_headers,
+    compile_request,
+    compile_source,
+    compile_steps,
+    is_header_name,
 )
+from proxy.ruleset.documents import OperationDoc, RouteDoc, ToDoc
 from proxy.ruleset.expressions import Workshop
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
+from proxy.ruleset.selftest_documents import TestDoc
 from proxy.translate.errors import error_answer, error_frame
-from proxy.translate.mapping import RULE_FAILURES, OmitNull, Read, Value
+from proxy.translate.mapping import RULE_FAILURES, Read
+from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import (
     Answer,
-    Batch,
-    Call,
-    Check,
+    Asking,
+    CallPlan,
     ErrorEntry,
     ErrorTable,
     Operation,
     Route,
     Step,
-    StreamSource,
     StreamTarget,
-    UpstreamPlan,
 )
 from proxy.translate.quick import quick_step
 from proxy.translate.routes import path_pattern
@@ -44,15 +44,12 @@ from proxy.types import Json
 # What expressions may read, by where they stand.
 MATCH = frozenset({"body", "query", "headers", "path", "listener"})
 REQUEST = MATCH | {"gateway", "models", "now", "request_id", "steps", "worker"}
-READ = REQUEST | {"chunk"}
 COLLECTED = REQUEST | {"chunk", "text", "finish", "usage"}
 CHUNK = COLLECTED | {"new_text"}
 ANSWER = REQUEST | {"upstream", "answers"}
-RESUME = REQUEST | {"request", "text", "tokens"}
 ERROR = frozenset({"error", "text"})
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Pack(NamedTuple):
@@ -63,6 +60,11 @@ class Pack(NamedTuple):
     tables: dict[str, dict[str, Json]]
     sample: dict[str, Json]
     complete: bool = True
+    backend: str | None = None
+
+
+Askings = Mapping[str, Mapping[str, tuple[Asking, ...]]]
+"""How each operation is asked, by its name and that of the backend."""
 
 
 class Compiled(NamedTuple):
@@ -79,7 +81,7 @@ def compile_pack(
     shop = Workshop(document, functions, certain_only=not complete)
     trace = shop.optional(doc.trace, ("trace",), MATCH)
     tables = {name: dict(table) for name, table in doc.tables.items()}
-    return Pack(doc.pack, trace, tables, dict(doc.sample), complete), shop.mistakes
+    return Pack(doc.pack, trace, tables, dict(doc.sample), complete, doc.backend), shop.mistakes
 
 
 def compile_errors(
@@ -134,12 +136,14 @@ def compile_route(
     errors: ErrorTable,
     functions: FunctionRegistry,
     base: Route | None = None,
+    askings: Askings | None = None,
     *,
     complete: bool = True,
 ) -> Compiled:
     """One rule file; `base` is the route that it is like. The sample worker of the pack goes along for the file's own
     tests. complete: whether `doc` has everything that the file says.
     """
+    askings = askings or {}
     shop = Workshop(document, functions, tables=pack.tables, certain_only=not (complete and pack.complete))
     if base is not None:
         shop.steps |= {step.name for step in base.steps if isinstance(step, Step)}
@@ -148,6 +152,8 @@ def compile_route(
     _check_path(shop, doc)
     worker = doc.worker
     stream = doc.stream
+    operation = _operation_called(doc, base)
+    results = None if operation is None else frozenset(OPERATIONS[operation].results)
     route = Route(
         name=doc.route,
         pack=pack.name,
@@ -159,30 +165,46 @@ def compile_route(
         selection="none" if worker is None else worker.need,
         kind=None if worker is None else worker.kind,
         model=None if worker is None else shop.optional(worker.model, ("worker", "model"), MATCH | {"gateway"}),
-        steps=_steps(shop, doc.steps),
+        steps=compile_steps(shop, doc.steps, REQUEST),
+        call=_call(shop, doc, base),
         errors=errors,
         trace=pack.trace,
-        upstream=_upstream(shop, doc),
-        source=None if stream is None or stream.from_ is None else _source(shop, stream.from_),
-        target=None if stream is None or stream.to is None else _target(shop, stream.to),
-        answer=_answer(shop, doc, base),
+        upstream=None if doc.request is None else compile_request(shop, doc.request, REQUEST),
+        source=None if stream is None or stream.from_ is None else compile_source(shop, stream.from_, REQUEST),
+        target=None if stream is None or stream.to is None else _target(shop, stream.to, results),
+        answer=_answer(shop, doc, base, results),
         operation=_operation(shop, doc.operation),
         exclusive=worker is not None and worker.exclusive,
         errors_as_frame=_errors_as_frame(shop, doc, errors),
         needs_body=any(method != "GET" for method in methods),
-        sample=pack.sample,
+        sample=pack.sample if pack.backend is None else {**pack.sample, "backend": pack.backend},
+        backend=pack.backend,
+        questions=askings,
     )
     if base is not None:
         route = _sharing(route, base)
-    if route.target is not None and route.source is None:
-        shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
-    if route.target is not None and route.target.resumed and (route.upstream is None or route.upstream.resume is None):
-        shop.mistake(("stream", "to", "resumed"), "this route has no request.resume, so no frame is a resumed one")
-    if route.target is not None and route.source is not None and not shop.mistakes:
-        route = replace(route, target=replace(route.target, step=quick_step(route.source, route.target)))
+    if route.call is not None:
+        route = _varied(shop, route, route.call, askings)
+    route = _with_quick_step(shop, route, doc)
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)
+
+
+def _with_quick_step(shop: Workshop, route: Route, doc: RouteDoc) -> Route:
+    """The route as its stream is written, with what is wrong with that."""
+    call = route.call
+    if route.target is not None and route.source is None and call is None:
+        shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
+    if route.target is not None and route.target.resumed and call is not None:
+        shop.mistake(("stream", "to", "resumed"), "a route with a call sees no frame of the worker to change")
+    elif (
+        route.target is not None and route.target.resumed and (route.upstream is None or route.upstream.resume is None)
+    ):
+        shop.mistake(("stream", "to", "resumed"), "this route has no request.resume, so no frame is a resumed one")
+    if route.target is not None and route.source is not None and call is None and not shop.mistakes:
+        return replace(route, target=replace(route.target, step=quick_step(route.source, route.target)))
+    return route
 
 
 def _sharing(route: Route, base: Route) -> Route:
@@ -196,6 +218,56 @@ def _sharing(route: Route, base: Route) -> Route:
         upstream=base.upstream,
         source=base.source,
         exclusive=base.exclusive,
+    )
+
+
+def _operation_called(doc: RouteDoc, base: Route | None) -> str | None:
+    if base is not None:
+        return None if base.call is None else base.call.operation
+    return None if doc.call is None else doc.call.operation
+
+
+def _call(shop: Workshop, doc: RouteDoc, base: Route | None) -> CallPlan | None:
+    if base is not None or doc.call is None:
+        return None if base is None else base.call
+    call = doc.call
+    arguments = compile_arguments(shop, call.operation, call.with_, ("call", "with"), REQUEST)
+    return CallPlan(call.operation, arguments)
+
+
+def _varied(shop: Workshop, route: Route, call: CallPlan, askings: Askings) -> Route:
+    """The route written for each backend; it is itself its variant for the pack's own."""
+    variants: dict[str, tuple[Route, ...]] = {}
+    for backend, ways in askings.get(call.operation, {}).items():
+        fitting = [way for way in ways if route.target is None or way.source is not None]
+        if fitting:
+            variants[backend] = tuple(_variant(route, way, usable=not shop.mistakes) for way in fitting)
+    own = variants.get(route.backend or "")
+    if own is None:
+        wanted = "the pack names no backend" if route.backend is None else f"the backend '{route.backend}' has none"
+        known = ", ".join(sorted(variants)) or "none"
+        shop.mistake(
+            ("call", "operation"),
+            f"nobody says how to ask for {call.operation}: {wanted}; backends that have it: {known}",
+        )
+        return route
+    return replace(own[0], variants=variants)
+
+
+def _variant(route: Route, way: Asking, *, usable: bool) -> Route:
+    target = route.target
+    if target is not None and way.source is not None and usable:
+        target = replace(target, step=quick_step(way.source, target, apart=True))
+    is_own = way.backend == route.backend
+    sample = {**way.sample, **route.sample} if is_own else {**route.sample, **way.sample}
+    return replace(
+        route,
+        upstream=way.upstream,
+        source=way.source,
+        target=target,
+        exclusive=way.exclusive,
+        asking=way,
+        sample={**sample, "backend": way.backend},
     )
 
 
@@ -226,7 +298,7 @@ def _header_tests(shop: Workshop, headers: Mapping[str, str]) -> dict[str, Calla
     """`name: text` wants that very value, `name: "*"` any value that is not empty; names are compared without case."""
     tests: dict[str, Callable[[str], bool]] = {}
     for name, wanted in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
+        if not is_header_name(name):
             shop.mistake(("match", "headers", name), f"'{name}' is not a header name", key=True)
         tests[name.lower()] = bool if wanted == "*" else wanted.__eq__
     return tests
@@ -239,153 +311,59 @@ def _errors_as_frame(shop: Workshop, doc: RouteDoc, errors: ErrorTable) -> bool:
     return doc.errors == "frame" or (streams and errors.stream_status is not None)
 
 
-def _steps(shop: Workshop, steps: list[StepDoc]) -> tuple[Step | Check, ...]:
-    result: list[Step | Check] = []
-    for index, step in enumerate(steps):
-        path = ("steps", index)
-        if step.check is not None:
-            result.append(
-                Check(
-                    condition=shop.read(step.check, (*path, "check"), REQUEST),
-                    kind=step.error,
-                    message=shop.message(str(step.message), (*path, "message"), REQUEST),
-                    field=step.field,
-                )
-            )
-            continue
-        name = str(step.set)
-        if name in shop.steps:
-            shop.mistake((*path, "set"), f"a second step sets '{name}'")
-        call = None
-        if step.ask is not None:
-            call = Call(
-                path=step.ask.path,
-                body=shop.value(step.ask.body, (*path, "ask", "body"), REQUEST),
-                result=shop.read(step.ask.result, (*path, "ask", "result"), REQUEST | {"upstream"}),
-            )
-        value = None if step.value is None else shop.value(step.value, (*path, "value"), REQUEST, name)
-        result.append(Step(name, value, call, shop.optional(step.when, (*path, "when"), REQUEST)))
-        shop.steps.add(name)
-    return tuple(result)
-
-
-def _upstream(shop: Workshop, doc: RouteDoc) -> UpstreamPlan | None:
-    request = doc.request
-    if request is None:
-        return None
-    failure = request.failure
-    roots = REQUEST | ({"batch"} if request.batch else frozenset())
-    batch = None
-    if request.batch is not None:
-        batch = Batch(shop.read(request.batch.of, ("request", "batch", "of"), REQUEST), request.batch.size)
-    if not request.path.startswith("/"):
-        shop.mistake(("request", "path"), f"a path starts with '/', got '{request.path}'")
-    return UpstreamPlan(
-        method=request.method,
-        path=request.path,
-        headers=_headers(shop, request.headers, ("request", "headers"), roots),
-        body=shop.value(request.body, ("request", "body"), roots),
-        batch=batch,
-        failure_code=None
-        if failure is None
-        else shop.read(failure.code, ("request", "failure", "code"), REQUEST | {"upstream"}),
-        failure_message=None
-        if failure is None
-        else shop.optional(failure.message, ("request", "failure", "message"), REQUEST | {"upstream"}),
-        resume=None
-        if request.resume is None
-        else {
-            name: shop.value(spec, ("request", "resume", name), RESUME, name) for name, spec in request.resume.items()
-        },
-    )
-
-
-def _headers(
-    shop: Workshop, headers: Mapping[str, str], path: tuple[str, str], roots: frozenset[str]
-) -> dict[str, Read]:
-    for name in headers:
-        if not _HEADER_NAME.fullmatch(name):
-            shop.mistake((*path, name), f"'{name}' is not a header name", key=True)
-    return {name: shop.read(source, (*path, name), roots) for name, source in headers.items()}
-
-
-def _framing(shop: Workshop, name: str, path: tuple[str, ...]) -> Framing:
-    if name not in FRAMINGS:
-        shop.mistake(path, f"unknown framing '{name}'{suggestion(name, FRAMINGS)}")
-        return FRAMINGS["json"]
-    return FRAMINGS[name]
-
-
-def _source(shop: Workshop, doc: FromDoc) -> StreamSource:
-    path = ("stream", "from")
-    read, inner = doc.read, ("stream", "from", "read")
-    return StreamSource(
-        framing=_framing(shop, doc.framing, (*path, "framing")),
-        mode=doc.text,
-        text=shop.read(read.text, (*inner, "text"), READ),
-        finish=None if read.finish is None else _nullable(shop.value(read.finish, (*inner, "finish"), READ, "finish")),
-        usage=None if read.usage is None else _nullable(shop.value(read.usage, (*inner, "usage"), READ, "usage")),
-        error_code=shop.optional(read.error_code, (*inner, "error_code"), READ),
-        error_message=shop.optional(read.error_message, (*inner, "error_message"), READ),
-        stops=shop.optional(doc.stops, (*path, "stops"), REQUEST),
-        prefix=shop.optional(doc.prefix, (*path, "prefix"), REQUEST),
-        missing_finish=doc.missing_finish,
-        echoed=shop.optional(doc.echoed, (*path, "echoed"), REQUEST | {"text"}),
-    )
-
-
-def _nullable(value: Value) -> Value:
-    """For places where null and absence are the same, and which are read for every chunk."""
-    return value.inner if isinstance(value, OmitNull) else value
-
-
-def _target(shop: Workshop, doc: ToDoc) -> StreamTarget:
+def _target(shop: Workshop, doc: ToDoc, results: frozenset[str] | None) -> StreamTarget:
+    """results: of the operation that is called; None: the route reads the worker's frames itself."""
+    roots = CHUNK if results is None else REQUEST | results | {"new_text", "new_reasoning"}
     return StreamTarget(
-        framing=_framing(shop, doc.framing, ("stream", "to", "framing")),
+        framing=compile_framing(shop, doc.framing, ("stream", "to", "framing")),
         mode=doc.text,
         hold_back=doc.hold_back,
-        chunk=shop.value(doc.chunk, ("stream", "to", "chunk"), CHUNK),
-        last=None if doc.last is None else shop.value(doc.last, ("stream", "to", "last"), CHUNK),
-        resumed=None if doc.resumed is None else shop.value(doc.resumed, ("stream", "to", "resumed"), CHUNK),
+        chunk=shop.value(doc.chunk, ("stream", "to", "chunk"), roots),
+        last=None if doc.last is None else shop.value(doc.last, ("stream", "to", "last"), roots),
+        resumed=None if doc.resumed is None else shop.value(doc.resumed, ("stream", "to", "resumed"), roots),
     )
 
 
-def _answer(shop: Workshop, doc: RouteDoc, base: Route | None) -> Answer | None:
+def _answer(shop: Workshop, doc: RouteDoc, base: Route | None, results: frozenset[str] | None) -> Answer | None:
     if doc.answer is None:
         return None
     asked = (base.source if base else doc.stream), (base.upstream if base else doc.request)
     roots = COLLECTED if asked[0] is not None else ANSWER if asked[1] is not None else REQUEST
-    checks = tuple(
-        Check(
-            condition=shop.read(entry.check, ("answer", "checks", index, "check"), roots),
-            kind="upstream_protocol",
-            message=shop.message(entry.message, ("answer", "checks", index, "message"), roots),
-            field=None,
-        )
-        for index, entry in enumerate(doc.answer.checks)
-    )
+    if results is not None:
+        roots = REQUEST | results
     return Answer(
         status=doc.answer.status,
-        headers=_headers(shop, doc.answer.headers, ("answer", "headers"), roots),
+        headers=compile_headers(shop, doc.answer.headers, ("answer", "headers"), roots),
         body=shop.value(doc.answer.body, ("answer", "body"), roots),
-        checks=checks,
+        checks=compile_checks(shop, doc.answer.checks, ("answer", "checks"), roots),
     )
 
 
 def _check_test(shop: Workshop, route: Route, test: TestDoc, index: int) -> None:
     """What a test gives must be something that its route asks for, or the test would not test it."""
     path = ("tests", index, "given")
-    questions = {step.name for step in route.steps if isinstance(step, Step) and step.call is not None}
+    backend = test.given.backend
+    ways: tuple[Route, ...] = (route,)
+    if backend is not None and route.call is not None:
+        if backend not in route.variants:
+            hint = suggestion(backend, route.variants)
+            return shop.mistake((*path, "backend"), f"no backend '{backend}' has this operation{hint}")
+        ways = route.variants[backend]
+    elif route.call is not None:
+        ways = route.variants.get(route.backend or "", (route,))
+    steps = [*route.steps, *(step for way in ways if way.asking is not None for step in way.asking.steps)]
+    questions = {step.name for step in steps if isinstance(step, Step) and step.call is not None}
     for name in test.given.asked:
         if name not in questions:
             shop.mistake((*path, "asked", name), f"no step '{name}' asks{suggestion(name, questions)}", key=True)
-    if test.given.chunks is not None and route.source is None:
+    if test.given.chunks is not None and all(way.source is None for way in ways):
         shop.mistake(
             (*path, "chunks"), "this route reads no stream; what its worker says is given as answers", key=True
         )
-    if test.given.received is not None and (route.upstream is None or route.upstream.resume is None):
+    if test.given.received is not None and all(way.upstream is None or way.upstream.resume is None for way in ways):
         shop.mistake(
             (*path, "received"), "this route has no request.resume, with which a lost stream goes on", key=True
         )
-    if test.given.answers is not None and (route.upstream is None or route.source is not None):
+    if test.given.answers is not None and all(way.upstream is None or way.source is not None for way in ways):
         shop.mistake((*path, "answers"), "this route takes no whole answer of a worker", key=True)
+    return None

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from proxy.errors import Kind
+from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.strict import Name, Strict, Text
 from proxy.translate.mapping import TypeName, Unknown
+from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import Selection
 from proxy.translate.text import Mode
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    """A mapping in which an unknown key is a mistake and no value is converted."""
-
-    # Most of these are only parts of another one, which has all of it: what is not asked for by itself is not built.
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False, defer_build=True)
 
 
 class Clamp(Strict):
@@ -111,12 +104,33 @@ class WorkerDoc(Strict):
         return self
 
 
-class AskDoc(Strict):
-    """`ask`: a question to the worker before the request."""
+def _operation(name: str) -> str:
+    if name not in OPERATIONS:
+        raise ValueError(f"unknown operation '{name}'; expected one of {', '.join(OPERATIONS)}")
+    return name
 
-    path: Text
-    body: Spec
+
+OperationName = Annotated[str, AfterValidator(_operation)]
+
+
+class AskDoc(Strict):
+    """`ask`: a question to the worker before the request: POST `path` with `body`, its answer seen as `upstream` by
+    `result`; or an `operation` `with` its arguments, whose results `result` sees by their names.
+    """
+
+    path: Text | None = None
+    body: Spec | None = None
+    operation: OperationName | None = None
+    with_: dict[str, Spec] | None = Field(None, alias="with")
     result: Text
+
+    @model_validator(mode="after")
+    def _path_or_operation(self) -> AskDoc:
+        if (self.path is None) == (self.operation is None):
+            raise ValueError("ask has either a path or an operation")
+        if (self.path is None) != (self.body is None) or (self.operation is None) != (self.with_ is None):
+            raise ValueError("a path goes with a body, an operation with its arguments, in with")
+        return self
 
 
 class StepDoc(Strict):
@@ -174,6 +188,15 @@ class RequestDoc(Strict):
     resume: dict[Text, Spec] | None = None
 
 
+class CallDoc(Strict):
+    """`call`: what is asked of whichever worker the request gets: an operation `with` its arguments. How that worker
+    is asked is in the pack of its backend.
+    """
+
+    operation: OperationName
+    with_: dict[str, Spec] = Field(alias="with")
+
+
 class ReadDoc(Strict):
     """`read`: what a frame of the worker means."""
 
@@ -182,10 +205,14 @@ class ReadDoc(Strict):
     usage: Spec | None = None
     error_code: Text | None = None
     error_message: Text | None = None
+    reasoning: Text | None = None
+    logprobs: Text | None = None
 
 
 class FromDoc(Strict):
-    """`stream.from`: the worker's stream."""
+    """`stream.from`: the worker's stream. finish_at_end: frames that still tell something follow the one that has the
+    finish, so the client is told at the end of the stream.
+    """
 
     framing: Name
     text: Mode
@@ -194,6 +221,7 @@ class FromDoc(Strict):
     prefix: Text | None = None
     missing_finish: Text | None = None
     echoed: Text | None = None
+    finish_at_end: bool = False
 
     @model_validator(mode="after")
     def _echoed_in_each(self) -> FromDoc:
@@ -236,70 +264,6 @@ class AnswerDoc(Strict):
     body: Spec
 
 
-class ReceivedDoc(Strict):
-    """`given.received`: what had come of a stream when its worker was lost."""
-
-    text: str
-    tokens: Annotated[int, Field(ge=0)]
-
-
-class GivenDoc(Strict):
-    """`given`: what a test puts in. chunks: the worker's stream; answer(s): its whole answers; asked: answers by step
-    name; received: what a lost stream had brought, so that `upstream` is the request with which another worker goes on,
-    and `chunks` are what that one says.
-    """
-
-    request: JsonValue = None
-    query: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    path: dict[str, str] = {}
-    worker: dict[str, JsonValue] = {}
-    listener: dict[str, JsonValue] = {}
-    models: list[dict[str, JsonValue]] | None = None
-    asked: dict[str, JsonValue] = {}
-    chunks: list[JsonValue] | None = None
-    cut: bool = False
-    received: ReceivedDoc | None = None
-    answers: list[JsonValue] | None = None
-
-
-class ExpectedErrorDoc(Strict):
-    """`expect.error`: what a refused request is refused for; `says` is a part of the message."""
-
-    kind: Kind
-    field: str | None = None
-    says: str | None = None
-
-
-class ExpectDoc(Strict):
-    """`expect`: what must come out. Objects match when each key named here matches; `without` names keys that must be
-    absent.
-    """
-
-    upstream: JsonValue = None
-    without: list[str] = []
-    chunks: list[JsonValue] | None = None
-    last: JsonValue = None
-    answer: JsonValue = None
-    error: ExpectedErrorDoc | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> ExpectDoc:
-        if not self.model_fields_set:
-            raise ValueError("a test that expects nothing cannot fail")
-        return self
-
-
-class TestDoc(Strict):
-    """One test inside a rule file."""
-
-    __test__ = False
-
-    name: Text
-    given: GivenDoc
-    expect: ExpectDoc
-
-
 class OperationDoc(Strict):
     """`operation`: what the gateway does before it answers. kind: the client's word for one kind of the model."""
 
@@ -321,7 +285,7 @@ class RouteDoc(Strict):
     """A rule file: one route. errors: whether an error looks as the table's body or its frame; a stream's always is a
     frame.
 
-    like: another route of the pack, whose worker, steps, request and stream.from this one shares.
+    like: another route of the pack, whose worker, steps, call, request and stream.from this one shares.
     """
 
     route: Name
@@ -330,6 +294,7 @@ class RouteDoc(Strict):
     like: Name | None = None
     worker: WorkerDoc | None = None
     steps: list[StepDoc] = []
+    call: CallDoc | None = None
     request: RequestDoc | None = None
     stream: StreamDoc | None = None
     answer: AnswerDoc | None = None
@@ -345,15 +310,17 @@ class RouteDoc(Strict):
             raise ValueError("a route has either stream.to or answer: how its client gets the result")
         if streams_out and self.errors == "body":
             raise ValueError("errors: body cannot be said in a stream; leave errors out")
-        if self.operation is not None and (self.worker is not None or self.request is not None):
-            raise ValueError("an operation is the gateway's own; leave worker and request out")
+        if self.operation is not None and (self.worker or self.request or self.call):
+            raise ValueError("an operation is the gateway's own; leave worker, request and call out")
         if self.like is not None:
-            given = {"worker", "steps", "request"} & self.model_fields_set
+            given = {"worker", "steps", "call", "request"} & self.model_fields_set
             if given or (self.stream is not None and "from_" in self.stream.model_fields_set):
                 raise ValueError(
-                    "like takes worker, steps, request and stream.from from the other route; leave them out here"
+                    "like takes worker, steps, call, request and stream.from from the other route; leave them out here"
                 )
             return self
+        if self.call is not None:
+            return self._calling(self.call)
         if self.stream is not None and (self.request is None or self.stream.from_ is None):
             raise ValueError("a stream needs a request that starts it, and from, which says how it is read")
         asks = self.request is not None or any(step.ask for step in self.steps)
@@ -370,12 +337,24 @@ class RouteDoc(Strict):
             raise ValueError("stream.from.echoed is for a stream that goes on; there is no request.resume here")
         return self
 
+    def _calling(self, call: CallDoc) -> RouteDoc:
+        if self.request is not None or (self.stream is not None and self.stream.from_ is not None):
+            raise ValueError("a call is asked as the worker's backend wants it; leave request and stream.from out")
+        if self.worker is None or self.worker.need != "lease":
+            raise ValueError("a call needs a worker that can answer now: add worker with kind and model")
+        if any(step.ask is not None and step.ask.operation is None for step in self.steps):
+            raise ValueError("beside a call, steps ask for an operation, since nobody knows the worker's paths here")
+        if self.stream is not None and "text" not in OPERATIONS[call.operation].results:
+            raise ValueError(f"{call.operation} gives one answer and no stream")
+        return self
+
 
 for _model in (
     SpecDoc,
     AskDoc,
     StepDoc,
     FailureDoc,
+    CallDoc,
     RequestDoc,
     ReadDoc,
     ToDoc,

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from pydantic import BaseModel
-
-from proxy.documents import Diagnostic, Document, DocumentError, examine, suggestion
+from proxy.documents import Diagnostic, Document, DocumentError, suggestion
 from proxy.documents.yaml import Path as DocumentPath
 from proxy.expr import FunctionRegistry
-from proxy.ruleset.compiler import Pack, compile_errors, compile_pack, compile_route
-from proxy.ruleset.documents import RouteDoc, TestDoc
+from proxy.ruleset.backends import BackendSource, askings_of, backend_folders, load_backends, tests_of
+from proxy.ruleset.compiler import Askings, Pack, compile_errors, compile_pack, compile_route
+from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
-from proxy.ruleset.sources import PACK_FILE, FileChanges, PackFiles, read_pack, shipped_rules
+from proxy.ruleset.reading import ReadDocument, read_as
+from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.sources import DIALECT, PACK_FILE, FileChanges, PackFiles, read_pack, shipped_packs, shipped_rules
 from proxy.translate.mapping import Constant
 from proxy.translate.plan import ErrorEntry, ErrorTable, Route
 from proxy.translate.routes import RouteTable, path_shape
 
 __all__ = ["PackSource", "RouteSource", "RouteTest", "RuleSet", "load_rules", "shipped_rules"]
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class RouteTest(NamedTuple):
@@ -66,18 +64,22 @@ class PackSource(NamedTuple):
 
 
 class RuleSet(NamedTuple):
-    """Everything that was loaded: immutable, replaced as a whole. sources: for tools that explain it."""
+    """Everything that was loaded: immutable, replaced as a whole. sources: for tools that explain it; backends: by
+    name.
+    """
 
     packs: tuple[str, ...]
     table: RouteTable
     tests: tuple[RouteTest, ...]
     examples: tuple[str, ...]
     sources: tuple[PackSource, ...] = ()
+    backends: Mapping[str, BackendSource] = {}
 
 
 def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     """The rule set of these folders, each a pack or a folder of packs. A pack that another one of them extends is left
-    out: the other stands in its place.
+    out: the other stands in its place. Where they hold nothing but backends, the dialects that come with the program
+    are served.
 
     DocumentError with every mistake of all of them.
     """
@@ -87,13 +89,19 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     packs: list[str] = []
     examples: list[str] = []
     sources: list[PackSource] = []
-    read = [read_pack(folder, mistakes) for folder in _pack_folders(paths, mistakes)]
+    paths = [*paths]
+    backends = load_backends(paths, functions, mistakes)
+    askings = askings_of(backends.values())
+    folders = [*_pack_folders(paths, mistakes)]
+    if not folders and not mistakes:
+        folders = shipped_packs(DIALECT)
+    read = [read_pack(folder, mistakes) for folder in folders]
     extended = {files.base.resolve() for files in read if files.base is not None}
     for files in read:
         folder = files.folder
         if folder.resolve() in extended:
             continue
-        loaded = _load_pack(files, functions, mistakes)
+        loaded = _load_pack(files, functions, askings, mistakes)
         if loaded.name in packs:
             mistakes.append(Diagnostic(str(folder / PACK_FILE), 1, 1, f"a second pack is named '{loaded.name}'"))
         packs.append(loaded.name)
@@ -104,7 +112,14 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     mistakes += _collisions(routes)
     if mistakes:
         raise DocumentError(mistakes)
-    return RuleSet(tuple(packs), RouteTable(routes), tuple(tests), tuple(examples), tuple(sources))
+    tests += [
+        RouteTest(route, operation.document.file, test)
+        for backend in backends.values()
+        if backend.named
+        for operation in backend.operations
+        for route, test in tests_of(operation)
+    ]
+    return RuleSet(tuple(packs), RouteTable(routes), tuple(tests), tuple(examples), tuple(sources), backends)
 
 
 def _pack_folders(paths: Iterable[Path], mistakes: list[Diagnostic]) -> Iterator[Path]:
@@ -117,7 +132,7 @@ def _pack_folders(paths: Iterable[Path], mistakes: list[Diagnostic]) -> Iterator
             yield path
         else:
             inner = sorted(child for child in path.iterdir() if (child / PACK_FILE).is_file())
-            if not inner:
+            if not inner and not [*backend_folders(path)]:
                 mistakes.append(Diagnostic(str(path), 1, 1, f"no {PACK_FILE} here or one level below"))
             yield from inner
 
@@ -130,17 +145,8 @@ class _Loaded(NamedTuple):
     source: list[PackSource]
 
 
-@dataclass(frozen=True)
-class _Read(Generic[_Model]):
-    """complete: False where `doc` was made without keys that nobody knows."""
-
-    document: Document
-    doc: _Model
-    complete: bool
-
-
-def _load_pack(files: PackFiles, functions: FunctionRegistry, mistakes: list[Diagnostic]) -> _Loaded:
-    read_pack = _as(files.pack, PackDoc, mistakes)
+def _load_pack(files: PackFiles, functions: FunctionRegistry, askings: Askings, mistakes: list[Diagnostic]) -> _Loaded:
+    read_pack = read_as(files.pack, PackDoc, mistakes)
     pack = Pack(files.folder.name, None, {}, {}, complete=False)
     if read_pack is not None:
         pack, found = compile_pack(read_pack.document, read_pack.doc, functions, complete=read_pack.complete)
@@ -149,9 +155,9 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, mistakes: list[Dia
     if errors is None:
         pack = pack._replace(complete=False)
         errors = ErrorTable({}, ErrorEntry(500, None), Constant(None), None, None)
-    reads = [read for document in files.routes if (read := _as(document, RouteDoc, mistakes)) is not None]
+    reads = [read for document in files.routes if (read := read_as(document, RouteDoc, mistakes)) is not None]
     complete = files.complete and len(reads) == len(files.routes)
-    routes = _compiled_routes(reads, pack, errors, functions, mistakes, complete=complete)
+    routes = _compiled_routes(reads, pack, errors, functions, askings, mistakes, complete=complete)
     tests = [
         RouteTest(source.route, source.document.at(("tests", index), "").file, test)
         for source in routes
@@ -176,10 +182,11 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, mistakes: list[Dia
 
 
 def _compiled_routes(
-    reads: list[_Read[RouteDoc]],
+    reads: list[ReadDocument[RouteDoc]],
     pack: Pack,
     errors: ErrorTable,
     functions: FunctionRegistry,
+    askings: Askings,
     mistakes: list[Diagnostic],
     *,
     complete: bool,
@@ -196,7 +203,8 @@ def _compiled_routes(
                 message = "in this pack that is not itself like another"
                 mistakes.append(document.at(("like",), f"no route '{doc.like}' {message}{suggestion(doc.like, plain)}"))
             continue
-        compiled = compile_route(document, doc, pack, errors, functions, base and base.route, complete=read.complete)
+        like = base and base.route
+        compiled = compile_route(document, doc, pack, errors, functions, like, askings, complete=read.complete)
         source = RouteSource(compiled.route, document, doc, base)
         if base is None:
             plain[doc.route] = source
@@ -208,20 +216,12 @@ def _compiled_routes(
 def _compiled_errors(
     document: Document | None, functions: FunctionRegistry, mistakes: list[Diagnostic]
 ) -> ErrorTable | None:
-    read = _as(document, ErrorsDoc, mistakes)
+    read = read_as(document, ErrorsDoc, mistakes)
     if read is None:
         return None
     table, found = compile_errors(read.document, read.doc, functions, complete=read.complete)
     mistakes += found
     return table
-
-
-def _as(document: Document | None, model: type[_Model], mistakes: list[Diagnostic]) -> _Read[_Model] | None:
-    if document is None:
-        return None
-    doc, found = examine(document, model)
-    mistakes += found
-    return None if doc is None else _Read(document, doc, not found)
 
 
 def _collisions(routes: Iterable[Route]) -> Iterator[Diagnostic]:

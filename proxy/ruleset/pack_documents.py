@@ -6,7 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from proxy.ruleset.documents import Name, Spec, Strict, Text
+from proxy.ruleset.documents import Spec
+from proxy.ruleset.strict import Name, Strict, Text
+
+PACK_NAME = r"^[a-z][a-z0-9-]*$"
 
 
 class ErrorEntryDoc(Strict):
@@ -27,6 +30,7 @@ class ErrorsDoc(Strict):
 
 class PackDoc(Strict):
     """`pack.yaml`: what the routes of a folder share. trace: the caller's own id of a request, for the log.
+    backend: the kind of worker that routes without a call are for, and that tests see unless they name another.
 
     sample: the worker that the routes' tests see unless they give another. examples: shell lines to try the pack with,
     in which {listen}, {admin} and {model} stand for a running gateway's. accepted_losses: fields that are not passed
@@ -34,8 +38,9 @@ class PackDoc(Strict):
     why.
     """
 
-    pack: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
+    pack: Annotated[str, Field(pattern=PACK_NAME, max_length=60)]
     description: Text
+    backend: Text | None = None
     trace: Text | None = None
     tables: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict)
     sample: dict[str, JsonValue] = Field(default_factory=dict)

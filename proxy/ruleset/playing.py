@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import orjson
@@ -10,11 +11,12 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.framing import Framing, FramingError
 from proxy.limits import FRAME_MAX_BYTES
-from proxy.translate.answer import ClientAnswer, client_answer
+from proxy.translate.answer import ClientAnswer, call_result, client_answer
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, StreamSource
-from proxy.translate.request import Question, build_request
-from proxy.translate.stream import StreamReader, StreamTranslator, collected
+from proxy.translate.reader import StreamReader, collected
+from proxy.translate.request import Built, Question, build_request
+from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 
 GATEWAY_SAMPLE: JsonObject = {
@@ -53,7 +55,16 @@ def sample_scope(route: Route, body: Json, worker: JsonObject) -> Scope:
     }
 
 
-def run_request(route: Route, scope: Scope, answer: Callable[[Question], Json]) -> list[Json]:
+def variant_for(route: Route, backend: str | None) -> Route:
+    """The route as it is for workers of a backend; None: of its pack's own. ValueError where it asks none of them."""
+    if backend is None or backend == route.backend:
+        return route
+    if backend not in route.variants:
+        raise ValueError(f"the route '{route.name}' asks no worker of the kind '{backend}'")
+    return replace(route.variants[backend][0], variants=route.variants)
+
+
+def run_request(route: Route, scope: Scope, answer: Callable[[Question], Json]) -> Built:
     """The route's steps, put into `scope`, and its requests to the worker, whose part `answer` plays when a step asks.
     GatewayError where the request is refused.
     """
@@ -63,8 +74,8 @@ def run_request(route: Route, scope: Scope, answer: Callable[[Question], Json]) 
         while True:
             question = run.send(answer(question))
     except StopIteration as done:
-        bodies: list[Json] = done.value
-        return bodies
+        built: Built = done.value
+        return built
 
 
 def wire_of(route: Route, chunks: Iterable[Json]) -> bytes:
@@ -92,18 +103,35 @@ def play_stream(translator: StreamTranslator, source: StreamSource, reads: Itera
     return out
 
 
-def play_collected(route: Route, scope: Scope, reads: Iterable[bytes], *, cut: bool) -> Collected:
-    """The answer that the route makes of the worker's stream. GatewayError where it makes none."""
+def whole_result(built: Built, answers: list[Json]) -> JsonObject:
+    """What the client's side sees of a worker's whole answers."""
+    if built.route.asking is not None:
+        return call_result(built.route.asking, built.scope, answers)
+    return {"answers": answers, "upstream": answers[0] if answers else None}
+
+
+def translator_of(built: Built, scope: Scope, *, resumable: bool = False) -> StreamTranslator:
+    """What rewrites the stream of the worker that got this request. scope: the client's."""
+    route = built.route
+    if route.source is None or route.target is None:
+        raise GatewayError("internal", f"the rule at {route.place} writes no stream")
+    client = None if route.call is None else scope
+    return StreamTranslator(route.source, route.target, route.errors, built.scope, client=client, resumable=resumable)
+
+
+def play_collected(built: Built, scope: Scope, reads: Iterable[bytes], *, cut: bool) -> Collected:
+    """The answer that the route makes of the worker's stream. GatewayError where it makes none. scope: the client's."""
+    route = built.route
     if route.source is None:
         raise GatewayError("internal", f"the rule at {route.place} reads no stream")
-    reader = StreamReader(route.source, scope)
+    reader = StreamReader(route.source, built.scope)
     decoder = route.source.framing.new_decoder(FRAME_MAX_BYTES)
     try:
         for frame in [frame for read in reads for frame in decoder.feed(read)] + decoder.finish():
             reader.read(frame)
     except FramingError as error:
         raise GatewayError("upstream_protocol", str(error)) from None
-    if cut and reader.finish is None:
+    if cut and not reader.complete:
         raise _cut_off()
     reader.end()
     return Collected(client_answer(route, {**scope, **collected(reader)}), tuple(reader.notes))

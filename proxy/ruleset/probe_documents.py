@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from proxy.ruleset.documents import Spec, Strict, Text
+from proxy.ruleset.documents import Spec
+from proxy.ruleset.strict import Strict, Text
 from proxy.translate.probe import ModelKind
 
 

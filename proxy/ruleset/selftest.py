@@ -12,14 +12,24 @@ from typing import NamedTuple
 import orjson
 
 from proxy.errors import GatewayError
-from proxy.ruleset.documents import ExpectDoc, GivenDoc
 from proxy.ruleset.loader import RouteTest
-from proxy.ruleset.playing import frames_of, play_collected, play_stream, run_request, sample_scope, wire_of
+from proxy.ruleset.playing import (
+    frames_of,
+    play_collected,
+    play_stream,
+    run_request,
+    sample_scope,
+    translator_of,
+    variant_for,
+    whole_result,
+    wire_of,
+)
+from proxy.ruleset.selftest_documents import ExpectDoc, GivenDoc
 from proxy.translate.answer import client_answer, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
-from proxy.translate.request import resumed_request
-from proxy.translate.stream import Received, StreamTranslator
+from proxy.translate.reader import Received
+from proxy.translate.request import Built, resumed_request
 from proxy.types import Json
 
 
@@ -56,18 +66,20 @@ def run_tests(tests: Iterable[RouteTest]) -> Iterator[Outcome]:
     """Run each test of a rule set."""
     for test in tests:
         chunks = test.test.given.chunks
-        yield Outcome(test, tuple(_problems(test)), 0 if chunks is None else len(wire_of(test.route, chunks)))
+        route = variant_for(test.route, test.test.given.backend)
+        yield Outcome(test, tuple(_problems(test, route)), 0 if chunks is None else len(wire_of(route, chunks)))
 
 
-def _problems(test: RouteTest) -> Iterator[Problem]:
+def _problems(test: RouteTest, route: Route) -> Iterator[Problem]:
     given, expect = test.test.given, test.test.expect
-    scope = _scope(test.route, given)
+    scope = _scope(route, given)
     try:
-        bodies = run_request(test.route, scope, lambda question: given.asked.get(question.step))
+        built = run_request(route, scope, lambda question: given.asked.get(question.step))
+        bodies = built.bodies
         if given.received is not None:
             received = given.received
-            bodies = [resumed_request(test.route, scope, body, received.text, received.tokens) for body in bodies]
-        result = _result(test.route, scope, given)
+            bodies = [resumed_request(built, body, received.text, received.tokens) for body in bodies]
+        result = _result(built, scope, given)
     except GatewayError as error:
         yield from _error_problems(expect, error)
         return
@@ -100,37 +112,39 @@ def _scope(route: Route, given: GivenDoc) -> Scope:
     return scope if given.models is None else {**scope, "models": list(given.models)}
 
 
-def _result(route: Route, scope: Scope, given: GivenDoc) -> Json:
+def _result(built: Built, scope: Scope, given: GivenDoc) -> Json:
     """The client's frames, or the one answer; None where the test gives nothing for the worker to say."""
+    route = built.route
     if route.source is not None:
-        return None if given.chunks is None else _stream_result(route, scope, given.chunks, given)
+        return None if given.chunks is None else _stream_result(built, scope, given.chunks, given)
     if route.upstream is not None:
         if given.answers is None:
             return None
         answers = list(given.answers)
         for answer in answers:
-            refuse_failure(route.upstream, scope, answer)
-        scope = {**scope, "answers": answers, "upstream": answers[0] if answers else None}
+            refuse_failure(route.upstream, built.scope, answer)
+        scope = {**scope, **whole_result(built, answers)}
     return client_answer(route, scope).body if route.answer is not None else None
 
 
-def _stream_result(route: Route, scope: Scope, chunks: list[Json], given: GivenDoc) -> Json:
-    wire = wire_of(route, chunks)
-    whole = _play(route, scope, [wire], given)
-    bytewise = _play(route, scope, [wire[index : index + 1] for index in range(len(wire))], given)
+def _stream_result(built: Built, scope: Scope, chunks: list[Json], given: GivenDoc) -> Json:
+    wire = wire_of(built.route, chunks)
+    whole = _play(built, scope, [wire], given)
+    bytewise = _play(built, scope, [wire[index : index + 1] for index in range(len(wire))], given)
     if whole != bytewise:
         raise GatewayError("internal", "the frames depend on where the worker's bytes are cut")
     return whole
 
 
-def _play(route: Route, scope: Scope, reads: list[bytes], given: GivenDoc) -> Json:
+def _play(built: Built, scope: Scope, reads: list[bytes], given: GivenDoc) -> Json:
+    route = built.route
     if route.source is None:
         return None
     if route.target is None:
-        return play_collected(route, scope, reads, cut=given.cut).answer.body
-    translator = StreamTranslator(route.source, route.target, route.errors, scope, resumable=True)
+        return play_collected(built, scope, reads, cut=given.cut).answer.body
+    translator = translator_of(built, scope, resumable=True)
     if given.received is not None:
-        translator.resume(scope, Received(given.received.text, given.received.tokens))
+        translator.resume(built.scope, Received(given.received.text, given.received.tokens))
     return frames_of(route.target.framing, play_stream(translator, route.source, reads, cut=given.cut))
 
 

@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
 from proxy.documents import Diagnostic, Document, DocumentError, read_text, read_yaml, suggestion
 from proxy.limits import EXTENDS_MAX, PACK_MAX_FILES, YAML_MAX_BYTES
+from proxy.ruleset.backend_documents import AskingDoc, BackendDoc
 from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.extending import EXTENDS, Change, Extension
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
@@ -17,7 +20,27 @@ from proxy.types import Json
 
 PACK_FILE = "pack.yaml"
 ERRORS_FILE = "errors.yaml"
+BACKEND_FILE = "backend.yaml"
+BACKENDS = "backends"
 REMOVE_ROUTES = "remove_routes"
+
+
+class Layout(NamedTuple):
+    """The files of one kind of pack. head: the one that all of it shares; errors: whether there is an error table; key:
+    what names each further file; what: that, for people; home: where those that come with the program are.
+    """
+
+    head: str
+    head_model: type[BaseModel]
+    part_model: type[BaseModel]
+    key: str
+    what: str
+    home: str
+    errors: bool = False
+
+
+DIALECT = Layout(PACK_FILE, PackDoc, RouteDoc, "route", "route", "", errors=True)
+BACKEND = Layout(BACKEND_FILE, BackendDoc, AskingDoc, "name", "operation", BACKENDS)
 
 
 class FileChanges(NamedTuple):
@@ -52,40 +75,53 @@ def shipped_rules() -> Path:
     return installed if installed.is_dir() else package.parent / "rules"
 
 
-def read_pack(folder: Path, mistakes: list[Diagnostic], chain: tuple[Path, ...] = ()) -> PackFiles:
+def shipped_packs(layout: Layout) -> list[Path]:
+    """The folders of the packs of this kind that come with the program, by name."""
+    home = shipped_rules() / layout.home
+    return sorted(child for child in home.iterdir() if (child / layout.head).is_file()) if home.is_dir() else []
+
+
+def read_pack(
+    folder: Path, mistakes: list[Diagnostic], layout: Layout = DIALECT, chain: tuple[Path, ...] = ()
+) -> PackFiles:
     """The pack in this folder. `chain` has the folders of the packs that extend it."""
-    pack = _read(folder / PACK_FILE, mistakes)
+    pack = _read(folder / layout.head, mistakes)
     extends = _value(pack, EXTENDS) if pack is not None else None
-    files = _rule_files(folder, mistakes, may_be_none=extends is not None)
+    files = _rule_files(folder, mistakes, layout, may_be_none=extends is not None)
     routes = [document for file in files if (document := _read(file, mistakes)) is not None]
     errors_file = folder / ERRORS_FILE
-    errors = _read(errors_file, mistakes) if extends is None or errors_file.exists() else None
+    errors = _read(errors_file, mistakes) if layout.errors and (extends is None or errors_file.exists()) else None
     if pack is None or extends is None:
-        routes = _without_stray_extensions(routes, mistakes)
+        routes = _without_stray_extensions(routes, mistakes, layout)
         return PackFiles(folder, pack, errors, tuple(routes), complete=len(routes) == len(files))
-    base = _base_of(folder, pack, extends, chain, mistakes)
+    base = _base_of(folder, pack, extends, chain, mistakes, layout)
     if base is None:
         return PackFiles(folder, None, errors, (), complete=False)
     own = PackFiles(folder, pack, errors, tuple(routes), complete=len(routes) == len(files))
-    return _Extending(own, base, mistakes).result()
+    return _Extending(own, base, mistakes, layout).result()
 
 
 def _base_of(
-    folder: Path, pack: Document, extends: object, chain: tuple[Path, ...], mistakes: list[Diagnostic]
+    folder: Path,
+    pack: Document,
+    extends: object,
+    chain: tuple[Path, ...],
+    mistakes: list[Diagnostic],
+    layout: Layout,
 ) -> PackFiles | None:
-    shipped = sorted(child.name for child in shipped_rules().iterdir() if (child / PACK_FILE).is_file())
+    shipped = [child.name for child in shipped_packs(layout)]
     problem = None
     base = folder
     if not isinstance(extends, str):
         problem = "extends: expected the name of a pack that comes with the program, or a path that begins with ."
     elif extends.startswith(("./", "../", "/")):
         base = Path(os.path.normpath(folder / extends))
-        if not (base / PACK_FILE).is_file():
-            problem = f"extends: there is no {PACK_FILE} in {base}"
+        if not (base / layout.head).is_file():
+            problem = f"extends: there is no {layout.head} in {base}"
     elif extends not in shipped:
         problem = f"extends: no pack '{extends}' comes with the program{suggestion(extends, shipped)}"
     else:
-        base = shipped_rules() / extends
+        base = shipped_rules() / layout.home / extends
     chain = (*chain, folder.resolve())
     own, other = folder.resolve(), base.resolve()
     if problem is None and other in chain:
@@ -97,21 +133,22 @@ def _base_of(
     if problem is not None:
         mistakes.append(pack.at((EXTENDS,), problem))
         return None
-    return read_pack(base, mistakes, chain)
+    return read_pack(base, mistakes, layout, chain)
 
 
 class _Extending:
     """One pack put over its base."""
 
-    def __init__(self, own: PackFiles, base: PackFiles, mistakes: list[Diagnostic]) -> None:
-        self._own, self._base, self._mistakes = own, base, mistakes
-        self._there = {name: route for route in base.routes if (name := _route_name(route)) is not None}
+    def __init__(self, own: PackFiles, base: PackFiles, mistakes: list[Diagnostic], layout: Layout) -> None:
+        self._own, self._base, self._mistakes, self._layout = own, base, mistakes, layout
+        self._there = {name: route for route in base.routes if (name := self._name(route)) is not None}
         self._changes: list[FileChanges] = []
 
     def result(self) -> PackFiles:
         own, base = self._own, self._base
         removed = self._removed_routes()
-        pack = own.pack and base.pack and self._put(own.pack, base.pack, PackDoc, PACK_FILE)
+        head = self._layout.head
+        pack = own.pack and base.pack and self._put(own.pack, base.pack, self._layout.head_model, head)
         errors = base.errors
         if own.errors is not None:
             errors = own.errors if errors is None else self._put(own.errors, errors, ErrorsDoc, ERRORS_FILE)
@@ -119,20 +156,24 @@ class _Extending:
         complete = own.complete and base.complete
         return PackFiles(own.folder, pack, errors, routes, complete, base.folder, tuple(self._changes))
 
-    def _put(self, own: Document, base: Document, model: type[PackDoc | ErrorsDoc | RouteDoc], part: str) -> Document:
+    def _name(self, document: Document) -> str | None:
+        name = _value(document, self._layout.key)
+        return name if isinstance(name, str) else None
+
+    def _put(self, own: Document, base: Document, model: type[BaseModel], part: str) -> Document:
         extension = Extension(model)
         patch = tree_of(own)
-        if model is PackDoc and isinstance(patch.value, dict):
+        if part == self._layout.head and isinstance(patch.value, dict):
             patch = patch._replace(value={name: each for name, each in patch.value.items() if name != REMOVE_ROUTES})
         tree = extension.apply(tree_of(base), patch)
-        if model is RouteDoc:
-            tree = _placed_as_extension(tree, patch)
+        if model is self._layout.part_model:
+            tree = _placed_as_extension(tree, patch, self._layout.key)
         self._mistakes += extension.mistakes
         self._changes.append(FileChanges(part, own.file, base.file, tuple(extension.changes)))
         return document_of(tree, own.file)._replace(mistakes=(*own.mistakes, *base.mistakes))
 
     def _routes(self, removed: set[str]) -> tuple[Document, ...]:
-        there = self._there
+        there, layout, what = self._there, self._layout, self._layout.what
         changed: dict[str, Document] = {}
         new: list[Document] = []
         for document in self._own.routes:
@@ -140,37 +181,37 @@ class _Extending:
             if extends is None:
                 new.append(document)
             elif not isinstance(extends, str):
-                self._mistakes.append(document.at((EXTENDS,), "extends: expected the name of a route"))
+                self._mistakes.append(document.at((EXTENDS,), f"extends: expected the name of a {what}"))
             elif extends not in there:
-                message = f"no route '{extends}' in the pack that is extended{suggestion(extends, there)}"
+                message = f"no {what} '{extends}' in the pack that is extended{suggestion(extends, there)}"
                 self._mistakes.append(document.at((EXTENDS,), message))
             elif extends in removed:
-                message = f"the route '{extends}' is in {REMOVE_ROUTES} of {PACK_FILE}"
+                message = f"the {what} '{extends}' is in {REMOVE_ROUTES} of {layout.head}"
                 self._mistakes.append(document.at((EXTENDS,), message))
             elif extends in changed:
                 message = f"a second file extends '{extends}'; first {changed[extends].file}"
                 self._mistakes.append(document.at((EXTENDS,), message))
-            elif _route_name(document) not in {None, extends}:
-                message = f"a route keeps its name when it is extended; leave route out, or write '{extends}'"
-                self._mistakes.append(document.at(("route",), message))
+            elif self._name(document) not in {None, extends}:
+                message = f"a {what} keeps its name when it is extended; leave {layout.key} out, or write '{extends}'"
+                self._mistakes.append(document.at((layout.key,), message))
             else:
-                changed[extends] = self._put(document, there[extends], RouteDoc, extends)
-        kept = [route for route in self._base.routes if _route_name(route) not in removed]
-        return (*(changed.get(_route_name(route) or "", route) for route in kept), *new)
+                changed[extends] = self._put(document, there[extends], layout.part_model, extends)
+        kept = [route for route in self._base.routes if self._name(route) not in removed]
+        return (*(changed.get(self._name(route) or "", route) for route in kept), *new)
 
     def _removed_routes(self) -> set[str]:
-        pack, there = self._own.pack, self._there
+        pack, there, what = self._own.pack, self._there, self._layout.what
         if pack is None:
             return set()
         listed = _value(pack, REMOVE_ROUTES, [])
         if not isinstance(listed, list):
-            self._mistakes.append(pack.at((REMOVE_ROUTES,), f"{REMOVE_ROUTES}: expected a list of routes' names"))
+            self._mistakes.append(pack.at((REMOVE_ROUTES,), f"{REMOVE_ROUTES}: expected a list of {what}s' names"))
             return set()
         removed: set[str] = set()
         for index, listed_name in enumerate(listed):
             name = str(listed_name)
             if name not in there:
-                message = f"no route '{name}' in the pack that is extended{suggestion(name, there)}"
+                message = f"no {what} '{name}' in the pack that is extended{suggestion(name, there)}"
                 self._mistakes.append(pack.at((REMOVE_ROUTES, index), message))
             else:
                 removed.add(name)
@@ -178,12 +219,12 @@ class _Extending:
         return removed
 
 
-def _placed_as_extension(tree: Tree, patch: Tree) -> Tree:
-    """What concerns the route as a whole is told at the line that says what it extends."""
-    if not isinstance(tree.value, dict) or not isinstance(patch.value, dict) or "route" not in tree.value:
+def _placed_as_extension(tree: Tree, patch: Tree, key: str) -> Tree:
+    """What concerns the rule as a whole is told at the line that says what it extends."""
+    if not isinstance(tree.value, dict) or not isinstance(patch.value, dict) or key not in tree.value:
         return tree
-    name = tree.value["route"]._replace(key=patch.value[EXTENDS].key, place=patch.value[EXTENDS].place)
-    return tree._replace(value={**tree.value, "route": name})
+    name = tree.value[key]._replace(key=patch.value[EXTENDS].key, place=patch.value[EXTENDS].place)
+    return tree._replace(value={**tree.value, key: name})
 
 
 def _value(document: Document, key: str, default: Json = None) -> Json:
@@ -191,36 +232,33 @@ def _value(document: Document, key: str, default: Json = None) -> Json:
     return document.value.get(key, default) if isinstance(document.value, dict) else default
 
 
-def _route_name(document: Document) -> str | None:
-    name = _value(document, "route")
-    return name if isinstance(name, str) else None
-
-
-def _without_stray_extensions(routes: list[Document], mistakes: list[Diagnostic]) -> list[Document]:
+def _without_stray_extensions(routes: list[Document], mistakes: list[Diagnostic], layout: Layout) -> list[Document]:
     left: list[Document] = []
     for document in routes:
         if isinstance(document.value, dict) and EXTENDS in document.value:
-            message = f"extends: {PACK_FILE} of this folder must say with its own extends which pack has the route"
+            message = (
+                f"extends: {layout.head} of this folder must say with its own extends which pack has the {layout.what}"
+            )
             mistakes.append(document.at((EXTENDS,), message, key=True))
         else:
             left.append(document)
     return left
 
 
-def _rule_files(folder: Path, mistakes: list[Diagnostic], *, may_be_none: bool) -> list[Path]:
-    """The route files of a pack; hidden ones are editors' own."""
+def _rule_files(folder: Path, mistakes: list[Diagnostic], layout: Layout, *, may_be_none: bool) -> list[Path]:
+    """The further files of a pack; hidden ones are editors' own."""
     found = sorted(path for path in folder.rglob("*.y*ml") if not path.name.startswith("."))
     mistakes += [
         Diagnostic(str(path), 1, 1, "the name of a rule file ends with .yaml")
         for path in found
         if path.suffix == ".yml"
     ]
-    files = [path for path in found if path.suffix == ".yaml" and path.name not in {PACK_FILE, ERRORS_FILE}]
+    files = [path for path in found if path.suffix == ".yaml" and path.name not in {layout.head, ERRORS_FILE}]
     if len(files) > PACK_MAX_FILES:
         mistakes.append(Diagnostic(str(folder), 1, 1, f"{len(files)} files in one pack; the limit is {PACK_MAX_FILES}"))
         return []
     if not files and not may_be_none:
-        mistakes.append(Diagnostic(str(folder), 1, 1, "the pack has no routes"))
+        mistakes.append(Diagnostic(str(folder), 1, 1, f"the pack has no {layout.what}s"))
     return files
 
 

@@ -8,10 +8,13 @@ from typing import Final, NamedTuple
 from pydantic import BaseModel
 
 from proxy.documents.yaml import Path
+from proxy.ruleset import backend_documents as backends
 from proxy.ruleset import documents as docs
+from proxy.ruleset import probe_documents as probes
 from proxy.ruleset.expressions import PLACEHOLDER
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.pack_documents import PackDoc
+from proxy.ruleset.selftest_documents import TestDoc
 
 _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.SpecDoc: {"from_", "each", "where", "when"},
@@ -23,12 +26,17 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.BatchDoc: {"of"},
     docs.FailureDoc: {"code", "message"},
     docs.RequestDoc: {"headers"},
-    docs.ReadDoc: {"text", "error_code", "error_message"},
+    docs.ReadDoc: {"text", "error_code", "error_message", "reasoning", "logprobs"},
     docs.FromDoc: {"stops", "prefix", "echoed"},
     docs.AnswerDoc: {"headers"},
     docs.AnswerCheckDoc: {"check"},
     docs.OperationDoc: {"model", "kind"},
     PackDoc: {"trace"},
+    backends.BackendDoc: {"headers"},
+    backends.RefusalDoc: {"message"},
+    backends.AskingDoc: {"when"},
+    probes.StatusProbeDoc: {"models", "queue_length"},
+    probes.ModelProbeDoc: {"kinds", "context_length", "embedding_size"},
 }
 # Sentences with expressions in braces.
 _MESSAGES: Final[dict[type[BaseModel], set[str]]] = {docs.StepDoc: {"message"}, docs.AnswerCheckDoc: {"message"}}
@@ -61,7 +69,7 @@ def _walk(value: object, path: Path) -> Iterator[Written]:
                 yield from _texts(child, inner, condition=name in _CONDITIONS)
             elif name in _MESSAGES.get(type(value), ()) and isinstance(child, str):
                 yield from (Written(inner, found, condition=False) for found in PLACEHOLDER.findall(child))
-            elif not isinstance(value, docs.TestDoc):
+            elif not isinstance(value, (TestDoc, backends.CallTestDoc)):
                 yield from _walk(child, inner)
     elif isinstance(value, list):
         for index, child in enumerate(value):

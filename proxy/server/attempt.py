@@ -21,10 +21,10 @@ from proxy.server.traffic import Traffic
 from proxy.server.turns import Turns
 from proxy.telemetry.request import RequestMetrics
 from proxy.translate.answer import refuse_failure
-from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
+from proxy.translate.mapping import RULE_FAILURES, Constant, Scope, header_values
 from proxy.translate.plan import Route, StreamSource, UpstreamPlan
-from proxy.translate.request import Question, build_request
-from proxy.translate.stream import StreamReader, collected
+from proxy.translate.reader import StreamReader, collected
+from proxy.translate.request import Built, Question, build_request
 from proxy.types import Json, JsonObject
 from proxy.upstream import Target, Timeouts, UpstreamError
 
@@ -126,7 +126,7 @@ class Attempt:
             if error.kind in {"upstream_reset", "upstream_timeout"}:
                 facilities.trouble(self.address)
 
-    async def bodies(self) -> list[Json]:
+    async def build(self) -> Built:
         """Steps, checks and mapping; questions of steps are put to the worker."""
         call = self._call
         begun = time.perf_counter()
@@ -140,43 +140,45 @@ class Attempt:
                 waited += time.perf_counter() - asked
                 question = run.send(answer)
         except StopIteration as done:
-            bodies: list[Json] = done.value
-            return bodies
+            built: Built = done.value
+            return built
         finally:
             call.spent += time.perf_counter() - begun - waited
 
-    async def ask(self, plan: UpstreamPlan, body: Json) -> Json:
+    async def ask(self, built: Built, body: Json) -> Json:
         """One whole answer of the worker, which must be JSON and must not say that it failed."""
-        call = self._call
-        if not call.route.exclusive:
-            return await self._asked(plan, body)
+        call, route = self._call, built.route
+        if not route.exclusive:
+            return await self._asked(built, body)
         asked = call.facilities.clock()
-        async with call.turns.turn((self.address, call.route.name)):
+        what = route.name if route.asking is None else f"{route.asking.backend} {route.asking.name}"
+        async with call.turns.turn((self.address, what)):
             call.waited(call.facilities.clock() - asked)
-            return await self._asked(plan, body)
+            return await self._asked(built, body)
 
-    async def collect(self, source: StreamSource, plan: UpstreamPlan, body: Json) -> JsonObject:
+    async def collect(self, source: StreamSource, built: Built) -> JsonObject:
         """A whole stream as one result: what the answer's mapping sees."""
         call = self._call
-        reader = StreamReader(source, call.scope)
+        reader = StreamReader(source, built.scope)
         sink = CollectSink(reader, source.framing, FRAME_MAX_BYTES, self.address, call.metrics, call.started)
         try:
-            await self._finish(sink, plan, body)
+            await self._finish(sink, built, built.bodies[0])
             self.broke_off = sink.broke_off
         finally:
             call.count(sink, reader)
         return collected(reader)
 
-    async def open(self, sink: ResponseSink, plan: UpstreamPlan, body: Json, seconds: float | None = None) -> None:
+    async def open(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
         """Send the request; returns once the head of the response has come, and `sink` gets the rest. seconds: a limit
         on everything. GatewayError where it fails before that.
         """
-        facilities = self._call.facilities
+        facilities, plan = self._call.facilities, _plan(built)
+        sink.refusal = plan.refusal
         if seconds is None:
             self._heard = self._got_something()
             self._sink = sink
         limits = self._limits(seconds)
-        headers, data = self._written(plan, body)
+        headers, data = _written(plan, built.scope, body)
         try:
             target = Target.parse(self.address)
         except ValueError as problem:
@@ -220,16 +222,6 @@ class Attempt:
         over = error is not None and error.kind == "upstream_timeout" and error.final
         return over and (self._got_something() or len(self._call.workers) > 1)
 
-    def _written(self, plan: UpstreamPlan, body: Json) -> tuple[dict[str, str], bytes]:
-        try:
-            headers = {"Content-Type": "application/json", **header_values(plan.headers, self._call.scope)}
-        except RULE_FAILURES as problem:
-            raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
-        try:
-            return headers, orjson.dumps(body)
-        except orjson.JSONEncodeError as problem:
-            raise GatewayError("invalid_request", f"the request cannot be passed on as JSON: {problem}") from None
-
     async def over(self, sink: ResponseSink) -> GatewayError | None:
         """What a response that was opened ends in. The fleet is told now and then that something comes."""
         facilities, heard = self._call.facilities, 0
@@ -244,10 +236,11 @@ class Attempt:
     async def _question(self, question: Question) -> Json:
         """The worker's answer to a step, None where it gives none: the rule goes on without."""
         call = self._call
-        plan = UpstreamPlan("POST", question.path, {}, lambda scope: None)
+        plan = UpstreamPlan(question.method, question.path, question.headers, Constant(None))
+        built = Built(replace(call.route, upstream=plan), question.scope or call.scope, [question.body])
         sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, call.metrics, call.started)
         try:
-            await self._finish(sink, plan, question.body, seconds=QUESTION_SECONDS)
+            await self._finish(sink, built, question.body, seconds=QUESTION_SECONDS)
             return _json(sink.answer, self.address)
         except GatewayError as error:
             self._unanswered = True
@@ -255,27 +248,45 @@ class Attempt:
             log.warning("a worker did not answer a question", extra={"step": question.step, "reason": error.message})
             return None
 
-    async def _asked(self, plan: UpstreamPlan, body: Json) -> Json:
+    async def _asked(self, built: Built, body: Json) -> Json:
         call = self._call
         sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, call.metrics, call.started)
         try:
-            await self._finish(sink, plan, body)
+            await self._finish(sink, built, body)
         finally:
             call.metrics.received(0, sink.received_bytes)
         answer = _json(sink.answer, self.address)
-        refuse_failure(plan, call.scope, answer)
+        refuse_failure(_plan(built), built.scope, answer)
         return answer
 
-    async def _finish(self, sink: ResponseSink, plan: UpstreamPlan, body: Json, seconds: float | None = None) -> None:
+    async def _finish(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
         """Send and wait for the end; GatewayError where it ended in one."""
         try:
-            await self.open(sink, plan, body, seconds)
+            await self.open(sink, built, body, seconds)
             error = await self.over(sink)
         except BaseException:
             sink.close()
             raise
         if error is not None:
             raise error
+
+
+def _plan(built: Built) -> UpstreamPlan:
+    plan = built.route.upstream
+    if plan is None:
+        raise GatewayError("internal", f"the rule at {built.route.place} asks no worker")
+    return plan
+
+
+def _written(plan: UpstreamPlan, scope: Scope, body: Json) -> tuple[dict[str, str], bytes]:
+    try:
+        headers = {"Content-Type": "application/json", **header_values(plan.headers, scope)}
+    except RULE_FAILURES as problem:
+        raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
+    try:
+        return headers, orjson.dumps(body)
+    except orjson.JSONEncodeError as problem:
+        raise GatewayError("invalid_request", f"the request cannot be passed on as JSON: {problem}") from None
 
 
 def worker_document(facts: ModelFacts, asked: str) -> JsonObject:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from proxy import __version__
-from proxy.fleet.facts import Kind
+from proxy.fleet.facts import Kind, ModelFacts
 from proxy.fleet.table import Fleet
 from proxy.types import Json, JsonObject
 
@@ -42,6 +42,7 @@ class ModelDirectory:
         self._public: dict[str, str] = {}
         self._gateway: JsonObject = {}
         self._models: list[Json] = []
+        self._unfit: dict[frozenset[str], frozenset[str]] = {}
 
     def gateway(self) -> JsonObject:
         """host, port (as advertised), version, default_model (the setting, else the first model that can chat)."""
@@ -64,11 +65,24 @@ class ModelDirectory:
         self._refresh()
         return self._names.get(model, model)
 
+    def unfit(self, backends: frozenset[str] | None) -> frozenset[str]:
+        """The workers of other backends than these, by address; None: whichever will do."""
+        self._refresh()
+        if backends is None:
+            return frozenset()
+        found = self._unfit.get(backends)
+        if found is None:
+            said = {view.address: _backends(view.models) for view in self._fleet.workers()}
+            found = frozenset(address for address, theirs in said.items() if theirs and not theirs & backends)
+            self._unfit[backends] = found
+        return found
+
     def _refresh(self) -> None:
         version = self._fleet.version, self._service_version()
         if self._version == version:
             return
         self._version = version
+        self._unfit = {}
         self._names = self._public_names()
         called: dict[str, list[str]] = {}
         for name, model in self._names.items():
@@ -95,3 +109,8 @@ class ModelDirectory:
             "version": __version__,
             "default_model": self._default_model() or (chats[0] if chats else None),
         }
+
+
+def _backends(models: Iterable[ModelFacts]) -> set[str]:
+    """The backends that a worker's models name."""
+    return {backend for facts in models if isinstance(backend := facts.document.get("backend"), str)}

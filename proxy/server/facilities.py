@@ -32,6 +32,9 @@ class Directory(Protocol):
     def resolve(self, model: str) -> str:
         """The fleet's own name of a model that clients may know by another."""
 
+    def unfit(self, backends: frozenset[str] | None) -> frozenset[str]:
+        """The workers of other backends than these, by address; None: whichever will do."""
+
 
 def _always(model: str, kind: Kind) -> bool:
     return True

@@ -22,7 +22,7 @@ from proxy.server.sinks import broke_off
 from proxy.server.streaming import StreamRun
 from proxy.server.tries import Tries
 from proxy.server.turns import Turns
-from proxy.translate.answer import client_answer
+from proxy.translate.answer import call_result, client_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route
 from proxy.translate.request import build_request
@@ -105,8 +105,8 @@ class RequestRun:
                 operate(self._facilities, route.operation, self._scope)
             return answer_response(route, client_answer(route, self._scope)), None
         self._tries = tries = Tries(self._call, wanted)
-        if route.upstream is not None and route.source is not None and route.target is not None:
-            stream = StreamRun(self._call, tries, self._request, route.upstream, route.source, route.target)
+        if route.target is not None:
+            stream = StreamRun(self._call, tries, self._request, route.target)
             self._stream = stream
             return await stream.respond()
         return await self._whole(tries), None
@@ -132,8 +132,7 @@ class RequestRun:
 
     async def _instead(self, tries: Tries, attempt: Attempt) -> Attempt | None:
         """Another attempt where this one's answer may have been cut off and the operator wants lost streams whole."""
-        plan, resumes = self._route.upstream, self._call.traffic.resumes
-        if not attempt.broke_off or plan is None or plan.resume is None or not resumes(attempt.lease.facts.model):
+        if not attempt.broke_off or not self._call.traffic.resumes(attempt.lease.facts.model):
             return None
         try:
             return await tries.another(broke_off(attempt.address), neutral=True)
@@ -142,17 +141,23 @@ class RequestRun:
 
     async def _once(self, attempt: Attempt, answers: list[Json]) -> web.Response:
         """The answer of one worker. answers: of the parts that were asked for, also by earlier attempts."""
-        route, scope, plan = self._route, self._scope, self._route.upstream
-        bodies = await attempt.bodies()
-        if plan is not None and route.source is not None:
-            scope.update(await attempt.collect(route.source, plan, bodies[0]))
-        elif plan is not None:
-            for body in bodies[len(answers) :]:
-                answers.append(await attempt.ask(plan, body))  # noqa: PERF401  what came before a failure stays
+        route, scope = self._route, self._scope
+        built = await attempt.build()
+        asked = built.route
+        if asked.source is not None:
+            found = await attempt.collect(asked.source, built)
+            attempt.broke_off = attempt.broke_off and asked.upstream is not None and asked.upstream.resume is not None
+            scope.update(found)
+        elif asked.upstream is not None:
+            for body in built.bodies[len(answers) :]:
+                answers.append(await attempt.ask(built, body))  # noqa: PERF401  what came before a failure stays
             whole = answers.copy()
             answers.clear()  # if they do not make an answer together, the next worker is asked for all of them
-            scope["answers"] = whole
-            scope["upstream"] = whole[0] if whole else None
+            if asked.asking is not None:
+                scope.update(call_result(asked.asking, built.scope, whole))
+            else:
+                scope["answers"] = whole
+                scope["upstream"] = whole[0] if whole else None
         return answer_response(route, client_answer(route, scope))
 
     # --- the request

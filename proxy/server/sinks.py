@@ -16,7 +16,10 @@ from proxy.framing import Decoder, Framing, FramingError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.server.output import ClientOutput
 from proxy.telemetry.request import RequestMetrics
-from proxy.translate.stream import StreamReader, StreamTranslator
+from proxy.translate.answer import refused
+from proxy.translate.plan import Refusal
+from proxy.translate.reader import StreamReader
+from proxy.translate.stream import StreamTranslator
 from proxy.upstream import Exchange, ResponseHead, UpstreamError
 
 log = logging.getLogger(__name__)
@@ -55,8 +58,8 @@ def _own_fault() -> GatewayError:
 class ResponseSink(ABC):
     """One response of a worker, cut into frames. `done` is set when it is over: None, or the error it ended in.
 
-    received_bytes, received_frames: what came; spent: seconds of CPU that rewriting took; last_frames: time of the
-    last read that brought frames. Subclasses say what a frame does.
+    refusal: what an HTTP status other than 200 means; received_bytes, received_frames: what came; spent: seconds of
+    CPU that rewriting took; last_frames: time of the last read that brought frames. Subclasses say what a frame does.
     """
 
     def __init__(self, framing: Framing, max_frame: int, address: str, metrics: RequestMetrics, started: float) -> None:
@@ -69,6 +72,7 @@ class ResponseSink(ABC):
         self._refusal = b""
         self.done: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
         self.exchange: Exchange | None = None
+        self.refusal: Refusal | None = None
         self.received_bytes = 0
         self.received_frames = 0
         self.spent = 0.0
@@ -161,9 +165,10 @@ class ResponseSink(ABC):
 
     def _refusal_error(self, head: ResponseHead) -> GatewayError:
         text = self._refusal.decode("utf-8", "replace").strip()[:ERROR_TEXT_MAX]
-        message = f"the worker {self._address} answered HTTP {head.status}{': ' if text else ''}{text}"
+        kind, said = refused(self.refusal, head.status, text)
+        message = f"the worker {self._address} answered HTTP {head.status}{': ' if said else ''}{said}"
         return GatewayError(
-            "upstream_status",
+            kind,
             message,
             upstream_status=head.status,
             retry_after=_seconds(head.headers.get("retry-after")),
@@ -227,11 +232,15 @@ class CollectSink(ResponseSink):
 
     def ended(self) -> None:
         """Make sure that the answer is complete."""
-        self.broke_off = self.reader.end()
+        said = self.reader.complete
+        self.broke_off = self.reader.end() and not said
 
     def failed(self, error: GatewayError) -> GatewayError | None:
         """A failure after the worker said that its answer is complete changes nothing."""
-        return None if self.reader.finish is not None else error
+        if not self.reader.complete:
+            return error
+        self.reader.end()
+        return None
 
 
 class ClientStream(ResponseSink):
@@ -280,7 +289,7 @@ class ClientStream(ResponseSink):
     def ended(self) -> None:
         """End the client's stream."""
         translator = self.translator
-        if self._complete_only and translator.reader.frames and translator.reader.finish is None:
+        if self._complete_only and translator.reader.frames and not translator.reader.complete:
             self.broke_off = True
             raise broke_off(self._address)
         self._output.send(translator.end())
@@ -289,7 +298,7 @@ class ClientStream(ResponseSink):
 
     def failed(self, error: GatewayError) -> GatewayError | None:
         """A failure after the finishing frame changes nothing."""
-        return None if self.translator.finished else error
+        return None if self.translator.finished or self.translator.reader.complete else error
 
     def opened(self, exchange: Exchange) -> None:
         """As for each sink; a client that does not read makes this worker wait too."""

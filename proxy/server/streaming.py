@@ -14,8 +14,8 @@ from proxy.server.outcomes import is_upstream, worth_retrying
 from proxy.server.output import ClientOutput, finish_response
 from proxy.server.sinks import ClientStream
 from proxy.server.tries import Tries
-from proxy.translate.plan import StreamSource, StreamTarget, UpstreamPlan
-from proxy.translate.request import resumed_request
+from proxy.translate.plan import StreamTarget
+from proxy.translate.request import Built, resumed_request
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json
 
@@ -28,18 +28,14 @@ class StreamRun:
         call: Call,
         tries: Tries,
         request: web.Request,
-        plan: UpstreamPlan,
-        source: StreamSource,
         target: StreamTarget,
     ) -> None:
         self._call = call
         self._tries = tries
         self._request = request
-        self._plan = plan
-        self._source = source
         self._target = target
         self._resumes = False
-        self._body: Json = None
+        self._built: Built | None = None
         self._output = ClientOutput()
         self._sink: ClientStream | None = None
         self.sent: web.StreamResponse | None = None
@@ -69,14 +65,11 @@ class StreamRun:
         """
         attempt = await self._tries.first()
         while True:
-            self._resumes = self._plan.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
+            self._resumes = False
             try:
                 self._output = ClientOutput()
-                (self._body,) = await attempt.bodies()
-                translator = StreamTranslator(
-                    self._source, self._target, self._call.route.errors, self._call.scope, resumable=self._resumes
-                )
-                sink = await self._open(attempt, translator, self._body)
+                built = self._built = await attempt.build()
+                sink = await self._open(attempt, built, self._translator(built, attempt), built.bodies[0])
                 await asyncio.wait((self._output.begun, sink.done), return_when=asyncio.FIRST_COMPLETED)
                 error = sink.done.result() if sink.done.done() else None
                 if error is None:
@@ -127,15 +120,25 @@ class StreamRun:
 
     async def _gone_on(self, attempt: Attempt, lost: ClientStream) -> ClientStream:
         """Let another worker go on with what was lost."""
-        (self._body,) = await attempt.bodies()
+        built = self._built = await attempt.build()
         translator = lost.translator
         body = self._rest(translator)
         if body is None:
             self._output.send(translator.conclude())
             self._tries.release(None, neutral=True)
             return lost
-        translator.resume(self._call.scope)
-        return await self._open(attempt, translator, body)
+        translator.resume(built.scope)
+        return await self._open(attempt, built, translator, body)
+
+    def _translator(self, built: Built, attempt: Attempt) -> StreamTranslator:
+        route, scope = built.route, self._call.scope
+        if route.source is None or route.target is None or route.upstream is None:
+            raise GatewayError("internal", f"the rule at {route.place} writes no stream")
+        self._resumes = route.upstream.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
+        client = None if route.call is None else scope
+        return StreamTranslator(
+            route.source, route.target, route.errors, built.scope, client=client, resumable=self._resumes
+        )
 
     def _concluded(self, translator: StreamTranslator) -> bool:
         """Whether nothing was left to ask for, so that the client's stream is complete."""
@@ -149,15 +152,19 @@ class StreamRun:
 
     def _rest(self, translator: StreamTranslator) -> Json:
         """The request for what is left; None where nothing is. GatewayError where it cannot be made."""
-        received = translator.reader.received()
-        return resumed_request(self._call.route, self._call.scope, self._body, received.text, received.tokens)
+        received, built = translator.reader.received(), self._built
+        if built is None:
+            raise GatewayError("internal", "nothing was asked for yet")
+        return resumed_request(built, built.bodies[0], received.text, received.tokens)
 
-    async def _open(self, attempt: Attempt, translator: StreamTranslator, body: Json) -> ClientStream:
-        call, before = self._call, self._sink
+    async def _open(self, attempt: Attempt, built: Built, translator: StreamTranslator, body: Json) -> ClientStream:
+        call, before, source = self._call, self._sink, built.route.source
+        if source is None:
+            raise GatewayError("internal", f"the rule at {built.route.place} reads no stream")
         sink = ClientStream(
             translator,
             self._output,
-            self._source.framing,
+            source.framing,
             FRAME_MAX_BYTES,
             attempt.address,
             call.metrics,
@@ -168,7 +175,7 @@ class StreamRun:
             sink.last_frames = before.last_frames
             call.count(before, translator.reader)
         self._sink = sink
-        await attempt.open(sink, self._plan, body)
+        await attempt.open(sink, built, body)
         return sink
 
     async def _prepared(self) -> web.StreamResponse:

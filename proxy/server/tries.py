@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from proxy.errors import CALLER_KINDS, GatewayError
-from proxy.fleet.facts import ModelFacts, Outcome
+from proxy.fleet.facts import Kind, ModelFacts, Outcome
 from proxy.fleet.lease import Lease
 from proxy.server.admission import Wanted, lease_now, nobody, queued_lease
 from proxy.server.attempt import Attempt, Call
@@ -48,12 +48,12 @@ class Tries:
         call, wanted = self._call, self._wanted
         call.asked = call.facilities.clock()
         call.traffic.budget.request(call.asked)
-        if call.route.upstream is None:
-            lease = lease_now(call.facilities, wanted)
+        if call.route.is_light:
+            lease = self._now(wanted, self._unfit())
             if lease is None:
                 return self._begin(self._question_only())
         else:
-            lease = await self._leased(wanted, frozenset())
+            lease = await self._leased(wanted, self._unfit())
         return self._begin(Attempt(call, lease, wanted.name))
 
     async def another(self, error: GatewayError, *, neutral: bool = False, resuming: bool = False) -> Attempt:
@@ -100,8 +100,9 @@ class Tries:
         """A worker that this request has not been on; `error` where there is none."""
         call = self._call
         wanted = self._wanted._replace(model=call.model) if resuming else self._wanted
+        unfit = call.facilities.directory.unfit(self._backend()) if resuming else self._unfit()
         try:
-            lease = await self._leased(wanted, frozenset(call.workers))
+            lease = await self._leased(wanted, unfit.union(call.workers))
         except GatewayError:
             raise error from None
         if resuming and lease.model != wanted.model:
@@ -111,7 +112,7 @@ class Tries:
 
     async def _leased(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
         call = self._call
-        lease = lease_now(call.facilities, wanted, avoid)
+        lease = self._now(wanted, avoid)
         if lease is not None:
             return lease
         began = call.facilities.clock()
@@ -122,6 +123,28 @@ class Tries:
             call.waited(waited)
             self._may_wait -= waited
 
+    def _unfit(self) -> frozenset[str]:
+        """The workers that the rule cannot ask."""
+        return self._call.facilities.directory.unfit(self._call.route.backends)
+
+    def _backend(self) -> frozenset[str] | None:
+        """That of the worker which the request was on last: only such a one can go on with its stream."""
+        worker = self._call.scope.get("worker")
+        backend = worker.get("backend") if isinstance(worker, dict) else None
+        return frozenset({backend}) if isinstance(backend, str) else self._call.route.backends
+
+    def _now(self, wanted: Wanted, avoid: frozenset[str]) -> Lease | None:
+        try:
+            return lease_now(self._call.facilities, wanted, avoid)
+        except GatewayError:
+            if avoid and avoid == self._unfit() and (wanted.model, wanted.kind) in self._answerable():
+                text = f"the workers of the model '{wanted.name}' are of a kind that the rule cannot ask"
+                raise GatewayError("unsupported", text, field="model") from None
+            raise
+
+    def _answerable(self) -> frozenset[tuple[str, Kind | None]]:
+        return frozenset(self._call.facilities.fleet.answerable())
+
     def _begin(self, attempt: Attempt) -> Attempt:
         self.current = attempt
         return attempt
@@ -131,6 +154,6 @@ class Tries:
         wanted, facilities = self._wanted, self._call.facilities
         facts = facilities.fleet.known(wanted.model, wanted.kind)
         address = facts.document.get("address") if facts is not None else None
-        if facts is None or not isinstance(address, str):
+        if facts is None or not isinstance(address, str) or address in self._unfit():
             raise nobody(wanted)
         return Attempt(self._call, _NoHold(facts, address), wanted.name)

@@ -178,7 +178,7 @@ def _followed(start: Explanation, source: RouteSource, scope: Scope) -> Explanat
         model = route.model(scope) if route.model is not None else None
         if route.selection != "none" and not model:
             raise GatewayError("model_missing", "the request names no model")
-        bodies = run_request(route, scope, questions.append)
+        bodies = run_request(route, scope, questions.append).bodies
     except GatewayError as error:
         refused = _refusal(route.errors, error, _refusing_place(source, scope, error), as_frame=route.errors_as_frame)
     asking = source.asking

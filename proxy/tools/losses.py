@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel
 
 from proxy.errors import GatewayError
-from proxy.ruleset.documents import SpecDoc, TestDoc
+from proxy.ruleset.documents import SpecDoc
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.loader import PackSource, RouteSource
 from proxy.ruleset.playing import run_request
+from proxy.ruleset.selftest_documents import TestDoc
 from proxy.ruleset.walking import reads_of, written
 from proxy.tools.translating import scope_for
 from proxy.translate.mapping import RULE_FAILURES
@@ -128,7 +129,7 @@ def _bodies(source: RouteSource, request: Json, worker: dict[str, Json], asked: 
     """What the route sends; nothing where it refuses the request."""
     try:
         scope = scope_for(source.route, request, worker)
-        return run_request(source.route, scope, lambda question: asked.get(question.step))
+        return run_request(source.route, scope, lambda question: asked.get(question.step)).bodies
     except (GatewayError, *RULE_FAILURES):
         return []
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from proxy.ruleset.backend_documents import AskingDoc, BackendDoc
 from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.extending import EXTENDS, REMOVE
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
@@ -22,7 +23,7 @@ _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _TEXT: Final[JsonObject] = {"type": "string", "minLength": 1}
 _TEXTS: Final[JsonObject] = {"type": "array", "items": {"type": "string"}}
 # What stands in a list that is replaced element by element is written whole.
-_WHOLE: Final = frozenset({"TestDoc", "StepDoc"})
+_WHOLE: Final = frozenset({"TestDoc", "CallTestDoc", "StepDoc"})
 _PART: Final = "Part"
 
 
@@ -48,12 +49,16 @@ class _Described(GenerateJsonSchema):
 
 
 def schemas() -> dict[str, JsonObject]:
-    """File name to schema: `settings`, `rule` (a route), `pack` (pack.yaml), `errors` (errors.yaml)."""
+    """File name to schema: `settings`, `rule` (a route), `pack` (pack.yaml), `errors` (errors.yaml), `backend`
+    (backend.yaml), `operation` (how a backend is asked for one).
+    """
     return {
         "settings": _schema(Settings),
         "rule": _with_extension(_schema(RouteDoc), {REMOVE: _TEXTS}),
         "pack": _with_extension(_schema(PackDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
         "errors": _mergeable(_schema(ErrorsDoc)),
+        "backend": _with_extension(_schema(BackendDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
+        "operation": _with_extension(_schema(AskingDoc), {REMOVE: _TEXTS}),
     }
 
 

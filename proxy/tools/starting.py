@@ -10,13 +10,15 @@ import orjson
 
 from proxy.backends.flags import FLAGS, PROGRAM
 from proxy.ruleset import RuleSet
-from proxy.ruleset.documents import TestDoc
 from proxy.ruleset.loader import RouteSource
+from proxy.ruleset.selftest_documents import TestDoc
 from proxy.ruleset.walking import written
 from proxy.types import Json
 
 # Fields that servers of models often know; the first one that the route does not have yet is the example.
 _EXAMPLES: Final = ("seed", "min_p", "best_of", "priority")
+# Arguments of a call that few dialects pass on.
+_ARGUMENTS: Final = ("best_of", "logprobs")
 _EXAMPLE_VALUE: Final = 7
 
 
@@ -63,7 +65,7 @@ def start(rules: RuleSet, folder: Path, wanted: str | None) -> Start:
 def _example_test(source: RouteSource) -> TestDoc | None:
     """A test of a request that is taken, where the request is a mapping to which a field can be added."""
     request = source.doc.request
-    if request is None or request.body.fields is None or source.doc.worker is None:
+    if source.doc.call is None and (request is None or request.body.fields is None or source.doc.worker is None):
         return None
     taken = (test for test in source.doc.tests if test.expect.error is None and isinstance(test.given.request, dict))
     return min(taken, key=lambda test: len(test.model_dump_json()), default=None)
@@ -71,6 +73,8 @@ def _example_test(source: RouteSource) -> TestDoc | None:
 
 def _new_field(source: RouteSource) -> str:
     text = " ".join(each.source for each in written(source.doc))
+    if source.doc.call is not None:
+        return next((name for name in _ARGUMENTS if name not in source.doc.call.with_), "example")
     return next((name for name in _EXAMPLES if name not in text), "example")
 
 
@@ -111,11 +115,7 @@ extends: {source.doc.route}
 # steps:
 #   - {{set: NAME, value: {{from: body.NAME, type: string}}, after: OTHER}}
 
-request:
-  body:
-    fields:
-      # The worker gets this field too, where the caller gives it, and it is a whole number.
-      {field}: {{from: body.{field}, type: integer}}
+{_added(source, field)}
 
 tests:
   - name: {field} goes along
@@ -125,6 +125,14 @@ tests:
     given: {_flow({**given, "request": {**request, field: "many"}})}
     expect: {{error: {{kind: invalid_request, field: {field}}}}}
 """
+
+
+def _added(source: RouteSource, field: str) -> str:
+    comment = "# The worker gets this too, where the caller gives it, and it is a whole number."
+    mapping = f"{field}: {{from: body.{field}, type: integer}}"
+    if source.doc.call is not None:
+        return f"call:\n  with:\n    {comment}\n    {mapping}"
+    return f"request:\n  body:\n    fields:\n      {comment}\n      {mapping}"
 
 
 def _settings_text(rules: Path, others: Iterable[str]) -> str:

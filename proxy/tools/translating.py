@@ -6,11 +6,19 @@ from typing import Literal, NamedTuple
 
 from proxy.errors import GatewayError
 from proxy.ruleset.loader import RouteSource, RuleSet
-from proxy.ruleset.playing import frames_of, play_collected, play_stream, run_request, sample_scope
+from proxy.ruleset.playing import (
+    frames_of,
+    play_collected,
+    play_stream,
+    run_request,
+    sample_scope,
+    translator_of,
+    whole_result,
+)
 from proxy.translate.answer import client_answer, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route
-from proxy.translate.stream import StreamTranslator
+from proxy.translate.request import Built, chosen_variant
 from proxy.types import Json, JsonObject
 
 Direction = Literal["request", "stream", "answer"]
@@ -52,10 +60,11 @@ def translate_request(route: Route, body: Json, worker: JsonObject) -> Translate
     if route.upstream is None:
         raise ValueError(f"the route '{route.name}' sends nothing to a worker")
     try:
-        bodies = run_request(route, scope_for(route, body, worker), lambda _: None)
+        built = run_request(route, scope_for(route, body, worker), lambda _: None)
     except GatewayError as error:
         return Translated(None, error)
-    return Translated(bodies if route.upstream.batch is not None else bodies[0])
+    plan = built.route.upstream
+    return Translated(built.bodies if plan is not None and plan.batch is not None else built.bodies[0])
 
 
 def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObject, *, cut: bool) -> Translated:
@@ -63,27 +72,30 @@ def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObjec
 
     request: the client's, on which steps depend; None: no step has a value. cut: the connection broke off at the end.
     """
-    source = route.source
-    if source is None:
+    if route.source is None:
         raise ValueError(f"the route '{route.name}' reads no stream; its worker's answer goes with --direction answer")
     try:
-        scope = _scope_after(route, request, worker)
+        scope, built = _built(route, request, worker)
         if route.target is None:
-            answer, notes = play_collected(route, scope, [wire], cut=cut)
+            answer, notes = play_collected(built, scope, [wire], cut=cut)
             return Translated(answer.body, None, answer.status, answer.headers, notes=notes)
-        translator = StreamTranslator(source, route.target, route.errors, scope)
-        raw = play_stream(translator, source, [wire], cut=cut)
+        translator = translator_of(built, scope)
+        raw = play_stream(translator, built.route.source or route.source, [wire], cut=cut)
     except GatewayError as error:
         return Translated(None, error)
     frames = frames_of(route.target.framing, raw)
     return Translated(frames, translator.error, raw=raw, notes=tuple(translator.reader.notes))
 
 
-def _scope_after(route: Route, request: Json, worker: JsonObject) -> Scope:
+def _built(route: Route, request: Json, worker: JsonObject) -> tuple[Scope, Built]:
+    """The client's scope and what was made of its request; without a request no step has a value."""
     scope = scope_for(route, {} if request is None else request, worker)
     if request is not None:
-        run_request(route, scope, lambda _: None)
-    return scope
+        return scope, run_request(route, scope, lambda _: None)
+    if route.call is None:
+        return scope, Built(route, scope, [])
+    variant, inner = chosen_variant(route, scope, {})
+    return scope, Built(variant, inner, [])
 
 
 def translate_answer(route: Route, answer: Json, request: Json, worker: JsonObject) -> Translated:
@@ -94,10 +106,10 @@ def translate_answer(route: Route, answer: Json, request: Json, worker: JsonObje
         raise ValueError(f"the route '{route.name}' {what}")
     answers = answer if plan.batch is not None and isinstance(answer, list) else [answer]
     try:
-        scope = _scope_after(route, request, worker)
+        scope, built = _built(route, request, worker)
         for each in answers:
-            refuse_failure(plan, scope, each)
-        made = client_answer(route, {**scope, "answers": answers, "upstream": answers[0] if answers else None})
+            refuse_failure(built.route.upstream or plan, built.scope, each)
+        made = client_answer(route, {**scope, **whole_result(built, answers)})
     except GatewayError as error:
         return Translated(None, error)
     except RULE_FAILURES as problem:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from proxy.errors import GatewayError
+import orjson
+
+from proxy.errors import GatewayError, Kind
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope, header_values, shown, truthy
-from proxy.translate.plan import Answer, Route, UpstreamPlan
-from proxy.types import Json
+from proxy.translate.plan import Answer, Asking, Refusal, Route, UpstreamPlan
+from proxy.types import Json, JsonObject
 
 
 class ClientAnswer(NamedTuple):
@@ -34,6 +36,34 @@ def refuse_failure(plan: UpstreamPlan, scope: Scope, answer: Json) -> None:
     number = code if isinstance(code, int) and not isinstance(code, bool) else None
     text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
     raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
+
+
+def refused(plan: Refusal | None, status: int, text: str) -> tuple[Kind, str]:
+    """What an HTTP status other than 200 means, and what the worker says of it in its own words."""
+    if plan is None:
+        return "upstream_status", text
+    try:
+        body: Json = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        body = None
+    try:
+        said = None if plan.message is None else plan.message({"body": body, "text": text, "status": status})
+    except RULE_FAILURES:
+        said = None
+    return plan.kinds.get(status, "upstream_status"), said if isinstance(said, str) and said else text
+
+
+def call_result(asking: Asking, scope: Scope, answers: list[Json]) -> JsonObject:
+    """What a worker's whole answers mean, as the results of the operation. GatewayError where they mean nothing."""
+    seen = {**scope, "answers": answers, "upstream": answers[0] if answers else None}
+    try:
+        for check in asking.checks:
+            if not truthy(check.condition(seen)):
+                raise GatewayError(check.kind, check.message(seen))
+        found = asking.result(seen) if asking.result is not None else None
+    except RULE_FAILURES as problem:
+        raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
+    return found if isinstance(found, dict) else {}
 
 
 def client_answer(route: Route, scope: Scope) -> ClientAnswer:

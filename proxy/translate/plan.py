@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from proxy.errors import Kind
 from proxy.framing import Framing
 from proxy.translate.mapping import Read, Value
+from proxy.translate.operations import OPERATIONS
 from proxy.translate.text import Mode
 from proxy.types import Json
 
@@ -59,13 +61,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Call:
-    """A question to the worker before the request itself: POST `path` with `body`, of whose JSON answer `result` is
-    kept.
+    """A question to the worker before the request itself, of whose JSON answer `result` is kept: POST `path` with
+    `body`; or, with `operation`, as the worker's backend wants it asked, and `body` makes the operation's arguments.
     """
 
     path: str
     body: Value
     result: Read
+    operation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """How a worker says with an HTTP status that it does not answer. message: reads `body` (null where it is no JSON),
+    `text` and `status`; kinds: what single statuses mean, where it is not `upstream_status`.
+    """
+
+    message: Read | None
+    kinds: Mapping[int, Kind]
+
+
+@dataclass(frozen=True)
 class UpstreamPlan:
     """The request to the worker. failure_code, failure_message: how its whole answer, seen as `upstream`, says that it
     failed. resume: fields of the body that are put in place of the mapped ones when another worker goes on with a lost
@@ -107,13 +120,15 @@ class UpstreamPlan:
     failure_code: Read | None = None
     failure_message: Read | None = None
     resume: Mapping[str, Value] | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)
 class StreamSource:
     """How the worker's stream is read: its framing, and what each frame means. prefix: text before the worker's own;
     echoed: what a worker repeats before the new text when it goes on with another one's stream; it sees `text`, what
-    had come. None: it repeats nothing.
+    had come. None: it repeats nothing. finish_at_end: frames that still tell something, such as the usage, may follow
+    the one that says why the answer ended.
     """
 
     framing: Framing
@@ -127,6 +142,9 @@ class StreamSource:
     prefix: Read | None
     missing_finish: str | None
     echoed: Read | None = None
+    reasoning: Read | None = None
+    logprobs: Read | None = None
+    finish_at_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +186,37 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class CallPlan:
+    """What a rule asks of whichever worker it gets: an operation, and its arguments as one object."""
+
+    operation: str
+    arguments: Value
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How the workers of one backend are asked for one operation. Its expressions see `call` (the arguments), `worker`,
+    `gateway` and `steps` of its own, and nothing of the client's request.
+
+    condition: on the call, None: always. result: what a whole answer means, as one object; None where `source` reads a
+    stream. `place` is `file:line`.
+    """
+
+    backend: str
+    name: str
+    operation: str
+    place: str
+    condition: Read | None
+    steps: tuple[Step | Check, ...]
+    upstream: UpstreamPlan
+    source: StreamSource | None
+    result: Value | None
+    checks: tuple[Check, ...]
+    exclusive: bool
+    sample: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
 class Route:
     """One rule: which requests it takes, and what becomes of them.
 
@@ -176,6 +225,11 @@ class Route:
     `upstream` without `source` (one question, one `answer`), neither (answered from what the gateway knows).
     `place` is `file:line` of the rule. errors_as_frame: an error looks as the table's frame and comes with its
     `stream_status`.
+
+    A route with a `call` is written once for each backend that has the operation: `variants` has these by backend,
+    several where they depend on the call, and the route itself is the first one of its pack's own backend. In a
+    variant `asking` says how its workers are asked. A route without a `call` asks workers of `backend` only (None:
+    whichever). questions: how the operations that steps ask are put to the workers of each backend.
     """
 
     name: str
@@ -200,3 +254,22 @@ class Route:
     errors_as_frame: bool = False
     needs_body: bool = True
     sample: Mapping[str, Json] = field(default_factory=dict)
+    backend: str | None = None
+    call: CallPlan | None = None
+    asking: Asking | None = None
+    variants: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
+    questions: Mapping[str, Mapping[str, tuple[Asking, ...]]] = field(default_factory=dict)
+
+    @cached_property
+    def backends(self) -> frozenset[str] | None:
+        """The backends whose workers this route can ask; None: whichever."""
+        if self.call is not None:
+            return frozenset(self.variants)
+        questions = [step.call for step in self.steps if isinstance(step, Step) and step.call is not None]
+        asks = self.upstream is not None or any(question.operation is None for question in questions)
+        return frozenset({self.backend}) if asks and self.backend is not None else None
+
+    @cached_property
+    def is_light(self) -> bool:
+        """Whether it asks a worker for so little that it takes no place there and waits for none."""
+        return self.upstream is None or (self.call is not None and OPERATIONS[self.call.operation].light)

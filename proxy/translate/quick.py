@@ -27,11 +27,12 @@ Step = Callable[["StreamTranslator", bytes], "bytes | None"]
 _LOCALS: Final = {"text": "said", "new_text": "new", "usage": "usage"}
 
 
-def quick_step(source: StreamSource, target: StreamTarget) -> Step | None:
+def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = False) -> Step | None:
     """The function for streams of this kind; None where only the general way will do: a text, error or finish that is
     not one key of the frame, or a framing that puts more than two ends around a frame.
 
-    It is for frames before the finish, of a stream without a prefix that no other worker went on with.
+    It is for frames before the finish, of a stream without a prefix that no other worker went on with. apart: the
+    client's mapping sees another scope than the reading of the worker's frames.
     """
     finish = needed_key(source.finish)
     if not isinstance(source.text, ChunkRead) or target.framing.around is None:
@@ -40,7 +41,7 @@ def quick_step(source: StreamSource, target: StreamTarget) -> Step | None:
         return None
     if source.finish is not None and finish is None:
         return None
-    writer = _Writer(source, target, source.text.key, finish)
+    writer = _Writer(source, target, source.text.key, finish, apart=apart)
     names: dict[str, object] = writer.names
     exec(compile("\n".join(writer.lines), "<stream rule>", "exec"), names)  # noqa: S102  keys of rules go in quoted only
     return cast("Step", names["step"])
@@ -54,7 +55,10 @@ def _is_known(value: object, root: str) -> bool:
 class _Writer:
     """Puts the lines of the function together; `names` is what they refer to."""
 
-    def __init__(self, source: StreamSource, target: StreamTarget, text_key: str, finish_key: str | None) -> None:
+    def __init__(
+        self, source: StreamSource, target: StreamTarget, text_key: str, finish_key: str | None, *, apart: bool
+    ) -> None:
+        self._seen = "seen" if apart else "scope"
         self.names: dict[str, object] = {
             "loads": orjson.loads,
             "dumps": orjson.dumps,
@@ -102,6 +106,12 @@ class _Writer:
             self._line(2, f"now = {self._name(source.usage)}(scope)")
             self._line(2, "if now is not None and now is not OMIT:")
             self._line(3, "usage = now")
+        if self._seen != "scope":
+            self._line(2, f"{self._seen} = translator.scope")
+        if source.logprobs is not None:
+            self._line(2, f"now = {self._name(source.logprobs)}(scope)")
+            self._line(2, "logprobs = reader.logprobs if now is None else now")
+            self._line(2, f"{self._seen}['logprobs'] = logprobs")
 
     def _text(self, source: StreamSource, target: StreamTarget) -> None:
         """`text`: all that came; `shown`: as much of it as the client may see."""
@@ -136,12 +146,12 @@ class _Writer:
             ):
                 self._line(2, "new = shown[translator._sent_length:]")
         if fields is None or not all(_is_known(value, root) for _, root, value, _ in fields.others):
-            self._line(2, "scope['new_text'] = new")
-            self._line(2, "scope['text'] = said")
-            self._line(2, "scope['finish'] = None")
-            self._line(2, "scope['usage'] = usage")
+            self._line(2, f"{self._seen}['new_text'] = new")
+            self._line(2, f"{self._seen}['text'] = said")
+            self._line(2, f"{self._seen}['finish'] = None")
+            self._line(2, f"{self._seen}['usage'] = usage")
         if fields is None:
-            self._line(2, f"mapped = {self._name(target.chunk)}(scope)")
+            self._line(2, f"mapped = {self._name(target.chunk)}({self._seen})")
             self._line(2, f"data = b'' if mapped is OMIT else {around.format('dumps(mapped)')}")
         else:
             self._fields(fields)
@@ -158,11 +168,11 @@ class _Writer:
             depth = 2
             item = _LOCALS.get(root, "item") if value is None else "item"
             if value is None and item == "item":
-                self._line(2, f"item = scope.get({root!r})")
+                self._line(2, f"item = {self._seen}.get({root!r})")
             elif isinstance(value, ChunkRead):
                 self._line(2, f"item = get({value.key!r})")
             elif value is not None:
-                self._line(2, f"item = {self._name(value)}(scope)")
+                self._line(2, f"item = {self._name(value)}({self._seen})")
                 self._line(2, "if item is not OMIT:")
                 depth = 3
             if omits_null:
@@ -181,6 +191,8 @@ class _Writer:
         self._line(1, "reader._whole = None")
         if source.usage is not None:
             self._line(1, "reader.usage = usage")
+        if source.logprobs is not None:
+            self._line(1, "reader.logprobs = logprobs")
         self._line(1, "translator._sent_length = len(shown)")
         self._line(1, "if data:")
         self._line(2, "translator.sent_frames += 1")

@@ -7,42 +7,56 @@ from their own text.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from proxy.errors import GatewayError, Kind
-from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Scope, Value, shown, truthy
-from proxy.translate.plan import Check, Route, Step
+from proxy.translate.answer import call_result, refuse_failure
+from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Read, Scope, Value, shown, truthy
+from proxy.translate.plan import Asking, Call, Check, Route, Step, UpstreamPlan
 from proxy.types import Json
 
 
 class Question(NamedTuple):
     """Something to ask the chosen worker before the request: POST `path` with `body`. The answer is its JSON, or None
-    if it failed.
+    if it failed. headers: beside those of every request; scope: what they read.
     """
 
     step: str
     path: str
     body: Json
+    method: str = "POST"
+    headers: Mapping[str, Read] = MappingProxyType({})
+    scope: Scope | None = None
 
 
-def build_request(route: Route, scope: Scope) -> Generator[Question, Json, list[Json]]:
-    """Run the route's steps and checks and map the request; returns the bodies to send, several where the route asks in
-    parts.
+class Built(NamedTuple):
+    """A request for one worker. route: the variant for its backend; scope: what everything that is said to and read
+    from that worker sees, which is the client's own where the route has no call; bodies: to send, several where the
+    rule asks in parts.
+    """
+
+    route: Route
+    scope: Scope
+    bodies: list[Json]
+
+
+def build_request(route: Route, scope: Scope) -> Generator[Question, Json, Built]:
+    """Run the route's steps and checks and map the request.
 
     scope must hold `body`, `query`, `headers`, `path`, `worker` and `gateway`; `steps` is filled here. GatewayError
     where the caller's request is refused.
     """
-    steps: dict[str, Json] = {}
-    scope["steps"] = steps
     try:
-        for step in route.steps:
-            if isinstance(step, Check):
-                if not truthy(step.condition(scope)):
-                    raise GatewayError(step.kind, step.message(scope), field=step.field)
-            else:
-                steps[step.name] = yield from _run(step, scope)
-        return _bodies(route, scope)
+        yield from _steps(route, route.steps, scope)
+        if route.call is None:
+            return Built(route, scope, _bodies(route.upstream, route.name, scope))
+        arguments = _value(route.call.arguments, scope)
+        variant, inner = chosen_variant(route, scope, arguments)
+        if variant.asking is not None:
+            yield from _steps(route, variant.asking.steps, inner)
+        return Built(variant, inner, _bodies(variant.upstream, route.name, inner))
     except FieldProblem as problem:
         kind: Kind = "out_of_range" if problem.out_of_range else "invalid_request"
         raise GatewayError(kind, str(problem), field=problem.field) from None
@@ -50,14 +64,27 @@ def build_request(route: Route, scope: Scope) -> Generator[Question, Json, list[
         raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
 
 
-def resumed_request(route: Route, scope: Scope, body: Json, text: str, tokens: int) -> Json:
+def chosen_variant(route: Route, scope: Scope, arguments: Json) -> tuple[Route, Scope]:
+    """The variant of a route with a call for the worker in `scope`, and what the worker's side of it sees."""
+    backend = _backend(scope) or str(route.backend)
+    inner: Scope = {"call": arguments, "worker": scope.get("worker"), "gateway": scope.get("gateway"), "steps": {}}
+    variants = route.variants.get(backend, ())
+    for variant in variants:
+        if variant.asking is None or _holds(variant.asking, inner):
+            return variant, inner
+    what = "ask its worker this" if variants else f"be answered by a worker of the kind '{backend}'"
+    raise GatewayError("unsupported", f"this request cannot {what}")
+
+
+def resumed_request(built: Built, body: Json, text: str, tokens: int) -> Json:
     """`body`, the request for another worker, changed so that it goes on behind `text`; None where nothing is left to
     ask for, which a field of the rule says by being out of its range. GatewayError where it cannot be asked for.
     """
+    route = built.route
     overrides = route.upstream.resume if route.upstream is not None else None
     if overrides is None or not isinstance(body, dict):
         raise GatewayError("internal", f"the rule '{route.name}' does not say how a lost stream goes on")
-    seen = {**scope, "request": body, "text": text, "tokens": tokens}
+    seen = {**built.scope, "request": body, "text": text, "tokens": tokens}
     changed = dict(body)
     try:
         for name, value in overrides.items():
@@ -75,12 +102,26 @@ def resumed_request(route: Route, scope: Scope, body: Json, text: str, tokens: i
     return changed
 
 
-def _run(step: Step, scope: Scope) -> Generator[Question, Json, Json]:
+def _steps(route: Route, steps: Sequence[Step | Check], scope: Scope) -> Generator[Question, Json, None]:
+    values: dict[str, Json] = {}
+    scope["steps"] = values
+    for step in steps:
+        if isinstance(step, Check):
+            if not truthy(step.condition(scope)):
+                raise GatewayError(step.kind, step.message(scope), field=step.field)
+        else:
+            values[step.name] = yield from _run(route, step, scope)
+
+
+def _run(route: Route, step: Step, scope: Scope) -> Generator[Question, Json, Json]:
     if step.condition is not None and not truthy(step.condition(scope)):
         return None
     if step.call is None:
         return _value(step.value, scope)
-    answer = yield Question(step.name, step.call.path, _value(step.call.body, scope))
+    if step.call.operation is not None:
+        return (yield from _operation(route, step.name, step.call, scope))
+    headers = route.upstream.headers if route.upstream is not None else {}
+    answer = yield Question(step.name, step.call.path, _value(step.call.body, scope), headers=headers, scope=scope)
     if answer is None:
         return None
     try:
@@ -89,20 +130,61 @@ def _run(step: Step, scope: Scope) -> Generator[Question, Json, Json]:
         return None
 
 
+def _operation(route: Route, step: str, call: Call, scope: Scope) -> Generator[Question, Json, Json]:
+    """The result of an operation that a step asks; null where this worker's backend has none, or it fails."""
+    inner: Scope = {
+        "call": _value(call.body, scope),
+        "worker": scope.get("worker"),
+        "gateway": scope.get("gateway"),
+        "steps": {},
+    }
+    backend = _backend(scope) or str(route.backend)
+    known = route.questions.get(str(call.operation), {}).get(backend, ())
+    asking = next((each for each in known if _holds(each, inner)), None)
+    if asking is None or asking.source is not None:
+        return None
+    try:
+        yield from _steps(route, asking.steps, inner)
+        plan = asking.upstream
+        bodies = _bodies(plan, asking.name, inner)
+        answers: list[Json] = []
+        for body in bodies:
+            answer = yield Question(step, plan.path, body, plan.method, plan.headers, inner)
+            if answer is None:
+                return None
+            refuse_failure(plan, inner, answer)
+            answers.append(answer)
+        return call.result({**scope, **call_result(asking, inner, answers)})
+    except (GatewayError, *RULE_FAILURES):
+        return None
+
+
+def _holds(asking: Asking, scope: Scope) -> bool:
+    try:
+        return asking.condition is None or truthy(asking.condition(scope))
+    except RULE_FAILURES:
+        return False
+
+
+def _backend(scope: Scope) -> str:
+    worker = scope.get("worker")
+    found = worker.get("backend") if isinstance(worker, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def _value(value: Value | None, scope: Scope) -> Json:
     found = value(scope) if value is not None else None
     return None if found is OMIT else found
 
 
-def _bodies(route: Route, scope: Scope) -> list[Json]:
-    plan = route.upstream
+def _bodies(plan: UpstreamPlan | None, name: str, scope: Scope) -> list[Json]:
     if plan is None:
         return []
     if plan.batch is None:
         return [_value(plan.body, scope)]
     items = plan.batch.items(scope)
     if not isinstance(items, list):
-        message = f"the request does not fit the rule '{route.name}': expected an array to ask for in parts, got"
+        message = f"the request does not fit the rule '{name}': expected an array to ask for in parts, got"
         raise GatewayError("invalid_request", f"{message} {shown(items)}")
     slices = [items[start : start + plan.batch.size] for start in range(0, len(items), plan.batch.size)]
     return [_value(plan.body, {**scope, "batch": part}) for part in slices]

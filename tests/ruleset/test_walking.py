@@ -35,5 +35,8 @@ def test_every_expression_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch
     for pack in rules.sources:
         docs = [pack.doc, ErrorsDoc.model_validate(pack.errors.value), *(source.doc for source in pack.routes)]
         found += [each.source for doc in docs for each in written(doc)]
+    for backend in rules.backends.values():
+        docs = [backend.doc, *(source.doc for source in backend.operations)]
+        found += [each.source for doc in docs for each in written(doc)]
     assert sorted(found) == sorted(compiled)
     assert found

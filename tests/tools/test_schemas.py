@@ -19,7 +19,9 @@ SCHEMAS = schemas()
 
 
 def kind(file: Path | str) -> str:
-    return {"pack.yaml": "pack", "errors.yaml": "errors"}.get(Path(file).name, "rule")
+    path = Path(file)
+    parts = "operation" if "backends" in path.parts else "rule"
+    return {"pack.yaml": "pack", "errors.yaml": "errors", "backend.yaml": "backend"}.get(path.name, parts)
 
 
 def value(text: str) -> Json:

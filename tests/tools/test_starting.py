@@ -30,7 +30,7 @@ def test_what_is_written_works(tmp_path: Path) -> None:
     assert run(commands.check, rules).exit_code == 0
     tested = run(commands.test, rules)
     assert tested.exit_code == 0
-    assert len(re.findall("^ok .*: seed (?:goes along|is a whole number)", tested.stdout, re.MULTILINE)) == 2
+    assert len(re.findall("^ok .*: best_of (?:goes along|is a whole number)", tested.stdout, re.MULTILINE)) == 2
     settings = load_settings(tmp_path / "mine" / "settings.yaml", {})
     assert settings.rules == [str(rules)]
     assert settings.demo is not None
@@ -88,4 +88,4 @@ def test_for_programs(tmp_path: Path) -> None:
     assert isinstance(told["written"], list)
     assert all(Path(str(file)).is_file() for file in told["written"])
     assert extended(tmp_path, str(told["extends"])) == {"extends": told["extends"]}
-    assert (inside(told, "field"), Path(str(told["written"][1])).stem) == ("seed", told["route"])
+    assert (inside(told, "field"), Path(str(told["written"][1])).stem) == ("best_of", told["route"])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from proxy.backends.functions import rule_functions
 from proxy.documents import parse_yaml
 from proxy.ruleset import load_rules, shipped_rules
 from proxy.ruleset.documents import AskDoc
 from proxy.ruleset.expressions import Workshop
+from proxy.ruleset.playing import translator_of
 from proxy.translate.mapping import Omit, Value
 from proxy.translate.plan import Route
-from proxy.translate.request import build_request
+from proxy.translate.request import Built, build_request
+from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 
 FUNCTIONS = rule_functions()
@@ -32,6 +35,7 @@ def mapping(text: str, name: str = "field") -> Value:
     """The mapping in `text`, compiled; `name` is the field that it stands in."""
     document = parse_yaml(f"path: /\nresult: x\nbody: {text}", "rule")
     spec = AskDoc.model_validate(document.value).body
+    assert spec is not None
     shop = Workshop(document, FUNCTIONS, TABLES)
     value = shop.value(spec, ("body",), ROOTS, name)
     assert not shop.mistakes, shop.mistakes
@@ -57,15 +61,26 @@ def shipped_route(name: str) -> Route:
     return next(route for route in routes if route.name == name)
 
 
-def prepared(route: Route, body: Json) -> JsonObject:
-    """The scope after the route's steps, of whose questions the worker answers none."""
+class Prepared(NamedTuple):
+    """A request for a worker, and what its client's side sees."""
+
+    built: Built
+    client: JsonObject
+
+    def translator(self, *, resumable: bool = False) -> StreamTranslator:
+        """What rewrites the worker's stream."""
+        return translator_of(self.built, self.client, resumable=resumable)
+
+
+def prepared(route: Route, body: Json) -> Prepared:
+    """The request after the route's steps, of whose questions the worker answers none."""
     scope = scope_of(route, body)
     run = build_request(route, scope)
     try:
         while True:
             run.send(None)
-    except StopIteration:
-        return scope
+    except StopIteration as done:
+        return Prepared(done.value, scope)
 
 
 def scope_of(route: Route, body: Json) -> JsonObject:

@@ -12,6 +12,7 @@ from proxy.framing import FramingError
 from proxy.translate.plan import Route
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
+from tests.translate.building import Prepared
 
 Ending = Literal["clean", "cut", "open"]
 LOST = "the worker closed the connection"
@@ -23,13 +24,13 @@ class Played(NamedTuple):
 
 
 def play(
-    route: Route, scope: JsonObject, reads: Iterable[bytes], ending: Ending = "clean", limit: int = 1 << 20
+    route: Route, request: Prepared, reads: Iterable[bytes], ending: Ending = "clean", limit: int = 1 << 20
 ) -> Played:
     """The client's bytes for these reads of the worker's socket, taken as the server takes them."""
     assert route.source is not None
     assert route.target is not None
     decoder = route.source.framing.new_decoder(limit)
-    translator = StreamTranslator(route.source, route.target, route.errors, scope)
+    translator = request.translator()
     out = b""
     try:
         for read in reads:

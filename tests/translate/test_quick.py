@@ -20,7 +20,19 @@ from proxy.types import Json, JsonObject
 from tests.structure.sources import ROOT
 
 LOADED = load_rules([shipped_rules(), *sorted((ROOT / "benchmarks" / "rules").iterdir())], rule_functions())
-ROUTES = [route for route in LOADED.table.routes if route.source is not None and route.target is not None]
+ROUTES = [
+    variant
+    for route in LOADED.table.routes
+    for variant in ([each for ways in route.variants.values() for each in ways] if route.call else [route])
+    if variant.source is not None and variant.target is not None
+]
+# Those whose workers say one key for each thing; for others there is only the general way.
+QUICK = [route for route in ROUTES if route.target is not None and route.target.step is not None]
+
+
+def named(route: Route) -> str:
+    return route.name if route.asking is None else f"{route.name} {route.asking.backend} {route.asking.name}"
+
 
 PIECES = ["", "a", "lo", " ", "数", "😀", "\ufffd", "\n", "\\", '"', "\0", "</s>"]
 USAGES: list[Json] = [
@@ -65,6 +77,7 @@ def scope_of(route: Route, *, echo: bool) -> JsonObject:
     return {
         **route.sample,
         "body": {},
+        "call": {"echo": echo},
         "steps": steps,
         "worker": {**route.sample},
     }
@@ -81,8 +94,10 @@ def both_ways(
 ) -> int:
     """How many frames went the quick way, after a comparison of everything with the general one."""
     scope = scope_of(route, echo=echo)
-    general = StreamTranslator(source, replace(target, step=None), route.errors, scope, resumable=resumable)
-    quick = StreamTranslator(source, target, route.errors, scope, resumable=resumable)
+    client = None if route.call is None else scope
+    plain = replace(target, step=None)
+    general = StreamTranslator(source, plain, route.errors, scope, client=client, resumable=resumable)
+    quick = StreamTranslator(source, target, route.errors, scope, client=client, resumable=resumable)
     taken = 0
     for frame in frames:
         expected = general.feed([frame])
@@ -111,12 +126,20 @@ def state(translator: StreamTranslator) -> tuple[object, ...]:
     reader = translator.reader
     return (
         *(translator.finished, translator.closed, translator.sent_frames, str(translator.lost), str(translator.error)),
-        *(reader.finish, reader.usage, reader.frames, reader.last_text, reader.notes, reader.received()),
+        *(
+            reader.finish,
+            reader.usage,
+            reader.logprobs,
+            reader.frames,
+            reader.last_text,
+            reader.notes,
+            reader.received(),
+        ),
         *(reader.flow.whole, reader.flow.shown),
     )
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", ROUTES, ids=named)
 @given(frames=growing(), echo=st.booleans(), resumable=st.booleans())
 def test_the_rules_streams_come_out_the_same(route: Route, frames: list[bytes], *, echo: bool, resumable: bool) -> None:
     """Each shipped stream, and each that is measured, by whatever way its frames go."""
@@ -125,7 +148,7 @@ def test_the_rules_streams_come_out_the_same(route: Route, frames: list[bytes], 
     both_ways(route, route.source, route.target, frames, echo=echo, resumable=resumable)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", QUICK, ids=named)
 def test_usual_frames_go_the_quick_way(route: Route) -> None:
     """There is nothing to gain from a quick way that nothing takes: all but the first take it."""
     assert route.source is not None
@@ -163,7 +186,7 @@ def test_any_mapping_comes_out_the_same(
     frames: list[bytes], names: list[str], framing: str, modes: tuple[str, str], hold_back: int
 ) -> None:
     """Whichever fields a rule has, in whatever order, in each framing, with both kinds of text on both sides."""
-    route = next(route for route in ROUTES if route.name == "generate_stream")
+    route = next(route for route in ROUTES if route.name == "worker_generate_stream")
     assert route.source is not None
     assert route.target is not None
     source = replace(route.source, mode="cumulative" if modes[0] == "cumulative" else "incremental")
@@ -180,7 +203,7 @@ def test_any_mapping_comes_out_the_same(
 @pytest.mark.parametrize("framing", ["nul", "sse", "ndjson"])
 def test_a_frame_that_goes_on_as_it_came_stays_one_frame(framing: str) -> None:
     """A worker may break its JSON into lines; in a framing of lines that must not become several frames."""
-    route = next(route for route in ROUTES if route.name == "generate_stream")
+    route = next(route for route in ROUTES if route.name == "worker_generate_stream")
     assert route.source is not None
     assert route.target is not None
     target = replace(route.target, framing=FRAMINGS[framing], hold_back=0, chunk=RootRead("chunk"))

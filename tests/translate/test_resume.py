@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import GatewayError
-from proxy.translate.request import resumed_request
-from proxy.translate.stream import Received, StreamTranslator
+from proxy.translate.reader import Received
+from proxy.translate.request import Built, resumed_request
+from proxy.translate.stream import StreamTranslator
 from proxy.translate.text import Mode, TextFlow
 from proxy.types import Json, JsonObject
 from tests.translate.building import load_route, prepared, scope_of, shipped_route
@@ -43,10 +44,8 @@ def frames(told: int) -> list[bytes]:
 
 def played(losses: list[int]) -> tuple[bytes, StreamTranslator]:
     """The client's stream when each worker but the last is lost after so many frames."""
-    scope = prepared(ROUTE, {"model": "vicuna", "prompt": "x", "chat_model": False})
-    assert ROUTE.source is not None
-    assert ROUTE.target is not None
-    translator = StreamTranslator(ROUTE.source, ROUTE.target, ROUTE.errors, scope, resumable=True)
+    request = prepared(ROUTE, {"model": "vicuna", "prompt": "x", "chat_model": False})
+    translator = request.translator(resumable=True)
     out = b""
     for loss in losses:
         received = translator.reader.received()
@@ -54,7 +53,7 @@ def played(losses: list[int]) -> tuple[bytes, StreamTranslator]:
         assert received.tokens == len(received.text.encode())
         rest = frames(received.tokens)[:-1]
         out += translator.feed(rest[:loss])
-        translator.resume(scope)
+        translator.resume(request.built.scope)
     out += translator.feed(frames(translator.reader.received().tokens))
     return out + translator.end(), translator
 
@@ -162,10 +161,10 @@ def test_the_rule_says_how_a_request_goes_on(tmp_path: Path) -> None:
     """Fields that it names are replaced or left out, others stay; out of range means that nothing is left."""
     route = load_route(tmp_path, TEXT)
     body: JsonObject = {"text": "a", "most": 5, "seed": 1, "more": True}
-    scope = scope_of(route, {})
-    assert resumed_request(route, scope, body, "b", 4) == {"text": "a|b", "most": 1, "more": True}
-    assert resumed_request(route, scope, body, "b", 5) is None
+    built = Built(route, scope_of(route, {}), [body])
+    assert resumed_request(built, body, "b", 4) == {"text": "a|b", "most": 1, "more": True}
+    assert resumed_request(built, body, "b", 5) is None
     with pytest.raises(GatewayError, match="other: expected a whole number, got 'x'"):
-        resumed_request(route, scope_of(route, {"other": "x"}), body, "b", 4)
+        resumed_request(built._replace(scope=scope_of(route, {"other": "x"})), body, "b", 4)
     with pytest.raises(GatewayError, match="does not say how a lost stream goes on"):
-        resumed_request(shipped_route("count_token"), scope, body, "b", 4)
+        resumed_request(built._replace(route=shipped_route("count_token")), body, "b", 4)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from proxy.errors import GatewayError
 from proxy.translate.plan import Route
-from proxy.translate.request import build_request, resumed_request
+from proxy.translate.request import resumed_request
 from proxy.translate.seam import Seam, end_of_known
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
-from tests.translate.building import scope_of, shipped_route
+from tests.translate.building import prepared, shipped_route
 from tests.translate.pieces import IN_BYTES, SPACE, PieceWorker, decoded, in_bytes
 from tests.translate.playing import judged
 
@@ -31,38 +31,21 @@ STORY = st.lists(st.one_of(st.sampled_from(WORDS + OTHERS).map(lambda piece: [pi
 )
 
 
-def first_body(route: Route, scope: JsonObject) -> Json:
-    (body,) = asked_for(route, scope)
-    return body
-
-
-def asked_for(route: Route, scope: JsonObject) -> list[Json]:
-    run = build_request(route, scope)
-    try:
-        while True:
-            run.send(None)
-    except StopIteration as done:
-        bodies: list[Json] = done.value
-        return bodies
-
-
 def told(route: Route, request: JsonObject, worker: PieceWorker, losses: list[int]) -> tuple[bytes, StreamTranslator]:
     """The client's stream where each worker but the last is lost after so many frames, at most when all is told."""
-    scope = scope_of(route, {"model": "vicuna", **request})
-    body = first_body(route, scope)
-    assert route.source is not None
-    assert route.target is not None
-    translator = StreamTranslator(route.source, route.target, route.errors, scope, resumable=True)
+    asked = prepared(route, {"model": "vicuna", **request})
+    (body,) = asked.built.bodies
+    translator = asked.translator(resumable=True)
     out = b""
     next_body = body
     for loss in losses:
         out += translator.feed([orjson.dumps(frame) for frame in worker.frames(next_body)[:-2][:loss]])
         assert translator.lost is None, translator.lost
         received = translator.reader.received()
-        next_body = resumed_request(route, scope, body, received.text, received.tokens)
+        next_body = resumed_request(asked.built, body, received.text, received.tokens)
         if next_body is None:
             return out + translator.conclude(), translator
-        translator.resume(scope)
+        translator.resume(asked.built.scope)
     out += translator.feed([orjson.dumps(frame) for frame in worker.frames(next_body)])
     assert translator.lost is None, translator.lost
     return out + translator.end(), translator
@@ -126,16 +109,14 @@ def test_the_workers_own_clients(loss: int, echo: bool | None) -> None:
 def test_without_repetition_the_space_would_be_lost() -> None:
     """What all this is for: the text of a worker that repeats nothing is not taken."""
     worker = PieceWorker([f"{SPACE}Hello", f"{SPACE}world", f"{SPACE}again"], ASKED, echoes=False)
-    scope = scope_of(CHAT, {"model": "vicuna", "messages": DIALOGUE})
-    body = first_body(CHAT, scope)
-    assert CHAT.source is not None
-    assert CHAT.target is not None
-    translator = StreamTranslator(CHAT.source, CHAT.target, CHAT.errors, scope, resumable=True)
+    asked = prepared(CHAT, {"model": "vicuna", "messages": DIALOGUE})
+    (body,) = asked.built.bodies
+    translator = asked.translator(resumable=True)
     translator.feed([orjson.dumps(frame) for frame in worker.frames(body)[:2]])
     received = translator.reader.received()
     assert received.text == "Hello world"
-    body = resumed_request(CHAT, scope, body, received.text, received.tokens)
-    translator.resume(scope)
+    body = resumed_request(asked.built, body, received.text, received.tokens)
+    translator.resume(asked.built.scope)
     said = worker.frames(body)
     assert said[0]["text"] == "again"
     assert translator.feed([orjson.dumps(frame) for frame in said]) == b""
@@ -245,13 +226,10 @@ def test_an_overlooked_stop_string_ends_the_text() -> None:
 )
 def test_an_end_before_the_new_text(said: str, finish: str | None, lost: bool) -> None:
     """A worker that ends within half a character has ended, unless there is text that may be new."""
-    scope = scope_of(CHAT, {"model": "vicuna", "messages": DIALOGUE})
-    first_body(CHAT, scope)
-    assert CHAT.source is not None
-    assert CHAT.target is not None
-    translator = StreamTranslator(CHAT.source, CHAT.target, CHAT.errors, scope, resumable=True)
+    asked = prepared(CHAT, {"model": "vicuna", "messages": DIALOGUE})
+    translator = asked.translator(resumable=True)
     translator.feed([orjson.dumps({"text": "Hello 🙂"})])
-    translator.resume(scope)
+    translator.resume(asked.built.scope)
     frame: JsonObject = {"text": said, "finish_reason": finish}
     out = translator.feed([orjson.dumps(frame)]) + translator.end()
     if lost:

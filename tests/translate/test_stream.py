@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from proxy.errors import GatewayError
 from proxy.translate.plan import Route
-from proxy.translate.stream import StreamReader, StreamTranslator, collected
+from proxy.translate.reader import StreamReader, collected
+from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 from tests.translate.building import load_route, prepared, shipped_route
 from tests.translate.playing import LOST, halves, judged, nul_wire, play
 
 ROUTE = shipped_route("generate_stream")
-SCOPE = prepared(ROUTE, {"model": "vicuna", "messages": [{"role": "human", "content": "Hi"}]})
+REQUEST = prepared(ROUTE, {"model": "vicuna", "messages": [{"role": "human", "content": "Hi"}]})
 GOOD: list[Json] = [{"text": "Hel", "error_code": 0}, {"text": "Hello", "error_code": 0}]
 DONE: Json = {"text": "Hello", "error_code": 0, "finish_reason": "stop"}
 
@@ -29,7 +30,7 @@ def test_a_finish_that_cannot_be_written_is_an_error() -> None:
     """A usage nested deeper than JSON is written does not leave the client with an empty stream."""
     usage = b'{"prompt_tokens": 1, "total_tokens": 2, "x": ' + b"[" * 500 + b"]" * 500 + b"}"
     played = play(
-        ROUTE, SCOPE, [b'{"text": "Hi", "error_code": 0, "finish_reason": "stop", "usage": ' + usage + b"}\0"]
+        ROUTE, REQUEST, [b'{"text": "Hi", "error_code": 0, "finish_reason": "stop", "usage": ' + usage + b"}\0"]
     )
     (frame,) = judged(played.wire)
     assert frame["error_code"] == 50001
@@ -53,32 +54,32 @@ def test_a_finish_that_cannot_be_written_is_an_error() -> None:
 def test_a_broken_frame_ends_the_stream_in_an_error(broken: bytes, says: str, before: int) -> None:
     """What came before it is passed on, also from the same read; what comes after it is not."""
     wire = nul_wire(GOOD[:before]) + broken + nul_wire([DONE])
-    played = play(ROUTE, SCOPE, [wire])
+    played = play(ROUTE, REQUEST, [wire])
     frames = judged(played.wire)
     assert [frame["text"] for frame in frames[:-1]] == ["He", "Hell"][:before]
     assert str(frames[-1]["text"]).startswith(says)
     assert frames[-1]["error_code"] == 50001
     assert played.translator.error is not None
     assert played.translator.error.kind == "upstream_protocol"
-    assert all(play(ROUTE, SCOPE, reads).wire == played.wire for reads in halves(wire))
+    assert all(play(ROUTE, REQUEST, reads).wire == played.wire for reads in halves(wire))
 
 
 def test_an_oversized_frame_is_an_error_frame() -> None:
     """A frame over the limit does not fill the memory, and the client is told."""
-    played = play(ROUTE, SCOPE, [nul_wire(GOOD), b'{"text": "' + b"x" * 500], "open", limit=200)
+    played = play(ROUTE, REQUEST, [nul_wire(GOOD), b'{"text": "' + b"x" * 500], "open", limit=200)
     assert last(played.wire)["error_code"] == 50001
     assert "200" in str(last(played.wire)["text"])
 
 
 def test_an_unterminated_last_frame_is_not_taken_for_a_whole_one() -> None:
     """A stream that ends inside a frame is an error, however complete the JSON looks."""
-    assert "NUL" in str(last(play(ROUTE, SCOPE, [nul_wire(GOOD) + b'{"text": "x"}']).wire)["text"])
+    assert "NUL" in str(last(play(ROUTE, REQUEST, [nul_wire(GOOD) + b'{"text": "x"}']).wire)["text"])
 
 
 def test_a_stream_without_a_frame_is_an_error() -> None:
     """Nothing at all is not an empty answer: DB-GPT would show nothing."""
     for reads in ([], [b""], [b"\0\0"]):
-        played = play(ROUTE, SCOPE, reads)
+        played = play(ROUTE, REQUEST, reads)
         assert last(played.wire)["error_code"] == 50001
         assert played.translator.error is not None
         assert played.translator.error.kind == "upstream_empty"
@@ -86,14 +87,14 @@ def test_a_stream_without_a_frame_is_an_error() -> None:
 
 def test_a_cut_connection_is_an_error_after_the_text() -> None:
     """A worker that breaks off in the middle does not look like one that was done."""
-    frames = judged(play(ROUTE, SCOPE, [nul_wire(GOOD)], "cut").wire)
+    frames = judged(play(ROUTE, REQUEST, [nul_wire(GOOD)], "cut").wire)
     assert [frame["text"] for frame in frames] == ["He", "Hell", LOST]
     assert frames[-1]["error_code"] == 50001
 
 
 def test_a_connection_cut_after_the_finish_lost_nothing() -> None:
     """Once the worker said that it is done, how its connection ends is no error."""
-    played = play(ROUTE, SCOPE, [nul_wire([*GOOD, DONE])], "cut")
+    played = play(ROUTE, REQUEST, [nul_wire([*GOOD, DONE])], "cut")
     assert (last(played.wire)["text"], last(played.wire)["finish_reason"]) == ("Hello", "stop")
     assert played.translator.error is None
     assert played.translator.closed
@@ -101,7 +102,7 @@ def test_a_connection_cut_after_the_finish_lost_nothing() -> None:
 
 def test_nothing_follows_a_closed_stream() -> None:
     """A translator that ended gives no more bytes, whatever comes."""
-    translator = play(ROUTE, SCOPE, [nul_wire(GOOD)], "cut").translator
+    translator = play(ROUTE, REQUEST, [nul_wire(GOOD)], "cut").translator
     assert translator.feed([b'{"text": "x"}']) == b""
     assert translator.end() == b""
     assert translator.fail(GatewayError("internal", "x")) == b""
@@ -265,7 +266,7 @@ def test_a_long_error_text_is_cut(tmp_path: Path) -> None:
 def test_a_collected_stream_gives_its_text_once() -> None:
     """A reader without a client gives text, finish, usage and the last frame."""
     assert ROUTE.source is not None
-    reader = StreamReader(ROUTE.source, SCOPE)
+    reader = StreamReader(ROUTE.source, REQUEST.built.scope)
     for chunk in lines({"text": "He", "error_code": 0}, {"text": "Hey�", "error_code": 0, "finish_reason": "length"}):
         assert reader.read(chunk)
     assert reader.read(b"not even JSON") is False
@@ -277,7 +278,7 @@ def test_a_collected_stream_gives_its_text_once() -> None:
 def test_a_reader_adds_the_finish_that_the_rule_names() -> None:
     """A worker that ends without a word of it is complete where the rule says so, and that is noted."""
     assert ROUTE.source is not None
-    reader = StreamReader(ROUTE.source, SCOPE)
+    reader = StreamReader(ROUTE.source, REQUEST.built.scope)
     reader.read(lines({"text": "He", "error_code": 0})[0])
     assert reader.end() is True
     assert (reader.finish, reader.notes) == ("stop", ["finish_synthesized"])
@@ -305,9 +306,9 @@ def test_any_stream_ends_in_exactly_one_legal_end(chunks: list[Json], cuts: list
     wire = nul_wire(chunks)
     bounds = sorted({0, len(wire), *(place % (len(wire) + 1) for place in cuts)})
     reads = [wire[start:end] for start, end in pairwise(bounds)]
-    played = play(ROUTE, SCOPE, reads, "clean" if ending == "clean" else "cut")
+    played = play(ROUTE, REQUEST, reads, "clean" if ending == "clean" else "cut")
     frames = [orjson.loads(frame) for frame in played.wire[:-1].split(b"\0")]
     ends = [frame for frame in frames if frame.get("finish_reason") or frame["error_code"]]
     assert ends == frames[-1:]
     assert bool(frames[-1]["error_code"]) is (played.translator.error is not None)
-    assert played.wire == play(ROUTE, SCOPE, [wire], "clean" if ending == "clean" else "cut").wire
+    assert played.wire == play(ROUTE, REQUEST, [wire], "clean" if ending == "clean" else "cut").wire

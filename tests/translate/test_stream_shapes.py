@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from proxy.types import Json, JsonObject
-from tests.translate.building import prepared, shipped_route
+from tests.translate.building import Prepared, prepared, shipped_route
 from tests.translate.playing import halves, judged, nul_wire, play
 
 ROUTE = shipped_route("generate_stream")
@@ -138,7 +138,7 @@ SHAPES = {
 }
 
 
-def scope(**request: Json) -> JsonObject:
+def scope(**request: Json) -> Prepared:
     body: JsonObject = {"model": "vicuna", "messages": [{"role": "human", "content": "Hi"}], **request}
     return prepared(ROUTE, body)
 
