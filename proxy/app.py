@@ -21,7 +21,7 @@ from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
 from proxy.operations import InForce, Operations, feed_metrics
 from proxy.reload import Loaded, Reloader, StartError, keep_fixed, loaded, read, read_rules
-from proxy.ruleset import RuleSet
+from proxy.ruleset import RuleSet, found_pack
 from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.facilities import Facilities
@@ -294,7 +294,7 @@ class RunningGateway:
         source = self._source
         models = [model for settings in each for model in settings.models.values()]
         templates = {model.chat_template_file for model in models if model.chat_template_file}
-        folders = {folder for settings in each for folder in settings.rules}
+        folders = {str(found_pack(Path(folder))) for settings in each for folder in settings.rules}
         if folders:  # the packs that come with the program change with the program
             folders |= {str(pack.base) for pack in rules.sources if pack.base is not None}
         own = [source.file] if source is not None and source.file is not None else []

@@ -66,7 +66,7 @@ def _backend_flags(command: Command) -> Command:
 
 @main.command()
 @click.option("--config", "config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in YAML.")
-@click.option("--rules", "rules", multiple=True, metavar="PATH", help="Rule packs. Repeatable. Default: the shipped.")
+@click.option("--rules", "rules", multiple=True, metavar="PATH", help="Rule packs, or names of shipped ones. Repeatable. Default: all shipped.")
 @click.option("--listen", metavar="HOST:PORT", help="Where clients call. Default 127.0.0.1:8090.")
 @click.option("--admin", metavar="HOST:PORT", help="Metrics, health and state. Default 127.0.0.1:8091.")
 @_backend_flags

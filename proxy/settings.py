@@ -130,7 +130,7 @@ class Settings(BackendSettings):
     admin: ListenAddress = "127.0.0.1:8091"
     """Where operators find /metrics, /healthz, /readyz and /status."""
     rules: list[str] = Field(default_factory=list)
-    """Rule packs, or folders of rule packs. Empty: the packs that come with the program."""
+    """Rule packs, folders of rule packs, or names of packs that come with the program. Empty: all of those."""
     default_model: str | None = None
     """The model that is meant by a request that names none and comes in on the common address. Left out: the first by
     name.

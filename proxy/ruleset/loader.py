@@ -15,7 +15,16 @@ from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.reading import ReadDocument, read_as
 from proxy.ruleset.selftest_documents import TestDoc
-from proxy.ruleset.sources import DIALECT, PACK_FILE, FileChanges, PackFiles, read_pack, shipped_packs, shipped_rules
+from proxy.ruleset.sources import (
+    DIALECT,
+    PACK_FILE,
+    FileChanges,
+    PackFiles,
+    found_pack,
+    read_pack,
+    shipped_packs,
+    shipped_rules,
+)
 from proxy.translate.mapping import Constant
 from proxy.translate.plan import ErrorEntry, ErrorTable, Route
 from proxy.translate.routes import RouteTable, path_shape
@@ -77,9 +86,9 @@ class RuleSet(NamedTuple):
 
 
 def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
-    """The rule set of these folders, each a pack or a folder of packs. A pack that another one of them extends is left
-    out: the other stands in its place. Where they hold nothing but backends, the dialects that come with the program
-    are served.
+    """The rule set of these folders, each a pack or a folder of packs, or the name of a pack that comes with the
+    program. A pack that another one of them extends is left out: the other stands in its place. Where they hold nothing
+    but backends, the dialects that come with the program are served.
 
     DocumentError with every mistake of all of them.
     """
@@ -89,7 +98,7 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     packs: list[str] = []
     examples: list[str] = []
     sources: list[PackSource] = []
-    paths = [*paths]
+    paths = [found_pack(path) for path in paths]
     backends = load_backends(paths, functions, mistakes)
     askings = askings_of(backends.values())
     folders = [*_pack_folders(paths, mistakes)]
@@ -126,7 +135,13 @@ def _pack_folders(paths: Iterable[Path], mistakes: list[Diagnostic]) -> Iterator
     for path in paths:
         if not path.is_dir():
             mistakes.append(
-                Diagnostic(str(path), 1, 1, "there is no such folder; expected a rule pack or a folder of packs")
+                Diagnostic(
+                    str(path),
+                    1,
+                    1,
+                    "there is no such folder; expected a rule pack, a folder of packs, or one that comes with the "
+                    f"program: {', '.join(folder.name for folder in shipped_packs(DIALECT))}",
+                )
             )
         elif (path / PACK_FILE).is_file():
             yield path

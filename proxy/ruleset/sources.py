@@ -81,6 +81,13 @@ def shipped_packs(layout: Layout) -> list[Path]:
     return sorted(child for child in home.iterdir() if (child / layout.head).is_file()) if home.is_dir() else []
 
 
+def found_pack(path: Path) -> Path:
+    """The folder that is meant: this one, or else the pack of this name that comes with the program."""
+    if path.exists():
+        return path
+    return next((folder for folder in shipped_packs(DIALECT) if folder.name == str(path)), path)
+
+
 def read_pack(
     folder: Path, mistakes: list[Diagnostic], layout: Layout = DIALECT, chain: tuple[Path, ...] = ()
 ) -> PackFiles:

@@ -71,11 +71,20 @@ def test_what_is_no_pack(tmp_path: Path) -> None:
     """A folder without packs, a file, and a path that leads nowhere are told apart from an empty rule set."""
     (tmp_path / "plain").mkdir()
     (tmp_path / "file.yaml").write_text("route: x\n", encoding="utf-8")
-    assert mistakes(tmp_path / "plain", tmp_path / "file.yaml", tmp_path / "nowhere") == [
-        "file.yaml: there is no such folder; expected a rule pack or a folder of packs",
-        "nowhere: there is no such folder; expected a rule pack or a folder of packs",
-        "plain: no pack.yaml here or one level below",
-    ]
+    file, nowhere, plain = mistakes(tmp_path / "plain", tmp_path / "file.yaml", tmp_path / "nowhere")
+    for name, told in (("file.yaml", file), ("nowhere", nowhere)):
+        assert told.startswith(f"{name}: there is no such folder; expected a rule pack, a folder of packs, or one that")
+        assert "dbgpt-worker" in told
+    assert plain == "plain: no pack.yaml here or one level below"
+
+
+def test_a_shipped_pack_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside packs of one's own; a folder of that name here is the one that is meant."""
+    own = write(tmp_path / "own", "own", a=ROUTE.format("a"))
+    assert load_rules([own, Path("fastchat-worker")], rule_functions()).packs == ("own", "fastchat-worker")
+    write(tmp_path / "fastchat-worker", "mine", b=ROUTE.format("b"))
+    monkeypatch.chdir(tmp_path)
+    assert load_rules([Path("fastchat-worker")], rule_functions()).packs == ("mine",)
 
 
 def test_sizes_are_bounded(tmp_path: Path) -> None:
