@@ -214,10 +214,11 @@ class RunningGateway:
             )
         )
         feed_metrics(self.metrics, self.fleet, backends, self.pool)
-        self._name_routes()
+        self._name_labels()
 
-    def _name_routes(self) -> None:
+    def _name_labels(self) -> None:
         self.metrics.close_labels("route", [route.name for route in self.rules.table.routes])
+        self.metrics.close_labels("key", self._traffic.keys.names)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if self.gateway is None:
@@ -276,7 +277,7 @@ class RunningGateway:
         self._budget.configure(*found.tuning.retries)
         self._traffic = self._traffic_now()
         self.fleet.configure(found.tuning.fleet, time.monotonic())
-        self._name_routes()
+        self._name_labels()
         if settings.log != before.log:
             configure_logging(settings.log.level, settings.log.format)
         self._watch_or_not()

@@ -17,6 +17,8 @@ from proxy import __version__, garbage
 from proxy.address import Address, is_loopback
 from proxy.backends.flags import FLAGS, PROGRAM, PURPOSE, flag_values
 from proxy.tools.commands import RULE_COMMANDS
+from proxy.tools.terminal import AS_JSON, say_json
+from proxy.types import Json
 
 if TYPE_CHECKING:
     from proxy.app import RunningGateway
@@ -66,7 +68,13 @@ def _backend_flags(command: Command) -> Command:
 
 @main.command()
 @click.option("--config", "config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in YAML.")
-@click.option("--rules", "rules", multiple=True, metavar="PATH", help="Rule packs, or names of shipped ones. Repeatable. Default: all shipped.")
+@click.option(
+    "--rules",
+    "rules",
+    multiple=True,
+    metavar="PATH",
+    help="Rule packs, or names of shipped ones. Repeatable. Default: all shipped.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Where clients call. Default 127.0.0.1:8090.")
 @click.option("--admin", metavar="HOST:PORT", help="Metrics, health and state. Default 127.0.0.1:8091.")
 @_backend_flags
@@ -92,6 +100,28 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
         sys.exit(2)
     except StartError as error:
         _fail(str(error))
+
+
+@main.command(short_help="Make a key for a client.")
+@click.argument("name")
+@AS_JSON
+def key(name: str, *, as_json: bool) -> None:
+    """Make a new key for the client NAME, and the line with which the settings let it in.
+
+    The key is shown this once and kept nowhere: the settings have its digest.
+    """
+    import json
+
+    from proxy.server.keys import key_digest, new_key
+
+    made = new_key()
+    entry: Json = {"name": name, "sha256": key_digest(made)}
+    if as_json:
+        say_json({"key": made, "api_keys": [entry]})
+        return
+    _say("key", made)
+    # In quotes: a digest may look like a number.
+    _say("api_keys", f'- {{name: {json.dumps(name, ensure_ascii=False)}, sha256: "{key_digest(made)}"}}')
 
 
 def _flags(given: dict[str, Any], *, demo: bool) -> dict[str, object]:
@@ -157,6 +187,8 @@ def _say_started(gateway: RunningGateway) -> None:
     _say("rules", f"{len(rules.table.routes)} routes in {', '.join(rules.packs)}; {len(rules.tests)} tests passed")
     _say("clients", f"http://{gateway.listen}")
     _say("operators", f"http://{gateway.admin}/metrics  /readyz  /healthz  /status")
+    for line in _about_keys(gateway):
+        _say("keys", line)
     if gateway.accepts is not None:
         _say("accepts", gateway.backends.how_to_join(gateway.accepts))
     for view in gateway.fleet.workers():
@@ -174,6 +206,20 @@ def _say_started(gateway: RunningGateway) -> None:
     for line in _try_it(gateway):
         click.echo(line)
     sys.stdout.flush()
+
+
+def _about_keys(gateway: RunningGateway) -> list[str]:
+    """Which packs the keys guard, and which are open all the same; nothing where there are no keys."""
+    count = len(gateway.settings.api_keys)
+    if not count:
+        return []
+    routes = gateway.rules.table.routes
+    guarded = sorted({route.pack for route in routes if route.needs_key})
+    open_to_all = sorted({route.pack for route in routes} - set(guarded))
+    if not guarded:
+        return [click.style(f"{count} in api_keys, but no rule pack wants one (pack.yaml: keys)", fg="yellow")]
+    also = f"; without a key: {', '.join(open_to_all)}" if open_to_all else ""
+    return [f"{count} for {', '.join(guarded)}{also}"]
 
 
 def _say_stopping() -> None:

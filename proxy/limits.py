@@ -59,6 +59,8 @@ MODEL_PORTS_MAX: Final = 256
 # More workers than one gateway's share of a cluster, and more models than fit on one machine.
 FLEET_WORKERS_MAX: Final = 256
 FLEET_MODELS_PER_WORKER_MAX: Final = 64
+# Keys of clients: each request's is compared with all of them, 0.3 microseconds each.
+API_KEYS_MAX: Final = 256
 # Requests that may wait for one model; each holds its body in memory.
 QUEUE_LENGTH_MAX: Final = 10_000
 # Label values of one kind before the rest is counted as "other".

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from proxy.address import Address, parse_address
-from proxy.backends.flags import FLAGS
+from proxy.backends.flags import FLAGS, PROGRAM
 from proxy.backends.settings import (
     BackendSettings,
     Expression,
     Header,
     Limit,
     ListenAddress,
+    Name,
     QueueLength,
     Seconds,
     Section,
 )
 from proxy.documents import Document, DocumentError, read_text, read_yaml, validate
 from proxy.fleet.rules import PolicyName
-from proxy.limits import MODEL_PORTS_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
+from proxy.limits import API_KEYS_MAX, MODEL_PORTS_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
 
 
 class Log(Section):
@@ -122,6 +125,56 @@ class Demo(Section):
     """One worker for each of these names."""
 
 
+# What is wrong with a key is told without it: it may be the key itself that stands there.
+_KEY_EXPECTED = f"expected {{name: NAME, sha256: DIGEST}} as `{PROGRAM} key NAME` writes it, never the key itself"
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("sha256: expected 64 hexadecimal digits in quotes, a key's digest and never the key itself")
+    if value.lower() == hashlib.sha256(b"").hexdigest():
+        raise ValueError("sha256: this is the digest of an empty key, which everybody has")
+    return value.lower()
+
+
+class ApiKey(Section):
+    """`api_keys`: a key of clients, never the key itself."""
+
+    name: Name
+    """Under which the log and the metrics know it."""
+    sha256: Annotated[str, BeforeValidator(_digest)]
+    """The digest of the key in hexadecimal, as the command `key` writes it, in quotes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_plain_key(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError(_KEY_EXPECTED)
+        return value
+
+
+def _is_list(value: object) -> object:
+    if not isinstance(value, list):
+        raise ValueError(f"api_keys: expected a list; each: {_KEY_EXPECTED}")
+    return value
+
+
+def _each_once(keys: list[ApiKey]) -> list[ApiKey]:
+    names, digests = {key.name for key in keys}, {key.sha256 for key in keys}
+    if len(names) < len(keys) or len(digests) < len(keys):
+        raise ValueError("api_keys: the same name or the same digest stands there twice")
+    if reserved := names & {"none", "other"}:
+        raise ValueError(
+            f"api_keys: the name '{min(reserved)}' has a meaning of its own in metrics; choose another one"
+        )
+    return keys
+
+
+ApiKeyList = Annotated[
+    list[ApiKey], Field(max_length=API_KEYS_MAX), BeforeValidator(_is_list), AfterValidator(_each_once)
+]
+
+
 class Settings(BackendSettings):
     """Everything that can be set."""
 
@@ -131,6 +184,8 @@ class Settings(BackendSettings):
     """Where operators find /metrics, /healthz, /readyz and /status."""
     rules: list[str] = Field(default_factory=list)
     """Rule packs, folders of rule packs, or names of packs that come with the program. Empty: all of those."""
+    api_keys: ApiKeyList = Field(default_factory=list)
+    """Keys of clients, for the rule packs that want one (keys in pack.yaml). Empty: everybody is let in."""
     default_model: str | None = None
     """The model that is meant by a request that names none and comes in on the common address. Left out: the first by
     name.

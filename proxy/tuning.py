@@ -9,9 +9,11 @@ from proxy.backends.assembly import worker_limits
 from proxy.backends.settings import ModelSettings
 from proxy.expr import STANDARD, Expression, ExpressionError, compile_expression
 from proxy.fleet.rules import BreakerRules, FleetRules, ModelRules
+from proxy.server.keys import ApiKeys
 from proxy.server.traffic import Traffic
 from proxy.settings import Settings
 from proxy.translate.mapping import Scope
+from proxy.translate.routes import HIDDEN_HEADERS
 from proxy.types import Json
 from proxy.upstream import Timeouts
 
@@ -30,8 +32,9 @@ class Tuning(NamedTuple):
 
 
 def tune(settings: Settings) -> Tuning:
-    """What follows from the settings."""
+    """What follows from the settings. ValueError with one sentence for one that cannot be used."""
     balance = settings.balance
+    _refuse_hidden(settings)
     fleet = _fleet_rules(settings)
     resuming = frozenset(name for name, model in settings.models.items() if model.resume)
     traffic = Traffic(
@@ -40,8 +43,19 @@ def tune(settings: Settings) -> Tuning:
         attempts=balance.retries.attempts,
         resumes=resuming.__contains__,
         queue_seconds=lambda model: fleet.of(model).queue_seconds,
+        keys=ApiKeys((key.name, key.sha256) for key in settings.api_keys),
     )
     return Tuning(fleet, _timeouts(settings), traffic, (balance.retries.share, balance.retries.burst))
+
+
+def _refuse_hidden(settings: Settings) -> None:
+    """ValueError for a header that decides about requests and holds a secret, which is for nobody to see."""
+    balance = settings.balance
+    chosen = {"balance.hash_header": balance.hash_header, "balance.pin_header": balance.pin_header}
+    chosen |= {f"models.{name}.hash_header": model.hash_header for name, model in settings.models.items()}
+    for place, header in chosen.items():
+        if header is not None and header.lower() in HIDDEN_HEADERS:
+            raise ValueError(f"{place}: {header} holds a secret and is not looked at; expected another header")
 
 
 def _fleet_rules(settings: Settings) -> FleetRules:

@@ -19,7 +19,7 @@ from proxy.ruleset.askings import (
     compile_steps,
     is_header_name,
 )
-from proxy.ruleset.documents import OperationDoc, RouteDoc, ToDoc
+from proxy.ruleset.documents import OperationDoc, RouteDoc, ToDoc, WorkerDoc
 from proxy.ruleset.expressions import Workshop
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.selftest_documents import TestDoc
@@ -38,7 +38,7 @@ from proxy.translate.plan import (
     StreamTarget,
 )
 from proxy.translate.quick import quick_step
-from proxy.translate.routes import path_pattern
+from proxy.translate.routes import HIDDEN_HEADERS, path_pattern
 from proxy.types import Json
 
 # What expressions may read, by where they stand.
@@ -61,6 +61,7 @@ class Pack(NamedTuple):
     sample: dict[str, Json]
     complete: bool = True
     backend: str | None = None
+    keys: bool = False
 
 
 Askings = Mapping[str, Mapping[str, tuple[Asking, ...]]]
@@ -81,7 +82,7 @@ def compile_pack(
     shop = Workshop(document, functions, certain_only=not complete)
     trace = shop.optional(doc.trace, ("trace",), MATCH)
     tables = {name: dict(table) for name, table in doc.tables.items()}
-    return Pack(doc.pack, trace, tables, dict(doc.sample), complete, doc.backend), shop.mistakes
+    return Pack(doc.pack, trace, tables, dict(doc.sample), complete, doc.backend, doc.keys is not None), shop.mistakes
 
 
 def compile_errors(
@@ -150,7 +151,6 @@ def compile_route(
     place = document.keys.get(("route",)) or document.places[()]
     methods = _methods(shop, doc)
     _check_path(shop, doc)
-    worker = doc.worker
     stream = doc.stream
     operation = _operation_called(doc, base)
     results = None if operation is None else frozenset(OPERATIONS[operation].results)
@@ -162,9 +162,9 @@ def compile_route(
         path=doc.match.path,
         headers=_header_tests(shop, doc.match.headers),
         condition=shop.optional(doc.match.when, ("match", "when"), MATCH),
-        selection="none" if worker is None else worker.need,
-        kind=None if worker is None else worker.kind,
-        model=None if worker is None else shop.optional(worker.model, ("worker", "model"), MATCH | {"gateway"}),
+        selection="none",
+        kind=None,
+        model=None,
         steps=compile_steps(shop, doc.steps, REQUEST),
         call=_call(shop, doc, base),
         errors=errors,
@@ -174,21 +174,28 @@ def compile_route(
         target=None if stream is None or stream.to is None else _target(shop, stream.to, results),
         answer=_answer(shop, doc, base, results),
         operation=_operation(shop, doc.operation),
-        exclusive=worker is not None and worker.exclusive,
         errors_as_frame=_errors_as_frame(shop, doc, errors),
         needs_body=any(method != "GET" for method in methods),
         sample=pack.sample if pack.backend is None else {**pack.sample, "backend": pack.backend},
+        needs_key=pack.keys,
         backend=pack.backend,
         questions=askings,
     )
-    if base is not None:
-        route = _sharing(route, base)
+    route = _with_worker(shop, route, doc.worker) if base is None else _sharing(route, base)
     if route.call is not None:
         route = _varied(shop, route, route.call, askings)
     route = _with_quick_step(shop, route, doc)
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)
+
+
+def _with_worker(shop: Workshop, route: Route, doc: WorkerDoc | None) -> Route:
+    """The route with what it needs of the fleet."""
+    if doc is None:
+        return route
+    model = shop.optional(doc.model, ("worker", "model"), MATCH | {"gateway"})
+    return replace(route, selection=doc.need, kind=doc.kind, model=model, exclusive=doc.exclusive)
 
 
 def _with_quick_step(shop: Workshop, route: Route, doc: RouteDoc) -> Route:
@@ -300,6 +307,9 @@ def _header_tests(shop: Workshop, headers: Mapping[str, str]) -> dict[str, Calla
     for name, wanted in headers.items():
         if not is_header_name(name):
             shop.mistake(("match", "headers", name), f"'{name}' is not a header name", key=True)
+        if name.lower() in HIDDEN_HEADERS:
+            text = f"'{name}' holds a secret and is hidden from rules; pack.yaml can ask for a key (keys)"
+            shop.mistake(("match", "headers", name), text, key=True)
         tests[name.lower()] = bool if wanted == "*" else wanted.__eq__
     return tests
 

@@ -12,9 +12,10 @@ from proxy.documents import Diagnostic, Document, clipped, suggestion
 from proxy.documents.yaml import Path
 from proxy.expr import Expression, ExpressionSyntaxError, FunctionRegistry, compile_expression
 from proxy.ruleset.documents import Clamp, SpecDoc
-from proxy.ruleset.lint import negated_selection, steps_read
+from proxy.ruleset.lint import negated_selection, paths_read, steps_read
 from proxy.translate import mapping
 from proxy.translate.mapping import Read, Value
+from proxy.translate.routes import HIDDEN_HEADERS
 from proxy.types import Json
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -57,6 +58,10 @@ class Workshop:
         for name in sorted(expression.roots - roots):
             hint = suggestion(name, roots)
             self.mistake(path, f"expression '{clipped(source)}' reads '{name}', which does not exist here{hint}")
+        for name in sorted(HIDDEN_HEADERS):
+            if ("headers", name) in {path[:2] for path in paths_read(source)} and "headers" in roots:
+                text = f"expression '{clipped(source)}' reads 'headers.{name}', which holds a secret and is hidden"
+                self.mistake(path, text, certain=True)
         if "steps" in expression.roots & roots:
             for name in sorted(steps_read(source) - self.steps):
                 hint = suggestion(name, self.steps)

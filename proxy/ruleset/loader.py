@@ -167,6 +167,9 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, askings: Askings, 
         pack, found = compile_pack(read_pack.document, read_pack.doc, functions, complete=read_pack.complete)
         mistakes += found
     errors = _compiled_errors(files.errors, functions, mistakes)
+    if pack.keys and errors is not None and "unauthorized" not in errors.entries and read_pack is not None:
+        text = "keys: errors.yaml says nothing of the kind unauthorized, which is told to those without a key"
+        mistakes.append(read_pack.document.at(("keys",), text))
     if errors is None:
         pack = pack._replace(complete=False)
         errors = ErrorTable({}, ErrorEntry(500, None), Constant(None), None, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -31,6 +31,7 @@ class ErrorsDoc(Strict):
 class PackDoc(Strict):
     """`pack.yaml`: what the routes of a folder share. trace: the caller's own id of a request, for the log.
     backend: the kind of worker that routes without a call are for, and that tests see unless they name another.
+    keys: that each request must bring one of the gateway's keys, where the settings have any, and how.
 
     sample: the worker that the routes' tests see unless they give another. examples: shell lines to try the pack with,
     in which {listen}, {admin} and {model} stand for a running gateway's. accepted_losses: fields that are not passed
@@ -42,6 +43,7 @@ class PackDoc(Strict):
     description: Text
     backend: Text | None = None
     trace: Text | None = None
+    keys: Literal["bearer"] | None = None
     tables: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict)
     sample: dict[str, JsonValue] = Field(default_factory=dict)
     examples: list[Text] = Field(default_factory=list)

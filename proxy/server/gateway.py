@@ -19,7 +19,7 @@ from proxy.server.run import RequestRun
 from proxy.server.turns import Turns
 from proxy.telemetry.request import Outcome
 from proxy.translate.errors import error_answer
-from proxy.translate.routes import Miss, PathMatch, choose
+from proxy.translate.routes import Miss, PathMatch, choose, seen_headers
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,12 @@ _CUT_SECONDS = 1.0
 
 
 class _Serving:
-    """One request from its head to the last byte of its response."""
+    """One request from its head to the last byte of its response. key: the name of the key that it brings."""
 
-    def __init__(self, task: asyncio.Task[object] | None, body: Share) -> None:
+    def __init__(self, task: asyncio.Task[object] | None, body: Share, key: str | None) -> None:
         self.task = task
         self.body = body
+        self.key = key
         self.run: RequestRun | None = None
         self.stopped: GatewayError | None = None
 
@@ -85,12 +86,16 @@ class Gateway:
         if isinstance(found, Miss):
             self._count_refused("", started, "client_error")
             return _miss(request, found)
+        try:
+            key = self._admitted(request, found)
+        except GatewayError as problem:
+            return self._refuse(found[0], problem, started, "")
         if len(self._serving) >= REQUESTS_MAX:
             error = GatewayError("busy", f"{REQUESTS_MAX} requests are under way, which is as many as are taken")
-            return self._refuse(found[0], error, started)
+            return self._refuse(found[0], error, started, key)
         if not self._facilities.traffic().accepting() and any(match.route.selection == "lease" for match in found):
-            return self._refuse(found[0], _stopping(), started)
-        serving = _Serving(asyncio.current_task(), Share(self._bodies))
+            return self._refuse(found[0], _stopping(), started, key)
+        serving = _Serving(asyncio.current_task(), Share(self._bodies), key)
         self._serving.add(serving)
         try:
             response = await self._serve(request, found, serving, started)
@@ -116,12 +121,20 @@ class Gateway:
         except asyncio.CancelledError:
             if serving.stopped is None:
                 raise
-            return self._refuse(found[0], serving.stopped, started)
+            return self._refuse(found[0], serving.stopped, started, serving.key)
         except GatewayError as error:
-            return self._refuse(found[0], error, started)
+            return self._refuse(found[0], error, started, serving.key)
         scope["path"] = dict(match.parameters)
-        serving.run = RequestRun(self._facilities, self._turns, request, match.route, scope, started)
+        serving.run = RequestRun(self._facilities, self._turns, request, match.route, scope, started, serving.key)
         return await serving.run.respond()
+
+    def _admitted(self, request: web.Request, found: list[PathMatch]) -> str | None:
+        """The name of the request's key, None where it needs none; before anything is known of its body, so a key is
+        needed where any of the routes wants one. GatewayError where it is missing or wrong.
+        """
+        if not any(match.route.needs_key for match in found):
+            return None
+        return self._facilities.traffic().keys.admit(request.headers.get("Authorization", ""))
 
     async def _scope(self, request: web.Request, found: list[PathMatch], share: Share) -> JsonObject:
         socket = request.transport.get_extra_info("sockname") if request.transport is not None else None
@@ -130,7 +143,7 @@ class Gateway:
         return {
             "body": body,
             "query": dict(request.query),
-            "headers": {name.lower(): value for name, value in request.headers.items()},
+            "headers": seen_headers(request.headers.items()),
             "path": {},
             "listener": self._facilities.directory.listener(port),
             "gateway": self._facilities.directory.gateway(),
@@ -145,10 +158,14 @@ class Gateway:
         counted.started()
         counted.finished(outcome, self._facilities.clock() - started)
 
-    def _refuse(self, match: PathMatch, error: GatewayError, started: float) -> web.Response:
+    def _refuse(self, match: PathMatch, error: GatewayError, started: float, key: str | None) -> web.Response:
+        """key: as in `_Serving`; "" where the request lacks the one that it needs."""
         route, outcome = match.route, outcome_of(error)
         self._count_refused(route.name, started, outcome)
-        log.info("request refused", extra={"route": route.name, "outcome": outcome, "reason": error.message})
+        if key is not None:
+            self._facilities.metrics.on_event("keyed_request", key=key, outcome=outcome)
+        told = {"route": route.name, "key": key or None, "outcome": outcome, "reason": error.message}
+        log.info("request refused", extra=told)
         return error_response(route, error)
 
 

@@ -31,8 +31,9 @@ def answer_response(route: Route, answer: ClientAnswer) -> web.Response:
 def error_response(route: Route, error: GatewayError) -> web.Response:
     """An error before anything was sent, as this route's client expects it: a frame of its stream, or a body."""
     answer = error_answer(route.errors, error, as_frame=route.errors_as_frame)
+    headers = {"WWW-Authenticate": "Bearer"} if error.kind == "unauthorized" else None
     if route.target is None or not route.errors_as_frame:
-        return json_response(answer.status, answer.body)
+        return json_response(answer.status, answer.body, headers)
     framing = route.target.framing
     body = framing.encode(orjson.dumps(answer.body)) + framing.terminator
-    return web.Response(status=answer.status, body=body, content_type=framing.content_type)
+    return web.Response(status=answer.status, body=body, content_type=framing.content_type, headers=headers)

@@ -32,11 +32,19 @@ log = logging.getLogger("proxy.access")
 
 
 class RequestRun:
-    """Answers one request whose route is known. `respond` may be called once."""
+    """Answers one request whose route is known. `respond` may be called once. key: the name of the key it brings."""
 
     def __init__(
-        self, facilities: Facilities, turns: Turns, request: web.Request, route: Route, scope: Scope, started: float
+        self,
+        facilities: Facilities,
+        turns: Turns,
+        request: web.Request,
+        route: Route,
+        scope: Scope,
+        started: float,
+        key: str | None = None,
     ) -> None:
+        self._key = key
         self._facilities = facilities
         self._request = request
         self._route = route
@@ -212,11 +220,14 @@ class RequestRun:
         if call.queued is not None:
             metrics.spent("queue", call.queued)
         metrics.finished(outcome, seconds)
+        if self._key is not None:
+            self._facilities.metrics.on_event("keyed_request", key=self._key, outcome=outcome)
         level = logging.INFO if outcome in {"ok", "client_error", "cancelled"} else logging.WARNING
         if log.isEnabledFor(level):
             fields: dict[str, object] = {
                 "route": self._route.name,
                 "model": self._model[:MODEL_NAME_MAX],
+                "key": self._key,
                 "answered_by": call.model if call.model not in ("", self._resolved) else None,
                 "worker": call.workers[-1] if call.workers else None,
                 "outcome": outcome,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from proxy.server.keys import ApiKeys
 from proxy.translate.mapping import Scope
 
 
@@ -74,7 +75,8 @@ class Traffic:
     """pin_header: the header with which a request names its worker (id or address), None: not possible; hash_key: what
     keeps requests together, from the fleet's name of the model and what rules see of the request; attempts: workers
     that one request may be tried on in all; resumes: whether a model's streams go on elsewhere when their worker is
-    lost; queue_seconds: how long a request for a model may wait for a worker; accepting: false while stopping.
+    lost; queue_seconds: how long a request for a model may wait for a worker; accepting: false while stopping; keys:
+    of clients.
     """
 
     pin_header: str | None = None
@@ -84,3 +86,4 @@ class Traffic:
     resumes: Callable[[str], bool] = lambda model: False
     queue_seconds: Callable[[str], float] = lambda model: 30.0
     accepting: Callable[[], bool] = lambda: True
+    keys: ApiKeys = field(default_factory=ApiKeys)

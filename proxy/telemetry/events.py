@@ -61,6 +61,12 @@ _EVENTS: Final = (
     ),
     _Event("fallback", "gateway_fallbacks", "Requests that went to the fallback of their model, by model.", ("model",)),
     _Event(
+        "keyed_request",
+        "gateway_key_requests",
+        "Finished requests on routes that want a key, by the key's name and outcome.",
+        ("key", "outcome"),
+    ),
+    _Event(
         "registered_worker",
         "gateway_worker_registrations",
         "Registrations that workers sent to this gateway, by result.",

@@ -38,7 +38,7 @@ Note = Literal[
 ]
 NOTES: Final[tuple[Note, ...]] = get_args(Note)
 
-Dimension = Literal["route", "model", "worker", "controller"]
+Dimension = Literal["route", "model", "worker", "controller", "key"]
 DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
 
 WaitResult = Literal[
@@ -64,7 +64,7 @@ class Metrics:
     """All counters of one gateway.
 
     registry: where they are registered (None: a registry of their own); one gateway for each registry.
-    label_cap: how many routes, models, workers and controllers keep a name of their own, each; the rest is "other".
+    label_cap: how many values of each label of `DIMENSIONS` keep a name of their own; the rest is "other".
     clock: monotonic seconds, for the ages of registrations and heartbeats.
     wall_clock: seconds since 1970, for the time of the last reload; what was loaded at the start counts as one.
     Everything but `render` and `scrape` is for the event loop's thread.

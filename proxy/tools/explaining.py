@@ -16,7 +16,7 @@ from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, truthy
 from proxy.translate.plan import Check, ErrorTable, Route
 from proxy.translate.request import Question
-from proxy.translate.routes import Miss, PathMatch, choose
+from proxy.translate.routes import Miss, PathMatch, choose, seen_headers
 from proxy.types import Json, JsonObject
 
 
@@ -90,7 +90,7 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject) -> Explanation
     scope: Scope = {
         "body": request.body,
         "query": dict(parse_qsl(request.target.partition("?")[2], keep_blank_values=True)),
-        "headers": dict(request.headers),
+        "headers": seen_headers(request.headers.items()),
         "path": {},
         "listener": {},
         "gateway": dict(GATEWAY_SAMPLE),

@@ -253,6 +253,7 @@ class Route:
     exclusive: bool = False
     errors_as_frame: bool = False
     needs_body: bool = True
+    needs_key: bool = False
     sample: Mapping[str, Json] = field(default_factory=dict)
     backend: str | None = None
     call: CallPlan | None = None

@@ -9,8 +9,19 @@ from urllib.parse import unquote
 
 from proxy.translate.mapping import RULE_FAILURES, Read, Scope, truthy
 from proxy.translate.plan import ErrorTable, Route
+from proxy.types import JsonObject
 
 _PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+
+
+# They hold secrets: for the gateway itself, for nobody behind it.
+HIDDEN_HEADERS = frozenset({"authorization", "proxy-authorization"})
+
+
+def seen_headers(headers: Iterable[tuple[str, str]]) -> JsonObject:
+    """What rules see as `headers`: names in lower case, without those that hold secrets."""
+    lower = ((name.lower(), value) for name, value in headers)
+    return {name: value for name, value in lower if name not in HIDDEN_HEADERS}
 
 
 class PathMatch(NamedTuple):

@@ -20,12 +20,13 @@ CHECKER = {"pydantic", "yaml", "jmespath"}
     [
         (["--version"], 0, SERVER | CHECKER),
         (["serve", "--help"], 0, SERVER | CHECKER),
+        (["key", "somebody"], 0, SERVER | CHECKER),
         (["check", "rules"], 0, SERVER),
         (["test", "benchmarks/rules"], 0, SERVER),
         (["serve", "--config", "gone.yaml"], 2, SERVER),
         (["serve", "--demo", "--listen", "nonsense"], 2, SERVER),
     ],
-    ids=["version", "help", "check", "test", "no settings", "a wrong flag"],
+    ids=["version", "help", "key", "check", "test", "no settings", "a wrong flag"],
 )
 def test_a_command_loads_what_it_uses(command: list[str], code: int, unused: set[str], tmp_path: Path) -> None:
     """A version, a check and a mistake are told without waiting for a server, a template engine or a client library."""

@@ -261,3 +261,29 @@ def test_how_a_lost_stream_goes_on_is_checked(tmp_path: Path, text: str, problem
         assert mistakes(pack) == problems
     else:
         load_rules([pack], FUNCTIONS)
+
+
+def test_a_pack_that_wants_keys_says_what_it_tells_those_without(tmp_path: Path) -> None:
+    """Otherwise they would be told of a fault of the gateway."""
+    folder = write(tmp_path / "p", "p", a=ROUTE.format("a"))
+    (folder / "pack.yaml").write_text("pack: p\ndescription: x\nkeys: bearer\n", encoding="utf-8")
+    assert mistakes(folder) == [
+        "pack.yaml: keys: errors.yaml says nothing of the kind unauthorized, which is told to those without a key"
+    ]
+    (folder / "errors.yaml").write_text(ERRORS.replace("{default:", "{unauthorized: {status: 401}, default:"))
+    assert [route.needs_key for route in load_rules([folder], FUNCTIONS).table.routes] == [True]
+
+
+@pytest.mark.parametrize(
+    "source", ["headers.authorization", 'headers."proxy-authorization"', "to_string(headers.authorization)"]
+)
+def test_a_header_that_holds_a_secret_is_not_for_rules(tmp_path: Path, source: str) -> None:
+    """It would always be null; the mistake is told instead. A field of that name elsewhere is like any other."""
+    route = ROUTE.format("a").replace("{value: 1}", f"{{from: '{source}'}}")
+    (told,) = mistakes(write(tmp_path / "p", "p", a=route))
+    assert told.endswith("which holds a secret and is hidden")
+    load_rules([write(tmp_path / "q", "q", a=route.replace("headers.", "body."))], FUNCTIONS)
+    matched = ROUTE.format("a").replace("path: /a}", "path: /a, headers: {Authorization: '*'}}")
+    assert mistakes(write(tmp_path / "r", "r", a=matched)) == [
+        "a.yaml: 'Authorization' holds a secret and is hidden from rules; pack.yaml can ask for a key (keys)"
+    ]

@@ -68,6 +68,7 @@ def used() -> Metrics:
     metrics.on_event("failover", model="vicuna")
     metrics.on_event("resumed", model="vicuna", result="ok")
     metrics.on_event("fallback", model="vicuna")
+    metrics.on_event("keyed_request", key="team-a", outcome="ok")
     metrics.on_event("registered_worker", result="ok")
     metrics.on_event("rejected_registration", reason="not_allowed")
     metrics.on_event("reload", result="ok")

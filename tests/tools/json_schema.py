@@ -136,6 +136,10 @@ class _Validator:
         if isinstance(value, list):
             yield from self._bound(value, at, lambda size: size >= wanted, "too short")
 
+    def _maxitems(self, wanted: int, value: Json, at: str, _: JsonObject) -> Iterator[str]:
+        if isinstance(value, list):
+            yield from self._bound(value, at, lambda size: size <= wanted, "too long")
+
     def _minproperties(self, wanted: int, value: Json, at: str, _: JsonObject) -> Iterator[str]:
         if isinstance(value, dict):
             yield from self._bound(value, at, lambda size: size >= wanted, "too small")
