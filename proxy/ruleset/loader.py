@@ -33,11 +33,17 @@ __all__ = ["PackSource", "RouteSource", "RouteTest", "RuleSet", "load_rules", "s
 
 
 class RouteTest(NamedTuple):
-    """A test of a rule file, with the route it is for and the file it stands in."""
+    """A test of a rule file, with the route it is for and where it stands."""
 
     route: Route
     file: str
+    line: int
     test: TestDoc
+
+    @property
+    def place(self) -> str:
+        """`file:line`."""
+        return f"{self.file}:{self.line}"
 
 
 class RouteSource(NamedTuple):
@@ -122,13 +128,18 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     if mistakes:
         raise DocumentError(mistakes)
     tests += [
-        RouteTest(route, operation.document.file, test)
+        _test(route, operation.document, index, test)
         for backend in backends.values()
         if backend.named
         for operation in backend.operations
-        for route, test in tests_of(operation)
+        for index, (route, test) in enumerate(tests_of(operation))
     ]
     return RuleSet(tuple(packs), RouteTable(routes), tuple(tests), tuple(examples), tuple(sources), backends)
+
+
+def _test(route: Route, document: Document, index: int, test: TestDoc) -> RouteTest:
+    place = document.at(("tests", index), "")
+    return RouteTest(route, place.file, place.line, test)
 
 
 def _pack_folders(paths: Iterable[Path], mistakes: list[Diagnostic]) -> Iterator[Path]:
@@ -177,7 +188,7 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, askings: Askings, 
     complete = files.complete and len(reads) == len(files.routes)
     routes = _compiled_routes(reads, pack, errors, functions, askings, mistakes, complete=complete)
     tests = [
-        RouteTest(source.route, source.document.at(("tests", index), "").file, test)
+        _test(source.route, source.document, index, test)
         for source in routes
         for index, test in enumerate(source.doc.tests)
     ]

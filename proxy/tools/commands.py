@@ -15,6 +15,7 @@ import orjson
 from proxy.backends.flags import PROGRAM
 from proxy.tools.terminal import (
     AS_JSON,
+    BACKEND_KIND,
     PATHS,
     RULES,
     WORKER,
@@ -90,6 +91,7 @@ def test(paths: tuple[Path, ...], *, as_json: bool) -> None:
 @click.option("--body", "body", type=click.Path(path_type=Path), metavar="FILE", help="Its JSON body; - reads stdin.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="One of its headers. Repeatable.")
 @WORKER
+@BACKEND_KIND
 @RULES
 @AS_JSON
 def explain(
@@ -98,12 +100,13 @@ def explain(
     body: Path | None,
     headers: tuple[str, ...],
     worker: Path | None,
+    backend: str | None,
     rules: tuple[Path, ...],
     *,
     as_json: bool,
 ) -> None:
-    """Show which route takes a request and why the others do not; then what goes to the worker, field by field, with
-    the line of the rule that makes it.
+    """Show which route takes a request and why the others do not; then the call that is made of it and what goes to the
+    worker, field by field, with the line of the rule that makes it.
 
     PATH may have a query. The worker is the sample of the route's pack, and it is not asked. Exit code 1 where the
     request is refused.
@@ -119,7 +122,10 @@ def explain(
     known = read_worker(worker)
     document = read_json(body) if body is not None else {}
     request = explaining.request_of(method, path, {name.strip(): value.strip() for name, _, value in given}, document)
-    found = explaining.explain(loaded(rules, as_json=as_json), request, known)
+    try:
+        found = explaining.explain(loaded(rules, as_json=as_json), request, known, backend)
+    except ValueError as error:
+        fail(str(error))
     if as_json:
         say_json(explained.explanation_json(request, found))
     else:
@@ -142,6 +148,7 @@ def explain(
     "--request", "request", type=click.Path(path_type=Path), metavar="FILE", help="The request that was answered."
 )
 @WORKER
+@BACKEND_KIND
 @click.option("--cut", is_flag=True, help="The worker's connection broke off at the end of the stream.")
 @click.option("--raw", is_flag=True, help="Write a stream as the client gets it, not a line of JSON for each frame.")
 @RULES
@@ -152,6 +159,7 @@ def translate(
     direction: Direction,
     request: Path | None,
     worker: Path | None,
+    backend: str | None,
     rules: tuple[Path, ...],
     *,
     cut: bool,
@@ -169,7 +177,7 @@ def translate(
     asked = read_json(request) if request is not None else None
     loaded_rules = loaded(rules, as_json=as_json)
     try:
-        found_route = translating.find_route(loaded_rules, route).route
+        found_route = translating.find_route(loaded_rules, route, backend)
         if direction == "stream":
             found = translating.translate_stream(found_route, read_bytes(file), asked, known, cut=cut)
         elif direction == "answer":

@@ -8,7 +8,8 @@ import click
 
 from proxy.documents import clipped
 from proxy.ruleset.loader import RouteSource
-from proxy.tools.explaining import Explanation, Line, Request, route_label
+from proxy.tools.explaining import Explanation, Request, route_label
+from proxy.tools.following import Called, Followed, Line
 from proxy.tools.terminal import columns, near, short
 from proxy.types import Json
 
@@ -28,7 +29,7 @@ def explanation_lines(request: Request, found: Explanation) -> Iterator[str]:
     if found.others:
         yield _labelled("not", f"{found.others} routes with other paths")
     if found.route is not None:
-        yield from _followed_lines(found, found.route)
+        yield from _followed_lines(found.followed, found.route)
     if found.refused is not None:
         refused = found.refused
         at = f"  {near(refused.place)}" if refused.place else ""
@@ -36,19 +37,20 @@ def explanation_lines(request: Request, found: Explanation) -> Iterator[str]:
         yield _labelled("answer", f"{refused.status} {short(refused.body, 300)}")
 
 
-def _followed_lines(found: Explanation, source: RouteSource) -> Iterator[str]:
+def _followed_lines(found: Followed, source: RouteSource) -> Iterator[str]:
     route = source.route
     if route.model is not None:
         yield _labelled("model", f"{short(found.model)}{f', kind {route.kind}' if route.kind else ''}")
     if found.steps:
         yield _labelled("steps", "")
         yield from _table(found.steps)
+    if found.call is not None:
+        yield from _call_lines(found.call)
     for question in found.questions:
-        asked = f"POST {question.path} {short(question.body)}"
+        asked = f"{question.method} {question.path} {short(question.body)}"
         yield _labelled("asks", f"{asked}; without an answer here steps.{question.step} is null")
     for body in found.bodies:
-        plan = route.upstream
-        yield _labelled("sends", f"{plan.method} {plan.path}" if plan is not None else "")
+        yield _labelled("sends", f"{found.method} {found.path}")
         yield from _table(body)
     if found.refused is None and source.doc.operation is not None:
         place = near(source.place(("operation",)))
@@ -57,6 +59,18 @@ def _followed_lines(found: Explanation, source: RouteSource) -> Iterator[str]:
         yield _labelled("sends", "nothing; it is answered from what the gateway knows")
     if found.unread:
         yield _labelled("not read", ", ".join(found.unread))
+
+
+def _call_lines(call: Called) -> Iterator[str]:
+    yield _labelled("calls", call.operation)
+    yield from _table(call.arguments)
+    if call.way is None:
+        return
+    way = call.way.asking
+    yield _labelled("backend", f"{click.style(f'{way.backend}/{way.name}', fg='green')}  {near(way.place)}")
+    yield from _table(call.steps)
+    if call.not_taken:
+        yield _labelled("lost", f"{', '.join(call.not_taken)}: {call.backend} does not take it")
 
 
 def _labelled(label: str, text: str) -> str:
@@ -79,7 +93,7 @@ def _table(lines: Iterable[Line]) -> Iterator[str]:
 def explanation_json(request: Request, found: Explanation) -> Json:
     """For programs."""
     route = found.route.route if found.route is not None else None
-    refused = found.refused
+    refused, followed = found.refused, found.followed
     return {
         "method": request.method,
         "path": request.target,
@@ -90,19 +104,18 @@ def explanation_json(request: Request, found: Explanation) -> Json:
             if each.why is not None
         ],
         "other_routes": found.others,
-        "model": found.model,
-        "steps": [_line_json(line) for line in found.steps],
-        "questions": [{"step": each.step, "path": each.path, "body": each.body} for each in found.questions],
-        "upstream": [
-            {
-                "method": route.upstream.method,
-                "path": route.upstream.path,
-                "fields": [_line_json(line) for line in body],
-            }
-            for body in found.bodies
-            if route is not None and route.upstream is not None
+        "model": followed.model,
+        "steps": [_line_json(line) for line in followed.steps],
+        "call": None if followed.call is None else _call_json(followed.call),
+        "questions": [
+            {"step": each.step, "method": each.method, "path": each.path, "body": each.body}
+            for each in followed.questions
         ],
-        "unread": list(found.unread),
+        "upstream": [
+            {"method": followed.method, "path": followed.path, "fields": [_line_json(line) for line in body]}
+            for body in followed.bodies
+        ],
+        "unread": list(followed.unread),
         "refused": None
         if refused is None
         else {
@@ -113,6 +126,18 @@ def explanation_json(request: Request, found: Explanation) -> Json:
             "status": refused.status,
             "body": refused.body,
         },
+    }
+
+
+def _call_json(call: Called) -> Json:
+    way = call.way
+    return {
+        "operation": call.operation,
+        "arguments": [_line_json(line) for line in call.arguments],
+        "backend": call.backend,
+        "way": None if way is None else {"name": way.asking.name, "place": way.asking.place},
+        "steps": [_line_json(line) for line in call.steps],
+        "not_taken": list(call.not_taken),
     }
 
 

@@ -38,6 +38,9 @@ RULES = click.option(
 WORKER = click.option(
     "--worker", "worker", type=click.Path(path_type=Path), metavar="FILE", help="JSON over the pack's sample worker."
 )
+BACKEND_KIND = click.option(
+    "--backend", "backend", metavar="NAME", help="The kind of worker. Default: the one of the route's pack."
+)
 _COLOUR_CODES = re.compile("\x1b\\[[0-9;]*m")
 
 

@@ -19,12 +19,13 @@ _SIDE_BY_SIDE = 40
 
 def outcome_lines(outcome: Outcome) -> Iterator[str]:
     """One line for a test that passed; for one that failed each difference below it."""
-    name = f"{outcome.test.route.name}: {outcome.test.test.name}"
+    route = outcome.test.route
+    name = f"{route.pack}/{route.name}: {outcome.test.test.name}"
     if not outcome.found:
         cut = click.style(f"  [whole, and cut at {outcome.cuts} bytes]", dim=True) if outcome.cuts else ""
         yield f"{click.style('ok', fg='green')}   {name}{cut}"
         return
-    yield click.style(f"FAIL {name}  ({outcome.test.file})", fg="red")
+    yield click.style(f"FAIL {name}  ({outcome.test.place})", fg="red")
     for problem in outcome.found:
         yield from (f"     {line}" for line in problem_lines(problem))
 
@@ -66,6 +67,8 @@ def outcomes_json(outcomes: Sequence[Outcome]) -> Json:
             "route": outcome.test.route.name,
             "name": outcome.test.test.name,
             "file": outcome.test.file,
+            "line": outcome.test.line,
+            "backend": outcome.test.test.given.backend or outcome.test.route.backend,
             "passed": not outcome.found,
             "cut_at_bytes": outcome.cuts,
             "problems": [

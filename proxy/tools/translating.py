@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from proxy.errors import GatewayError
-from proxy.ruleset.loader import RouteSource, RuleSet
+from proxy.ruleset.loader import RuleSet
 from proxy.ruleset.playing import (
     frames_of,
     play_collected,
@@ -13,6 +13,7 @@ from proxy.ruleset.playing import (
     run_request,
     sample_scope,
     translator_of,
+    variant_for,
     whole_result,
 )
 from proxy.translate.answer import client_answer, refuse_failure
@@ -37,8 +38,10 @@ class Translated(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_route(rules: RuleSet, name: str) -> RouteSource:
-    """The route `name` or `pack/name`. ValueError for one that is not there or that several packs have."""
+def find_route(rules: RuleSet, name: str, backend: str | None = None) -> Route:
+    """The route `name` or `pack/name`, as it is for workers of a backend (None: of its pack's own). ValueError for one
+    that is not there, that several packs have, or that asks no such worker.
+    """
     sources = [source for pack in rules.sources for source in pack.routes]
     found = [each for each in sources if name in {each.route.name, f"{each.route.pack}/{each.route.name}"}]
     if not found:
@@ -47,7 +50,7 @@ def find_route(rules: RuleSet, name: str) -> RouteSource:
     if len(found) > 1:
         names = " or ".join(f"{each.route.pack}/{each.route.name}" for each in found)
         raise ValueError(f"several packs have a route '{name}'; write {names}")
-    return found[0]
+    return variant_for(found[0].route, backend)
 
 
 def scope_for(route: Route, body: Json, worker: JsonObject) -> Scope:
@@ -72,15 +75,16 @@ def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObjec
 
     request: the client's, on which steps depend; None: no step has a value. cut: the connection broke off at the end.
     """
-    if route.source is None:
-        raise ValueError(f"the route '{route.name}' reads no stream; its worker's answer goes with --direction answer")
     try:
         scope, built = _built(route, request, worker)
+        if built.route.source is None:
+            message = "reads no stream; its worker's answer goes with --direction answer"
+            raise ValueError(f"the route '{route.name}' {message}")
         if route.target is None:
             answer, notes = play_collected(built, scope, [wire], cut=cut)
             return Translated(answer.body, None, answer.status, answer.headers, notes=notes)
         translator = translator_of(built, scope)
-        raw = play_stream(translator, built.route.source or route.source, [wire], cut=cut)
+        raw = play_stream(translator, built.route.source, [wire], cut=cut)
     except GatewayError as error:
         return Translated(None, error)
     frames = frames_of(route.target.framing, raw)
@@ -100,15 +104,15 @@ def _built(route: Route, request: Json, worker: JsonObject) -> tuple[Scope, Buil
 
 def translate_answer(route: Route, answer: Json, request: Json, worker: JsonObject) -> Translated:
     """A worker's whole answer (a list of them for a batch) to the client's."""
-    plan = route.upstream
-    if plan is None or route.source is not None or route.answer is None:
-        what = "reads a stream; give --direction stream" if route.source is not None else "asks no worker"
-        raise ValueError(f"the route '{route.name}' {what}")
-    answers = answer if plan.batch is not None and isinstance(answer, list) else [answer]
     try:
         scope, built = _built(route, request, worker)
+        plan = built.route.upstream
+        if plan is None or built.route.source is not None or route.answer is None:
+            what = "reads a stream; give --direction stream" if built.route.source is not None else "asks no worker"
+            raise ValueError(f"the route '{route.name}' {what}")
+        answers = answer if plan.batch is not None and isinstance(answer, list) else [answer]
         for each in answers:
-            refuse_failure(built.route.upstream or plan, built.scope, each)
+            refuse_failure(plan, built.scope, each)
         made = client_answer(route, {**scope, **whole_result(built, answers)})
     except GatewayError as error:
         return Translated(None, error)

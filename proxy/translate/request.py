@@ -45,15 +45,17 @@ class Built(NamedTuple):
 def build_request(route: Route, scope: Scope) -> Generator[Question, Json, Built]:
     """Run the route's steps and checks and map the request.
 
-    scope must hold `body`, `query`, `headers`, `path`, `worker` and `gateway`; `steps` is filled here. GatewayError
-    where the caller's request is refused.
+    scope must hold `body`, `query`, `headers`, `path`, `worker` and `gateway`; `steps` is filled here, and for a route
+    with a call `call`, its arguments, and `asked`, what the worker's side sees. GatewayError where the caller's request
+    is refused.
     """
     try:
         yield from _steps(route, route.steps, scope)
         if route.call is None:
             return Built(route, scope, _bodies(route.upstream, route.name, scope))
-        arguments = _value(route.call.arguments, scope)
+        scope["call"] = arguments = _value(route.call.arguments, scope)
         variant, inner = chosen_variant(route, scope, arguments)
+        scope["asked"] = inner
         if variant.asking is not None:
             yield from _steps(route, variant.asking.steps, inner)
         return Built(variant, inner, _bodies(variant.upstream, route.name, inner))

@@ -113,12 +113,13 @@ def test_test_passes() -> None:
 
 
 def test_test_fails_readably(pack: Path) -> None:
-    """A failing test is named with its file, and what was expected stands beside what came; exit code 1."""
+    """A failing test is named with its file and line, and what was expected stands beside what came; exit code 1."""
     _spoil_test(pack)
     done = run("test", str(pack))
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    place = lines.index(f"FAIL count_token: the worker's count is the answer  ({pack}/count_token.yaml)")
+    failed = f"FAIL dbgpt-worker/count_token: the worker's count is the answer  ({pack}/count_token.yaml:"
+    (place,) = [index for index, line in enumerate(lines) if line.startswith(failed)]
     assert lines[place + 1] == "     answer: expected 3, got 2"
     assert lines[-1].endswith(" passed, 1 failed")
 

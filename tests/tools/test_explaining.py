@@ -6,6 +6,7 @@ import pytest
 
 from proxy.tools.commands import explain
 from proxy.types import Json
+from tests.tools.calling import write_calls
 from tests.tools.packs import body, inside, run, run_json, write_json
 
 
@@ -109,3 +110,95 @@ def test_what_cannot_be_read_is_one_sentence(pack: Path, arguments: list[str], m
     result = run(explain, *arguments, "--rules", "sample")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"Error: {message}")
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dialect that calls and two backends below `rules` in the working directory, which is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return write_calls(tmp_path / "rules")
+
+
+def test_a_call_is_followed_through_both_halves(calls: Path) -> None:
+    """The arguments with the lines of the client's rule, the backend's steps and fields with those of its rule."""
+    file = body({"model": "m", "text": "hi", "heat": 1, "seed": 3, "foo": 1})
+    result = run(explain, "POST", "/say", "--rules", "rules", "--body", file)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "POST /say\n"
+        "takes it speech/say  POST /say  rules/speech/say.yaml:1\n"
+        "not      1 routes with other paths\n"
+        'model    "m", kind llm\n'
+        "steps\n"
+        '  text  "hi"  body.text  rules/speech/say.yaml:7\n'
+        "calls    generate\n"
+        '  messages     [{"role":"user","content":"hi"}]  array      rules/speech/say.yaml:11\n'
+        "  temperature  1                                 body.heat  rules/speech/say.yaml:12\n"
+        "  seed         3                                 body.seed  rules/speech/say.yaml:13\n"
+        "  user         left out                          body.user  rules/speech/say.yaml:14\n"
+        "backend  lines/dialogue  rules/backends/lines/dialogue.yaml:1\n"
+        "  count  null  asked: /count  rules/backends/lines/dialogue.yaml:7\n"
+        "lost     seed: lines does not take it\n"
+        'asks     POST /count {"of":[{"role":"user","content":"hi"}]}; without an answer here steps.count is null\n'
+        "sends    POST /chat\n"
+        '  model  "vicuna"                          worker.model      rules/backends/lines/dialogue.yaml:12\n'
+        '  turns  [{"role":"user","content":"hi"}]  call.messages     rules/backends/lines/dialogue.yaml:13\n'
+        "  heat   1                                 call.temperature  rules/backends/lines/dialogue.yaml:14\n"
+        "  room   left out                          steps.count       rules/backends/lines/dialogue.yaml:15\n"
+        "not read foo\n"
+    )
+
+
+def test_a_call_to_a_worker_of_another_backend(calls: Path) -> None:
+    """The same call, put as that backend puts it."""
+    file = body({"model": "m", "text": "hi", "heat": 1})
+    told = run_json(explain, "POST", "/say", "--rules", calls, "--body", file, "--backend", "whole")
+    assert inside(told, "call", "backend") == "whole"
+    assert inside(told, "call", "way") == {
+        "name": "generate",
+        "place": f"{calls}/backends/whole/generate.yaml:1",
+    }
+    assert inside(told, "call", "not_taken") == ["temperature"]
+    assert inside(told, "upstream") == [
+        {
+            "method": "POST",
+            "path": "/all",
+            "fields": [
+                {
+                    "path": "text",
+                    "value": "hi",
+                    "sent": True,
+                    "rule": "call.prompt || call.messages[0].content",
+                    "place": f"{calls}/backends/whole/generate.yaml:4",
+                }
+            ],
+        }
+    ]
+
+
+def test_a_backend_that_no_route_asks(calls: Path) -> None:
+    """It is a wrong argument."""
+    told = run_json(explain, "POST", "/say", "--rules", calls, "--body", body({}), "--backend", "loud", code=2)
+    assert told == {"error": "the route 'say' asks no worker of the kind 'loud'"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "kind", "place"),
+    [
+        ({}, {}, "invalid_request", "speech/say.yaml:6"),
+        ({}, {"text": 5}, "invalid_request", "speech/say.yaml:7"),
+        ({}, {"text": "a", "heat": 3}, "out_of_range", "speech/say.yaml:12"),
+        ({"dialogue": "< `3` -> < `1`"}, {"text": "a"}, "invalid_request", "backends/lines/dialogue.yaml:6"),
+        ({"dialogue": "type: number -> type: string"}, {"text": "a", "heat": 1}, "invalid_request", "dialogue.yaml:14"),
+        ({"dialogue": "when: call.messages -> when: call.prompt"}, {"text": "a"}, "unsupported", "speech/say.yaml:9"),
+    ],
+)
+def test_where_a_call_is_refused(
+    calls: Path, changes: dict[str, str], given: dict[str, Json], kind: str, place: str
+) -> None:
+    """In the client's half or in the backend's, at the line that refuses; or no way of asking fits."""
+    write_calls(calls, **changes)
+    file = body({"model": "m", **given})
+    told = run_json(explain, "POST", "/say", "--rules", "rules", "--body", file, code=1)
+    assert inside(told, "refused", "kind") == kind
+    assert str(inside(told, "refused", "place")).endswith(place)

@@ -16,9 +16,9 @@ def test_what_passed(tmp_path: Path) -> None:
     result = run(commands.test, write_pack(tmp_path))
     assert result.exit_code == 0
     assert result.stdout == (
-        "ok   chat: a word  [whole, and cut at 64 bytes]\n"
-        "ok   embed: it embeds\n"
-        "ok   whole: one answer  [whole, and cut at 35 bytes]\n"
+        "ok   sample/chat: a word  [whole, and cut at 64 bytes]\n"
+        "ok   sample/embed: it embeds\n"
+        "ok   sample/whole: one answer  [whole, and cut at 35 bytes]\n"
         "3 passed, 0 failed\n"
     )
 
@@ -29,7 +29,7 @@ def test_what_failed(tmp_path: Path) -> None:
     result = run(commands.test, pack)
     assert result.exit_code == 1
     assert result.stdout.startswith(
-        f'FAIL chat: a word  ({pack}/chat.yaml)\n     upstream[0].heat: expected 1, got "me"\nok   embed'
+        f'FAIL sample/chat: a word  ({pack}/chat.yaml:22)\n     upstream[0].heat: expected 1, got "me"\nok   sample'
     )
     told = run_json(commands.test, pack, code=1)
     assert (told["passed"], told["failed"]) == (2, 1)
