@@ -19,9 +19,15 @@ class ModelOverrides:
         self._templates = {name: template for name, model in models.items() if (template := _source(name, model))}
 
     def facts(self, model: str) -> JsonObject:
-        """What the settings say of a model, over what its worker says: `context_length` if set, and `defaults`."""
+        """What the settings say of a model, over what its worker says: `context_length` if set, `defaults`, and
+        `reasoning`, null where nothing is said of it.
+        """
         settings = self._models.get(model, ModelSettings())
-        said: JsonObject = {"defaults": {**_given(self._defaults), **_given(settings.defaults)}}
+        reasoning = settings.reasoning
+        said: JsonObject = {
+            "defaults": {**_given(self._defaults), **_given(settings.defaults)},
+            "reasoning": None if reasoning is None else reasoning.model_dump(by_alias=True),
+        }
         if settings.context_length is not None:
             said["context_length"] = settings.context_length
         return said

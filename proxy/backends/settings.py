@@ -62,6 +62,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Token = Annotated[str, Field(min_length=8, max_length=200, pattern=r"^[A-Za-z0-9._~-]+$")]
 Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$", title="name of a header")]
 Expression = Annotated[str, AfterValidator(_expression), Field(title="expression")]
+Tag = Annotated[str, Field(min_length=1, max_length=200)]
 Limit = Annotated[int, Field(ge=1, le=100_000)]
 QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Field(title="URL")]
@@ -166,6 +167,31 @@ class Balancing(Section):
     """As `balance.queue_seconds`."""
 
 
+class ReasoningSettings(Section):
+    """`models.NAME.reasoning`: where the thought of the model is to be. Left out: it stays where it comes.
+
+    A thought comes in the text between two tags, or apart from the text where the worker takes it out.
+    """
+
+    open: Tag = "<think>"
+    """What the model writes before its thought."""
+    close: Tag = "</think>"
+    """What it writes behind."""
+    begins_inside: bool = False
+    """The answer begins with the thought, because the model's template has the opening tag in the prompt."""
+    as_: Literal["field", "inline", "drop"] = Field("field", alias="as")
+    """field: a field of its own, where the dialect has one; inline: in the text, between the tags; drop: nowhere."""
+
+    @model_validator(mode="after")
+    def _tags_apart(self) -> ReasoningSettings:
+        for tag in (self.open, self.close):
+            if tag != tag.strip():
+                raise ValueError(f"a tag has no white space at its ends, got '{tag}'")
+        if self.open in self.close or self.close in self.open:
+            raise ValueError(f"neither tag may have the other in it, got '{self.open}' and '{self.close}'")
+        return self
+
+
 class ModelSettings(Balancing):
     """`models.NAME`: what differs for one model, by the name that its worker gives it."""
 
@@ -193,6 +219,7 @@ class ModelSettings(Balancing):
     context_length: Annotated[int, Field(ge=1)] | None = None
     """The context in tokens, where the worker's own figure is wrong."""
     defaults: Defaults = Defaults()
+    reasoning: ReasoningSettings | None = None
     connect_seconds: Seconds | None = None
     """As `timeouts.connect_seconds`, for this model."""
     first_seconds: Seconds | None = None

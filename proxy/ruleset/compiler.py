@@ -44,8 +44,8 @@ from proxy.types import Json
 # What expressions may read, by where they stand.
 MATCH = frozenset({"body", "query", "headers", "path", "listener"})
 REQUEST = MATCH | {"gateway", "models", "now", "request_id", "steps", "worker"}
-COLLECTED = REQUEST | {"chunk", "text", "finish", "usage"}
-CHUNK = COLLECTED | {"new_text"}
+COLLECTED = REQUEST | {"chunk", "text", "reasoning", "finish", "usage"}
+CHUNK = COLLECTED | {"new_text", "new_reasoning"}
 ANSWER = REQUEST | {"upstream", "answers"}
 ERROR = frozenset({"error", "text"})
 

@@ -23,7 +23,17 @@ _KNOWN: Final[dict[str, frozenset[str]]] = {
     "error": frozenset({"kind", "message", "field", "code", "status", "upstream_code"}),
 }
 _WORKER: Final = frozenset(
-    {"model", "public_name", "address", "context_length", "conversation", "kinds", "embedding_size", "defaults"}
+    {
+        "model",
+        "public_name",
+        "address",
+        "context_length",
+        "conversation",
+        "kinds",
+        "embedding_size",
+        "defaults",
+        "reasoning",
+    }
 )
 
 

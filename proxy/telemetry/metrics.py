@@ -32,6 +32,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Note = Literal[
     "finish_synthesized",  # the worker gave no finish reason, the gateway wrote one
+    "reasoning_unopened",  # a closing tag of a thought that no opening tag had begun
     "text_rewritten",  # a cumulative text changed what had been sent before
     "text_shrunk",  # a cumulative text was shorter than what had been sent before
     "other",  # a note that is not in this list

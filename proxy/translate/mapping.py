@@ -205,7 +205,8 @@ class When:
 
 def needed_key(value: Value | None) -> str | None:
     """The key of the frame without which this value is not there, so that most frames need not ask for it."""
-    return value.condition.key if isinstance(value, When) and isinstance(value.condition, ChunkRead) else None
+    needed = value.condition if isinstance(value, When) else value
+    return needed.key if isinstance(needed, ChunkRead) else None
 
 
 def truthy(value: Json) -> bool:

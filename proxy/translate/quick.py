@@ -28,10 +28,11 @@ _LOCALS: Final = {"text": "said", "new_text": "new", "usage": "usage"}
 
 
 def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = False) -> Step | None:
-    """The function for streams of this kind; None where only the general way will do: a text, error or finish that is
-    not one key of the frame, or a framing that puts more than two ends around a frame.
+    """The function for streams of this kind; None where only the general way will do: a text, thought, error or finish
+    that is not one key of the frame, or a framing that puts more than two ends around a frame.
 
-    It is for frames before the finish, of a stream without a prefix that no other worker went on with. apart: the
+    It is for frames before the finish, of a stream without a prefix that no other worker went on with, as long as the
+    client sees the text as it is. apart: the
     client's mapping sees another scope than the reading of the worker's frames.
     """
     finish = needed_key(source.finish)
@@ -40,6 +41,8 @@ def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = Fals
     if not (source.error_code is None or isinstance(source.error_code, ChunkRead)):
         return None
     if source.finish is not None and finish is None:
+        return None
+    if not (source.reasoning is None or isinstance(source.reasoning, ChunkRead)):
         return None
     writer = _Writer(source, target, source.text.key, finish, apart=apart)
     names: dict[str, object] = writer.names
@@ -93,6 +96,8 @@ class _Writer:
             wrong.append("(code is not None and code != 0)")
         if finish_key is not None:
             wrong.append(f"get({finish_key!r}) is not None")
+        if isinstance(source.reasoning, ChunkRead):
+            wrong.append(f"get({source.reasoning.key!r})")
         self._line(2, f"if {' or '.join(wrong)}:")
         self._line(3, "return None")
         self._line(2, "reader = translator.reader")

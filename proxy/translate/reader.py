@@ -10,6 +10,8 @@ from proxy.errors import GatewayError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Omit, Read, Scope, needed_key, shown
 from proxy.translate.plan import StreamSource
+from proxy.translate.reasoning import Parts
+from proxy.translate.reasoning_view import reasoning_view
 from proxy.translate.seam import Seam
 from proxy.translate.text import HALF_CHARACTER, TextFlow
 from proxy.types import Json, JsonObject
@@ -50,7 +52,8 @@ class Received(NamedTuple):
 class StreamReader:
     """What the frames of one worker's stream mean: text, finish, usage, error.
 
-    After each `read` the frame is `chunk` in `scope`, and `finish` is set once the worker said why it ended.
+    `view` is what the client is to see where that is not just the text: a thought apart from it, or put into it. After
+    each `read` the frame is `chunk` in `scope`, and `finish` is set once the worker said why it ended.
     GatewayError where the frame is broken or says that the worker failed. `notes` names what was repaired, for the
     metrics.
     """
@@ -64,6 +67,7 @@ class StreamReader:
         "_seam",
         "_source",
         "_text_key",
+        "_thought",
         "_tracks",
         "_whole",
         "finish",
@@ -74,6 +78,7 @@ class StreamReader:
         "notes",
         "scope",
         "usage",
+        "view",
     )
 
     def __init__(self, source: StreamSource, scope: Scope, hold_back: int = 0, *, resumable: bool = False) -> None:
@@ -89,6 +94,8 @@ class StreamReader:
         self.scope: Scope = dict(scope)
         self.flow = TextFlow(source.mode, hold_back, _rule_text(source.prefix, scope, "prefix", ""))
         self.notes: list[str] = self.flow.notes
+        self._thought = None if source.reasoning is None else TextFlow(source.mode)
+        self.view = reasoning_view(scope.get("worker"))
         self._announced: Json = None  # the finish that is told at the end
         self.finish: Json = None
         self.usage: Json = None
@@ -144,6 +151,7 @@ class StreamReader:
             self.last_text = text
             if self._tracks:
                 self._track(text)
+        thought = None if self._thought is None else self._take_thought(self._thought)
         if source.usage is not None:
             self._take_usage(source.usage(scope))
         if source.logprobs is not None and (logprobs := source.logprobs(scope)) is not None:
@@ -152,7 +160,7 @@ class StreamReader:
             self._take_finish(source.finish(scope))
         if self._seam is not None:
             self._look_at_seam(self._seam)
-        return bool(text) or not source.finish_at_end
+        return bool(text or thought) or not source.finish_at_end
 
     def end(self) -> bool:
         """The worker's stream ended as HTTP says it should. True where its last frame did not say so, and the client is
@@ -191,6 +199,8 @@ class StreamReader:
         reader = StreamReader(self._source, scope, resumable=True)
         reader.scope.setdefault("chunk", self.scope.get("chunk"))
         reader.flow, reader.notes = self.flow.continued(earlier.text), self.notes
+        reader._thought = None if self._thought is None else self._thought.continued()
+        reader.view = self.view
         reader._earlier = earlier
         if earlier.text and self._source.echoed is not None:
             reader._seam = Seam(
@@ -201,6 +211,21 @@ class StreamReader:
     def final_text(self) -> str:
         """The whole text, once `finish` is set."""
         return self.flow.finish(self.last_text, self._stops())
+
+    @property
+    def seen_text(self) -> str:
+        """All the text that there is, as far as it stands, without a thought that is apart from it."""
+        return self.flow.whole if self.view is None else self.flow.prefix + self.view.text
+
+    def viewed(self, text: str, *, final: bool) -> Parts:
+        """What is new in the `view`, given the text so far and the thought that came apart from it."""
+        if self.view is None:
+            return Parts("", "")
+        thought = "" if self._thought is None else self._thought.finish() if final else self._thought.advance()
+        new = self.view.take(text[len(self.flow.prefix) :], thought, final=final)
+        if final and self.view.unopened:
+            self.notes.append("reasoning_unopened")
+        return new
 
     def _stops(self) -> list[str]:
         try:
@@ -216,6 +241,18 @@ class StreamReader:
             self._announced = finish
         else:
             self.finish = finish
+
+    def _take_thought(self, flow: TextFlow) -> Json:
+        found = self._source.reasoning(self.scope) if self._source.reasoning is not None else None
+        if not found:
+            return None
+        if not isinstance(found, str):
+            raise GatewayError("upstream_protocol", f"the worker's reasoning is not a string but {shown(found)}")
+        flow.add(found)
+        if self.view is None and (view := reasoning_view(self.scope.get("worker"), comes_apart=True)) is not None:
+            view.take(self.flow.shown[len(self.flow.prefix) :], "")
+            self.view = view
+        return found
 
     def _take_usage(self, usage: Json | Omit) -> None:
         if usage is OMIT or usage is None:
@@ -268,12 +305,15 @@ def _rule_text(read: Read | None, scope: Scope, what: str, default: str | None =
 
 
 def collected(reader: StreamReader) -> JsonObject:
-    """What a collected stream gives to the answer mapping: `text`, `finish`, `usage`, `logprobs` and the last frame as
-    `chunk`.
+    """What a collected stream gives to the answer mapping: `text`, `reasoning`, `finish`, `usage`, `logprobs` and the
+    last frame as `chunk`.
     """
+    text = reader.final_text()
+    thought, _ = reader.viewed(text, final=True)
     return {
         **NO_RESULTS,
-        "text": reader.final_text(),
+        "text": text if reader.view is None else reader.seen_text,
+        "reasoning": thought or None,
         "finish": reader.finish,
         "usage": reader.usage,
         "logprobs": reader.logprobs,

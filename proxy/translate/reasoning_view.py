@@ -50,9 +50,9 @@ def reasoning_rule(worker: Json) -> ReasoningRule | None:
     return ReasoningRule(tags, "inline" if wish == "inline" else "drop" if wish == "drop" else "field")
 
 
-def reasoning_view(worker: Json, *, comes_apart: bool) -> ReasoningView | None:
-    """The view of an answer of this worker; None where it would change nothing. comes_apart: the worker may take the
-    thought out of the text itself.
+def reasoning_view(worker: Json, *, comes_apart: bool = False) -> ReasoningView | None:
+    """The view of an answer of this worker; None where the text is to be seen as it is. comes_apart: the worker takes
+    the thought out of the text itself.
     """
     rule = reasoning_rule(worker)
     if rule is None:

@@ -15,6 +15,7 @@ from proxy.translate.errors import error_frame
 from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.reader import NO_RESULTS, SPENT, Received, StreamReader
+from proxy.translate.reasoning_view import ReasoningView
 
 
 class StreamTranslator:
@@ -54,7 +55,7 @@ class StreamTranslator:
         self.reader = StreamReader(source, scope, target.hold_back, resumable=resumable)
         self.scope = self.reader.scope if client is None else {**client, **NO_RESULTS}
         # Rewrites a usual frame where it is one; None from the finish on.
-        self.quick = target.step if self.reader.flow.is_plain else None
+        self.quick = target.step if self.reader.flow.is_plain and self.reader.view is None else None
         self._target = target
         self._errors = errors
         self._sent_length = 0
@@ -100,7 +101,7 @@ class StreamTranslator:
             return self._close()
         self.error = error
         self.sent_frames += 1
-        frame = orjson.dumps(error_frame(self._errors, error, self.reader.flow.whole))
+        frame = orjson.dumps(error_frame(self._errors, error, self.reader.seen_text))
         return self._target.framing.encode(frame) + self._close()
 
     def resume(self, scope: Scope, received: Received | None = None) -> None:
@@ -122,14 +123,29 @@ class StreamTranslator:
         self.closed, self.quick = True, None
         return self._target.framing.terminator
 
+    def _view(self, view: ReasoningView, text: str, *, final: bool) -> None:
+        """Put the text and the thought that the client is to see into the scope."""
+        self.quick = None
+        thought, new = self.reader.viewed(text, final=final)
+        if not self._sent_length:
+            new = self.reader.flow.prefix + new
+        self._sent_length += len(new)
+        incremental, scope = self._target.mode == "incremental", self.scope
+        scope["new_text"], scope["new_reasoning"] = new, thought or None
+        scope["text"] = new if incremental else self.reader.flow.prefix + view.text
+        scope["reasoning"] = (thought if incremental else view.reasoning) or None
+
     def _emit(self, *, final: bool) -> bytes:
         reader, target, scope = self.reader, self._target, self.scope
         if final:
             self.quick = None
         text = reader.final_text() if final else reader.flow.advance()
-        scope["new_text"] = new = text[self._sent_length :]
-        scope["text"] = new if target.mode == "incremental" else text
-        self._sent_length = len(text)
+        if reader.view is not None:
+            self._view(reader.view, text, final=final)
+        else:
+            scope["new_text"] = new = text[self._sent_length :]
+            scope["text"] = new if target.mode == "incremental" else text
+            self._sent_length = len(text)
         scope["finish"] = reader.finish
         scope["usage"] = reader.usage
         scope["logprobs"] = reader.logprobs

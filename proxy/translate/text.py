@@ -29,10 +29,10 @@ class TextFlow:
     text, where they are cut off; what may become one is held back.
     """
 
-    __slots__ = ("_ends", "_hold_back", "_incremental", "_longest", "_prefix", "_shown", "notes")
+    __slots__ = ("_ends", "_hold_back", "_incremental", "_longest", "_shown", "notes", "prefix")
 
     def __init__(self, source: Mode, hold_back: int = 0, prefix: str = "", ends: Sequence[str] = ()) -> None:
-        self._prefix = prefix
+        self.prefix = prefix
         self._ends = tuple(end for end in ends if end)
         self._incremental = source == "incremental"
         self._hold_back = hold_back
@@ -43,12 +43,12 @@ class TextFlow:
     @property
     def is_plain(self) -> bool:
         """Whether the client gets the worker's text as it is, but for half characters and what is held back."""
-        return not self._prefix and not self._ends
+        return not self.prefix and not self._ends
 
     @property
     def whole(self) -> str:
         """All the text that there is, as far as it stands."""
-        return self._prefix + self._longest
+        return self.prefix + self._longest
 
     @property
     def received(self) -> str:
@@ -58,7 +58,7 @@ class TextFlow:
     @property
     def shown(self) -> str:
         """The text that the client has been given so far."""
-        return self._prefix + self._shown if self._shown else ""
+        return self.prefix + self._shown if self._shown else ""
 
     def add(self, text: str) -> None:
         """Take the text of one chunk."""
@@ -91,7 +91,7 @@ class TextFlow:
             text = text[: -self._hold_back]
         if len(text) > len(self._shown):
             self._shown = text
-        return self._prefix + self._shown if self._prefix else self._shown
+        return self.prefix + self._shown if self.prefix else self._shown
 
     def finish(self, last: str | None = None, stops: Sequence[str] = ()) -> str:
         """The final text. `last` is the text of the finishing chunk, which may be shorter than an earlier one.
@@ -110,7 +110,7 @@ class TextFlow:
             text = text[: len(text) - max([len(end) for end in self._ends if text.endswith(end)], default=0)]
             self._longest = text
         self._shown = text
-        return self._prefix + text
+        return self.prefix + text
 
     def continued(self, received: str | None = None) -> TextFlow:
         """The flow of the worker that goes on after this one's was lost: its text stands behind what was received.
@@ -119,7 +119,7 @@ class TextFlow:
         received: what came, where it came another way.
         """
         mode: Mode = "incremental" if self._incremental else "cumulative"
-        flow = _ContinuedFlow(mode, self._hold_back, self._prefix, self._ends)
+        flow = _ContinuedFlow(mode, self._hold_back, self.prefix, self._ends)
         flow._base = flow._longest = self.received if received is None else received
         flow._shown = self._shown
         flow.notes = self.notes

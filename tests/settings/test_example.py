@@ -69,6 +69,7 @@ def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> list[Key]:
     found = []
     for name, field in model.model_fields.items():
+        name = field.alias or name
         found.append(Key((*path, name), field))
         inner, named = _model_in(field.annotation)
         if inner is not None:

@@ -77,6 +77,13 @@ def _mistakes(file: Path, text: str) -> list[str]:
             "models: {m: {template_style: CHATML, chat_template: x}}",
             "1:13: only one of template_style, chat_template and chat_template_file can be in force",
         ),
+        ("models: {m: {reasoning: {as: fields}}}", "1:30: as: expected 'field', 'inline' or 'drop', got 'fields'"),
+        ("models: {m: {reasoning: {open: ''}}}", "1:32: open: expected text that is not empty, got ''"),
+        ("models: {m: {reasoning: {close: ' <'}}}", "1:25: a tag has no white space at its ends, got ' <'"),
+        (
+            "models: {m: {reasoning: {open: think, close: /think}}}",
+            "1:25: neither tag may have the other in it, got 'think' and '/think'",
+        ),
         (
             "models: {m: {chat_template_file: /no/such.jinja}}",
             "1:34: chat_template_file: /no/such.jinja: No such file or directory",
