@@ -175,6 +175,7 @@ class RunningGateway:
                 self._now.loaded.models,
                 self.fleet,
                 Advertised(*self.advertised, self._port_of, self._is_own_port),
+                rules=self.rules.backends,
                 extra_workers=[str(worker.address) for worker in self.demo],
                 own_ports=self._own_ports(),
                 rng=self._rng,
@@ -271,7 +272,7 @@ class RunningGateway:
         settings, restart = keep_fixed(self.settings, found.settings)
         before = self.settings
         backends = self.backends
-        backends.update(settings, found.models)
+        backends.update(settings, found.models, found.rules.backends)
         self._now.loaded = found._replace(settings=settings)
         self._now.loaded_at = time.time()
         self._budget.configure(*found.tuning.retries)
@@ -295,11 +296,12 @@ class RunningGateway:
         source = self._source
         models = [model for settings in each for model in settings.models.values()]
         templates = {model.chat_template_file for model in models if model.chat_template_file}
+        keys = {worker.key_file for settings in each for worker in settings.backends if worker.key_file}
         folders = {str(found_pack(Path(folder))) for settings in each for folder in settings.rules}
         if folders:  # the packs that come with the program change with the program
             folders |= {str(pack.base) for pack in rules.sources if pack.base is not None}
         own = [source.file] if source is not None and source.file is not None else []
-        return Watched([*own, *map(Path, sorted(templates))], map(Path, sorted(folders)))
+        return Watched([*own, *map(Path, sorted(templates | keys))], map(Path, sorted(folders)))
 
     def _watch_or_not(self) -> None:
         wanted = self._source is not None and self.settings.watch_files

@@ -56,7 +56,7 @@ def _print_mistakes(error: DocumentError) -> None:
 
 def _backend_flags(command: Command) -> Command:
     for flag in reversed(FLAGS):
-        text, metavar = (f"{flag.help} Repeatable.", "URL") if flag.addresses else (flag.help, "HOST:PORT")
+        text, metavar = f"{flag.help} Repeatable." if flag.addresses else flag.help, flag.metavar
         if flag.alone is None:
             command = click.option(flag.name, multiple=flag.addresses, metavar=metavar, help=text)(command)
         else:
@@ -84,7 +84,10 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload; the default is to end
     from proxy.source import Source
 
-    source = Source(config, _flags(given, demo=demo))
+    try:
+        source = Source(config, _flags(given, demo=demo))
+    except ValueError as error:
+        _fail(str(error))
     settings = _settings(source)
     # Late, so that a wrong flag is told at once.
     from proxy.app import RunningGateway, StartError, read_rules

@@ -41,6 +41,8 @@ BODIES_MAX_BYTES: Final = 512 * 1024 * 1024
 # Requests under way at once, waiting ones too: each holds its body and its prompt, some 100 kB, now and then megabytes.
 REQUESTS_MAX: Final = 4_096
 
+# A key for a worker stands in a header: a JSON web token has some thousand characters, servers take 8 kB of headers.
+KEY_MAX: Final = 4_096
 # Text of an error that goes to a caller or into a log line; a worker may answer with a whole HTML page.
 ERROR_TEXT_MAX: Final = 2_000
 # A model's name; longer ones come only from mistakes and attacks, and names become labels.

@@ -114,7 +114,8 @@ class Operations:
         return None if view is None else self._document(view, now)
 
     def _document(self, view: WorkerView, now: float) -> JsonObject:
-        return worker_document(view, now, self._backends().sources(view.address))
+        backends = self._backends()
+        return worker_document(view, now, backends.sources(view.address), backends.backend(view.address))
 
 
 def feed_metrics(metrics: Metrics, fleet: Fleet, backends: Backends, pool: UpstreamPool) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from proxy.backends.assembly import check
 from proxy.backends.control import EventHook
 from proxy.backends.fixed import keep_fixed_parts, needs_restart
 from proxy.backends.functions import rule_functions
 from proxy.backends.overrides import ModelOverrides
+from proxy.backends.sources import check
 from proxy.documents import DocumentError
 from proxy.ruleset import RuleSet, load_rules, run_tests, shipped_rules
 from proxy.settings import Settings
@@ -102,7 +102,7 @@ def read(source: Source) -> Loaded:
 
 def loaded(settings: Settings, rules: RuleSet) -> Loaded:
     """What follows from settings and rules. ValueError with one sentence for a setting that cannot be used."""
-    check(settings)
+    check(settings, rules.backends)
     return Loaded(settings, rules, tune(settings), ModelOverrides(settings.models, settings.defaults))
 
 

@@ -13,17 +13,8 @@ from pydantic_core import ErrorDetails
 
 from proxy.address import Address, parse_address
 from proxy.backends.flags import FLAGS, PROGRAM
-from proxy.backends.settings import (
-    BackendSettings,
-    Expression,
-    Header,
-    Limit,
-    ListenAddress,
-    Name,
-    QueueLength,
-    Seconds,
-    Section,
-)
+from proxy.backends.sections import Expression, Header, Limit, ListenAddress, Name, QueueLength, Seconds, Section
+from proxy.backends.settings import BackendSettings
 from proxy.documents import Document, DocumentError, read_text, read_yaml, validate
 from proxy.fleet.rules import PolicyName
 from proxy.limits import API_KEYS_MAX, MODEL_PORTS_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES

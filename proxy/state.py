@@ -24,11 +24,12 @@ def names_for_people(names: Iterable[str]) -> str:
     return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
 
 
-def worker_document(view: WorkerView, now: float, sources: Iterable[str]) -> JsonObject:
-    """One worker; times in seconds."""
+def worker_document(view: WorkerView, now: float, sources: Iterable[str], backend: str) -> JsonObject:
+    """One worker; times in seconds. backend: "" for one that nobody watches any more."""
     return {
         "id": view.id,
         "address": view.address,
+        "backend": backend or None,
         "up": view.up,
         "reason": view.reason or None,
         "for_seconds": round(now - view.since, 1),

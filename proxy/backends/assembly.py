@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
@@ -17,15 +16,11 @@ from proxy.backends.control import EventHook, normalise_base_url
 from proxy.backends.dbgpt.link import RegistrarSettings
 from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar
-from proxy.backends.fastchat.discovery import FastChatFinders
-from proxy.backends.fastchat.look import FastChatLooks
+from proxy.backends.declared.look import BackendRules
 from proxy.backends.overrides import ModelOverrides
 from proxy.backends.service import ELSEWHERE, STRANGER, Service, kinds_of
 from proxy.backends.settings import BackendSettings
-from proxy.backends.workers.look import Looks
-from proxy.backends.workers.network import NameLookUps
-from proxy.backends.workers.settings import SourceSettings
-from proxy.backends.workers.source import Finders, FleetSource
+from proxy.backends.sources import Sources
 from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.limits import FIRST_LOOK_SECONDS
@@ -52,9 +47,9 @@ class Advertised(NamedTuple):
 class Backends:
     """The source of the fleet and the memberships of the gateway; follows the fleet by itself once `run` is under way.
 
-    models: as made from the same settings; extra_workers: addresses beside those of the settings, such as the
-    demonstration fleet's; own_ports: where this gateway listens, so that it takes no worker of that address. ValueError
-    with one sentence for an address that cannot be used.
+    models: as made from the same settings; rules: of the backends, by their names; extra_workers: addresses beside
+    those of the settings, such as the demonstration fleet's; own_ports: where this gateway listens, so that it takes no
+    worker of that address. ValueError with one sentence for an address that cannot be used.
     """
 
     def __init__(
@@ -64,6 +59,7 @@ class Backends:
         fleet: Fleet,
         advertised: Advertised,
         *,
+        rules: Mapping[str, BackendRules],
         extra_workers: Iterable[str],
         own_ports: Iterable[int],
         rng: random.Random,
@@ -72,27 +68,28 @@ class Backends:
         self._settings = settings
         self._fleet = fleet
         self._advertised = advertised
-        self._extra_workers = [*extra_workers]
+        ports = frozenset(own_ports) | {address.port for address in [settings.worker_listener_address()] if address}
         self._on_event = on_event
         self._service = Service()
         self._named, self._named_at = PublicNames({}, {}), -1
         self._rejected: dict[str, str] = {}
-        self._looks = FastChatLooks(models, _source_settings(settings))
-        self._finders = FastChatFinders(self._looks, time.monotonic, on_event)
-        self._source = FleetSource(
+        self._sources = Sources(
+            settings,
+            models,
+            rules,
             fleet,
-            workers=self._workers(),
-            controllers=self._controllers(),
-            settings=self._looks.settings,
-            look_up=NameLookUps(),
+            extra_workers=extra_workers,
+            own_ports=ports,
+            own_addresses=[f"http://{Address(advertised.host, port)}" for port in sorted({advertised.port, *ports})],
             on_event=on_event,
         )
+        self._source = self._sources.source
         self._role: ControllerRole | None = None
         if settings.fastchat.accept is not None:
             from proxy.backends.fastchat.controller.role import ControllerRole  # late: many gateways have none
 
             self._role = ControllerRole(
-                settings.fastchat.accept, self._source, self._looks, own_ports=own_ports, on_event=on_event
+                settings.fastchat.accept, self._source, self._sources.fastchat, own_ports=ports, on_event=on_event
             )
         self._registrar = Registrar(
             settings.dbgpt.controllers,
@@ -105,12 +102,11 @@ class Backends:
         )
         self._unsubscribe = fleet.subscribe(self._registrar.changed)
 
-    def update(self, settings: BackendSettings, models: ModelOverrides) -> None:
-        """Work with other settings from now on; `models` as made from them."""
+    def update(self, settings: BackendSettings, models: ModelOverrides, rules: Mapping[str, BackendRules]) -> None:
+        """Work with other settings and rules from now on; `models` as made from the settings."""
         self._settings = settings
         self._named_at = -1  # aliases may differ
-        self._looks.models, self._looks.settings = models, _source_settings(settings)
-        self._source.update(workers=self._workers(), controllers=self._controllers(), settings=self._looks.settings)
+        self._sources.update(settings, models, rules)
         if self._role is not None and settings.fastchat.accept is not None:
             self._role.update(settings.fastchat.accept)
         if not settings.dbgpt.management:
@@ -173,6 +169,10 @@ class Backends:
         path = "/TOKEN" if accept is not None and accept.token is not None else ""
         return f"workers at http://{listener}; start FastChat workers with --controller-address {url}{path}"
 
+    def backend(self, address: str) -> str:
+        """The backend of a worker, "" for one that is not watched."""
+        return self._source.backend(address)
+
     def sources(self, address: str) -> tuple[str, ...]:
         """Who knows of a worker: the settings, its own registration, controllers by their base address."""
         return self._source.sources(address)
@@ -233,12 +233,6 @@ class Backends:
         """Each cluster's controller for people: url, reachable, registered, heartbeat age in seconds, last error."""
         return [_described(status._asdict()) for status in self._registrar.status()]
 
-    def _workers(self) -> dict[str, Looks]:
-        return dict.fromkeys([*self._settings.fastchat.workers, *self._extra_workers], self._looks)
-
-    def _controllers(self) -> dict[str, Finders]:
-        return dict.fromkeys(self._settings.fastchat.controllers, self._finders)
-
     def _memberships(self) -> list[Membership]:
         here = self._advertised
         names = self._names()
@@ -247,37 +241,20 @@ class Backends:
             self._on_event("registration", controller="all", result="collision")
         self._rejected = names.rejected
         answerable = self._fleet.answerable()
+        at_home = self._sources.at_home()
         kinds: tuple[Kind, ...] = ("llm", "text2vec")
         return [
-            Membership(name, kind, here.host, here.port_of(model) or here.port)
+            Membership(name, kind, here.host, here.port_of(model) or here.port, at_home.get(model, frozenset()))
             for name, model in sorted(names.models.items())
             for kind in kinds
             if (model, kind) in answerable and self._service.answers(model, kind)
         ]
 
 
-def check(settings: BackendSettings) -> None:
-    """ValueError with one sentence for a setting that could not be put in force."""
-    if settings.fastchat.accept is not None:
-        from proxy.backends.fastchat.controller.guard import Guard
-
-        Guard(allow=settings.fastchat.accept.allow, addresses=settings.fastchat.accept.addresses)
-
-
 def worker_limits(settings: BackendSettings) -> dict[str, int]:
     """The most requests at once that the operator set for single workers, by address."""
-    return {normalise_base_url(url): limit for url, limit in settings.fastchat.worker_limits.items()}
-
-
-def _source_settings(settings: BackendSettings) -> SourceSettings:
-    return SourceSettings(
-        probe_interval=settings.fastchat.probe_seconds,
-        list_interval=settings.fastchat.list_seconds,
-        probes_to_down=settings.fastchat.probes_to_down,
-        probes_to_up=settings.fastchat.probes_to_up,
-        forget_after=settings.fastchat.forget_seconds,
-        probe_embeddings=settings.fastchat.probe_embeddings,
-    )
+    declared = {worker.url: worker.limit for worker in settings.backends if worker.limit is not None}
+    return {**declared, **{normalise_base_url(url): limit for url, limit in settings.fastchat.worker_limits.items()}}
 
 
 def _described(status: dict[str, object]) -> JsonObject:

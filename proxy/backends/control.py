@@ -147,25 +147,43 @@ async def call_json(
     params: Mapping[str, str] | None = None,
 ) -> Json:
     """One call; the decoded body of an answer 200. Raises ControlError for everything else."""
+    return decoded(await call(session, method, url, limits, body=body, params=params), f"{method} {url}")
+
+
+async def call(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    limits: CallLimits,
+    *,
+    body: Json = None,
+    params: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """One call; the body of an answer 200. Raises ControlError for everything else. headers: those of no body's own."""
     data = None if body is None else orjson.dumps(body)
-    headers = {} if data is None else {"Content-Type": "application/json"}
+    given = {**(headers or {}), **({} if data is None else {"Content-Type": "application/json"})}
     timeout = aiohttp.ClientTimeout(total=limits.total, sock_connect=limits.connect)
     try:
         async with session.request(
-            method, url, data=data, params=params, headers=headers, timeout=timeout, allow_redirects=False
+            method, url, data=data, params=params, headers=given, timeout=timeout, allow_redirects=False
         ) as response:
             if response.status != 200:
                 raise ControlError(
                     "status", f"{method} {url} answered {response.status}, expected 200", response.status
                 )
-            content = await _read(response, limits.max_bytes, f"{method} {url}")
+            return await _read(response, limits.max_bytes, f"{method} {url}")
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
         raise _classified(error, f"{method} {url}", limits) from error
+
+
+def decoded(content: bytes, what: str) -> Json:
+    """The JSON of an answer to `what`; ControlError where it is none."""
     try:
-        decoded: Json = orjson.loads(content)
+        value: Json = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise ControlError("malformed", f"{method} {url} answered what is not JSON: {error}") from error
-    return decoded
+        raise ControlError("malformed", f"{what} answered what is not JSON: {error}") from error
+    return value
 
 
 async def pause(wake: asyncio.Event, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 PROGRAM = "dbgpt-gateway"
@@ -10,10 +10,13 @@ PURPOSE = "A gateway that makes a FastChat fleet a member of a DB-GPT cluster."
 
 
 class Flag(NamedTuple):
-    """A command-line flag and what it sets in the settings: section and key, which may be a path with dots.
+    """A command-line flag and what it sets in the settings: section and key, which may be a path with dots; without a
+    key, the section as a whole.
 
-    addresses: it may be given several times, and each time with several URLs between commas; an empty one clears what
-    the settings file has. alone: the value of the flag without one; None where a value is needed.
+    addresses: it may be given several times, and each time with several values between commas; an empty one clears what
+    the settings file has. alone: the value of the flag without one; None where a value is needed. metavar: what a value
+    looks like; read: what the settings have of one of several values, ValueError with one sentence for a wrong one;
+    example: how the settings say it.
     """
 
     name: str
@@ -22,6 +25,16 @@ class Flag(NamedTuple):
     help: str
     addresses: bool = True
     alone: str | None = None
+    metavar: str = "URL"
+    read: Callable[[str], object] = str
+    example: str = "[http://HOST:PORT]"
+
+
+def _worker(text: str) -> dict[str, str]:
+    kind, separator, url = text.partition("=")
+    if not separator or not kind or not url:
+        raise ValueError(f"--backend: expected KIND=URL such as ollama=http://127.0.0.1:11434, got '{text}'")
+    return {"kind": kind, "url": url}
 
 
 FLAGS: tuple[Flag, ...] = (
@@ -34,6 +47,17 @@ FLAGS: tuple[Flag, ...] = (
         "Be the controller with which FastChat workers register. Without a value: 127.0.0.1:21001.",
         addresses=False,
         alone="127.0.0.1:21001",
+        metavar="HOST:PORT",
+        example="HOST:PORT",
+    ),
+    Flag(
+        "--backend",
+        "backends",
+        "",
+        "Serve this worker of another backend, such as ollama=http://127.0.0.1:11434.",
+        metavar="KIND=URL",
+        read=_worker,
+        example="[{kind: KIND, url: http://HOST:PORT}]",
     ),
     Flag("--dbgpt-controller", "dbgpt", "controllers", "Register with this DB-GPT controller."),
     Flag(
@@ -42,23 +66,28 @@ FLAGS: tuple[Flag, ...] = (
         "advertise",
         "The address under which DB-GPT reaches this gateway. Default: the listening address.",
         addresses=False,
+        metavar="HOST:PORT",
+        example="HOST:PORT",
     ),
 )
 
 
-def flag_values(given: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """What the given flags (by parameter name) set, by section and key; flags that were not given set nothing."""
-    values: dict[str, dict[str, object]] = {}
+def flag_values(given: Mapping[str, object]) -> dict[str, object]:
+    """What the given flags (by parameter name) set, by section and key; flags that were not given set nothing.
+
+    ValueError with one sentence for a value that cannot be read.
+    """
+    values: dict[str, object] = {}
     for flag in FLAGS:
         value = given.get(flag.name.removeprefix("--").replace("-", "_"))
         if value is not None and value != ():
-            urls = _split(value) if flag.addresses and isinstance(value, tuple) else value
-            *sections, key = flag.key.split(".")
-            place = values.setdefault(flag.section, {})
+            found = [flag.read(part) for part in _split(value)] if isinstance(value, tuple) else value
+            *sections, key = [flag.section, *filter(None, flag.key.split("."))]
+            place = values
             for section in sections:
                 inner = place.setdefault(section, {})
                 place = inner if isinstance(inner, dict) else {}
-            place[key] = urls
+            place[key] = found
     return values
 
 

@@ -2,78 +2,32 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from proxy.address import Address, is_wildcard, parse_address
+from proxy.backends.declared.settings import DeclaredWorker
 from proxy.backends.fastchat.styles import style_name
+from proxy.backends.sections import (
+    Allowed,
+    BaseUrl,
+    CallableAddress,
+    Expression,
+    Header,
+    Limit,
+    ListenAddress,
+    Name,
+    QueueLength,
+    Seconds,
+    Section,
+    Tag,
+    Token,
+)
 from proxy.documents import read_text
-from proxy.expr import STANDARD, ExpressionSyntaxError, compile_expression
 from proxy.fleet.rules import PolicyName
-from proxy.limits import QUEUE_LENGTH_MAX, YAML_MAX_BYTES
-
-
-def _callable_address(text: str) -> str:
-    host, port = parse_address(text)
-    if is_wildcard(host) or port == 0:
-        raise ValueError(f"expected the HOST:PORT under which DB-GPT reaches this gateway, got '{text}'")
-    return text
-
-
-def _listen_address(text: str) -> str:
-    parse_address(text)
-    return text
-
-
-def _allowed(text: str) -> str:
-    """A network, an address, or the name of a host."""
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        pass
-    if not text or "/" in text or ":" in text or any(char.isspace() for char in text):
-        raise ValueError(f"expected a network such as 10.0.0.0/8, an address or the name of a host, got '{text}'")
-    return text.lower()
-
-
-def _base_url(text: str) -> str:
-    # Late, so that a mistake elsewhere is told before an HTTP client is loaded.
-    from proxy.backends.control import normalise_base_url
-
-    return normalise_base_url(text)
-
-
-def _expression(text: str) -> str:
-    try:
-        compile_expression(text, STANDARD)
-    except ExpressionSyntaxError as error:
-        raise ValueError(f"'{text}' is no expression: {error}") from None
-    return text
-
-
-# A title says in a word or two what text or number is expected, where its type does not.
-Seconds = Annotated[float, Field(gt=0, le=86_400, title="seconds")]
-ListenAddress = Annotated[str, AfterValidator(_listen_address), Field(title="HOST:PORT")]
-Allowed = Annotated[str, AfterValidator(_allowed), Field(title="network, address or host")]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Token = Annotated[str, Field(min_length=8, max_length=200, pattern=r"^[A-Za-z0-9._~-]+$")]
-Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$", title="name of a header")]
-Expression = Annotated[str, AfterValidator(_expression), Field(title="expression")]
-Tag = Annotated[str, Field(min_length=1, max_length=200)]
-Limit = Annotated[int, Field(ge=1, le=100_000)]
-QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
-BaseUrl = Annotated[str, AfterValidator(_base_url), Field(title="URL")]
-CallableAddress = Annotated[str, AfterValidator(_callable_address), Field(title="HOST:PORT")]
-
-
-class Section(BaseModel):
-    """A part of the settings file; an unknown key is a mistake."""
-
-    # Most sections are only parts of another one, which has all of it: what is not asked for by itself is not built.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+from proxy.limits import YAML_MAX_BYTES
 
 
 class AcceptSettings(Section):
@@ -127,6 +81,8 @@ class DbgptSettings(Section):
 
     controllers: list[BaseUrl] = []
     """Controllers to register with. Empty: the gateway serves, and registers nowhere."""
+    workers_from: list[BaseUrl] = []
+    """Controllers whose own workers the gateway serves too, those that it registered itself aside."""
     advertise: CallableAddress | None = None
     """The address under which DB-GPT reaches this gateway. Left out: the listening address, which must then be one that
     can be called.
@@ -261,6 +217,8 @@ class BackendSettings(Section):
 
     fastchat: FastChatSettings = FastChatSettings()
     dbgpt: DbgptSettings = DbgptSettings()
+    backends: list[DeclaredWorker] = []
+    """Workers of other backends than FastChat's."""
     defaults: Defaults = Defaults()
     models: dict[str, ModelSettings] = {}
 
@@ -276,17 +234,32 @@ class BackendSettings(Section):
         """What does not go together, one sentence each; only the file and the flags together can tell."""
         found = []
         fleet = self.fastchat
-        if not demo and not fleet.controllers and not fleet.workers and fleet.accept is None:
+        others = self.backends or self.dbgpt.workers_from
+        if not demo and not fleet.controllers and not fleet.workers and fleet.accept is None and not others:
             found.append(
-                "there is no fleet to serve: give --fastchat-worker URL, --fastchat-controller URL or --accept-workers "
-                "(fastchat.workers, .controllers or .accept in the settings file), or --demo to try it without one"
+                "there is no fleet to serve: give --fastchat-worker URL, --fastchat-controller URL, --accept-workers "
+                "or --backend KIND=URL (fastchat.workers, .controllers, .accept, dbgpt.workers_from or backends in the "
+                "settings file), or --demo to try it without one"
             )
         found += self._name_problems()
+        found += self._address_problems()
         if self.dbgpt.controllers and self.dbgpt.advertise is None and is_wildcard(parse_address(listen).host):
             found.append(
                 f"--listen {listen} is all addresses of this machine, and DB-GPT needs one that it can call: "
                 "give --advertise HOST:PORT (dbgpt.advertise in the settings file)"
             )
+        return found
+
+    def _address_problems(self) -> list[str]:
+        """An address is one worker, of one backend."""
+        found = []
+        both = set(self.fastchat.controllers) & set(self.dbgpt.workers_from)
+        found += [f"{url} stands in fastchat.controllers and in dbgpt.workers_from; it is one of them" for url in both]
+        taken = dict.fromkeys(self.fastchat.workers, "fastchat.workers")
+        for number, worker in enumerate(self.backends):
+            owner = taken.setdefault(worker.url, f"backends[{number}]")
+            if owner != f"backends[{number}]":
+                found.append(f"backends[{number}].url: {worker.url} stands in {owner} already; a worker has one entry")
         return found
 
     def _name_problems(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from proxy.ruleset.backend_documents import AskingDoc, BackendDoc, CallTestDoc
 from proxy.ruleset.reading import ReadDocument, read_as
 from proxy.ruleset.selftest_documents import ExpectDoc, GivenDoc, TestDoc
 from proxy.ruleset.sources import BACKEND, BACKENDS, FileChanges, PackFiles, read_pack, shipped_packs
-from proxy.translate.mapping import Fields, RootRead
+from proxy.translate.mapping import Fields, Read, RootRead
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import Answer, Asking, CallPlan, ErrorEntry, ErrorTable, Route, StreamTarget
 from proxy.translate.probe import ProbePlan
@@ -29,8 +29,9 @@ class AskingSource(NamedTuple):
 
 
 class BackendSource(NamedTuple):
-    """A backend pack with what its files say. base: the pack that it extends; probe: how its workers are looked at,
-    None where the program knows without rules; named: it is in one of the folders that were asked for.
+    """A backend pack with what its files say. headers: of everything that is sent to its workers; probe: how they are
+    looked at, None where the program knows without rules; base: the pack that it extends; named: it is in one of the
+    folders that were asked for.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BackendSource(NamedTuple):
     document: Document
     doc: BackendDoc
     operations: tuple[AskingSource, ...]
+    headers: Mapping[str, Read]
     probe: ProbePlan | None
     base: Path | None
     changes: tuple[FileChanges, ...]
@@ -101,7 +103,16 @@ def _load(
     sources = [_compiled(part, backend, functions, mistakes) for part in parts]
     mistakes += _repeated(sources)
     return BackendSource(
-        backend.name, files.folder, head.document, head.doc, tuple(sources), probe, files.base, files.changes, named
+        backend.name,
+        files.folder,
+        head.document,
+        head.doc,
+        tuple(sources),
+        backend.headers,
+        probe,
+        files.base,
+        files.changes,
+        named,
     )
 
 

@@ -138,13 +138,15 @@ def _added(source: RouteSource, field: str) -> str:
 def _settings_text(rules: Path, others: Iterable[str]) -> str:
     sections: dict[str, list[str]] = {}
     for flag in FLAGS:
-        example = "[http://HOST:PORT]" if flag.addresses else "HOST:PORT"
+        if not flag.key:
+            sections[f"{flag.section}: {flag.example}"] = [f"#   # {flag.help}"]
+            continue
         *outer, key = flag.key.split(".")
-        value = f"{key}: {example}"
+        value = f"{key}: {flag.example}"
         for name in reversed(outer):
             value = f"{name}: {{{value}}}"
-        sections.setdefault(flag.section, []).extend([f"#   # {flag.help}", f"#   {value}"])
-    backends = "\n".join(line for name, lines in sections.items() for line in (f"# {name}:", *lines))
+        sections.setdefault(f"{flag.section}:", []).extend([f"#   # {flag.help}", f"#   {value}"])
+    backends = "\n".join(line for name, lines in sections.items() for line in (f"# {name}", *lines))
     return f"""\
 # Settings of {PROGRAM}: {PROGRAM} serve --config FILE
 

@@ -74,7 +74,8 @@ def test_no_fleet() -> None:
     """A gateway that could never answer says how to give it a fleet, or how to try it without one."""
     (told,) = mistakes_of("serve", *ANY_PORTS)
     assert told.startswith(
-        "Error: there is no fleet to serve: give --fastchat-worker URL, --fastchat-controller URL or --accept-workers "
+        "Error: there is no fleet to serve: give --fastchat-worker URL, --fastchat-controller URL, --accept-workers "
+        "or --backend KIND=URL "
     )
     assert told.endswith("or --demo to try it without one")
 

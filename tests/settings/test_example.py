@@ -20,7 +20,7 @@ EXAMPLE = ROOT / "settings.example.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
 
 # `# key: value`, and whatever stands deeper below it; a sentence begins with a capital letter.
-_COMMENTED = re.compile(r"^(\s*)#(\s*)([a-z][a-z_-]*[a-z0-9-]*:( .*)?)$")
+_COMMENTED = re.compile(r"^(\s*)#(\s*)((?:- )?[a-z][a-z_-]*[a-z0-9-]*:( .*)?)$")
 _COMMENT = re.compile(r"^\s*#\s*#")
 
 
@@ -35,8 +35,8 @@ def _uncommented() -> dict[str, Json]:
         indent = found[1] + ("" if found[2] == " " else found[2])
         while lines and (lines[-1].lstrip().startswith("#") or not lines[-1].strip()):
             lines.pop()
-        if lines and lines[-1].endswith(": {}") and len(indent) > len(lines[-1]) - len(lines[-1].lstrip()):
-            lines[-1] = lines[-1].removesuffix(" {}")
+        if lines and lines[-1].endswith((": {}", ": []")) and len(indent) > len(lines[-1]) - len(lines[-1].lstrip()):
+            lines[-1] = lines[-1][: -len(" {}")]
         lines.append(indent + found[3])
     value = parse_yaml("\n".join(lines) + "\n", "settings.example.yaml").value
     assert isinstance(value, dict)
@@ -50,20 +50,20 @@ def _in_force() -> dict[str, Json]:
 
 
 class Key(NamedTuple):
-    """One setting: its path (NAME stands for the name of a model), and its field."""
+    """One setting: its path (NAME stands for the name of a model, ITEM for one of a list), and its field."""
 
     path: tuple[str, ...]
     field: FieldInfo
 
 
-def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section that a field holds, if any, and whether it holds one for each name."""
+def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, str]:
+    """The section that a field holds, if any, and whether it holds one for each NAME, or for each ITEM of a list."""
     if get_origin(annotation) in {Annotated, Union, UnionType}:
         found = [_model_in(each) for each in get_args(annotation)]
-        return next((each for each in found if each[0] is not None), (None, False))
-    if get_origin(annotation) is dict:
-        return _model_in(get_args(annotation)[1])[0], True
-    return (annotation, False) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else (None, False)
+        return next((each for each in found if each[0] is not None), (None, ""))
+    if get_origin(annotation) in {dict, list}:
+        return _model_in(get_args(annotation)[-1])[0], "NAME" if get_origin(annotation) is dict else "ITEM"
+    return (annotation, "") if isinstance(annotation, type) and issubclass(annotation, BaseModel) else (None, "")
 
 
 def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> list[Key]:
@@ -71,9 +71,9 @@ def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> list[Key]:
     for name, field in model.model_fields.items():
         name = field.alias or name
         found.append(Key((*path, name), field))
-        inner, named = _model_in(field.annotation)
+        inner, several = _model_in(field.annotation)
         if inner is not None:
-            found += _keys(inner, (*path, name, *(["NAME"] if named else [])))
+            found += _keys(inner, (*path, name, *([several] if several else [])))
     return found
 
 
@@ -83,6 +83,9 @@ KEYS = _keys(Settings)
 def _at(value: Json, path: tuple[str, ...]) -> Json:
     """The value at a path; KeyError where there is none."""
     for part in path:
+        if part == "ITEM" and isinstance(value, list):
+            value = next(iter(value))
+            continue
         if not isinstance(value, dict):
             raise KeyError(part)
         value = next(iter(value.values())) if part == "NAME" else value[part]
@@ -100,7 +103,15 @@ def _has(value: Json, path: tuple[str, ...]) -> bool:
 def test_the_walk_finds_all_kinds_of_keys() -> None:
     """Plain keys, sections, optional sections and sections for each model are all looked at."""
     paths = {".".join(key.path) for key in KEYS}
-    assert {"listen", "fastchat.workers", "model_ports.first", "models.NAME.stop", "demo.models", "log.level"} <= paths
+    assert {
+        "listen",
+        "fastchat.workers",
+        "model_ports.first",
+        "models.NAME.stop",
+        "demo.models",
+        "log.level",
+        "backends.ITEM.models.NAME.kinds",
+    } <= paths
 
 
 def test_the_example_can_be_used_as_it_is() -> None:
@@ -125,7 +136,7 @@ def test_what_is_in_force_is_the_default(key: Key) -> None:
         written = _at(_in_force(), key.path)
     except (KeyError, StopIteration):
         above = [other.field for other in KEYS if key.path[: len(other.path)] == other.path]
-        assert any(field.get_default(call_default_factory=True) in (None, {}) for field in above)
+        assert any(field.get_default(call_default_factory=True) in (None, {}, []) for field in above)
     else:
         if isinstance(default, BaseModel):  # each of its keys is looked at by itself
             assert isinstance(written, dict)
@@ -136,9 +147,14 @@ def test_what_is_in_force_is_the_default(key: Key) -> None:
 def test_the_example_has_no_other_keys() -> None:
     """No key in the example, in force or as a comment, is one that the gateway would refuse; every value is allowed."""
     value = _uncommented()
-    models = value.pop("models")
+    models, backends = value.pop("models"), value.pop("backends")
     assert isinstance(models, dict)
+    assert isinstance(backends, list)
     validate(parse_yaml(_as_yaml(value), "example"), Settings)
+    (worker,) = backends
+    assert isinstance(worker, dict)
+    keys = {name: worker.pop(name) for name in ("key", "key_file", "key_env")}  # only one can be in force
+    validate(parse_yaml(_as_yaml({"backends": [{**worker, "key": keys["key"]}]}), "example"), Settings)
     (model,) = models.values()
     assert isinstance(model, dict)
     for name, setting in model.items():  # one by one: of three kinds of templates only one can be in force

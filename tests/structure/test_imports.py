@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "upstream": {"errors", "limits", "types"},
     "telemetry": {"errors", "limits", "types"},
     "server": {"errors", "expr", "fleet", "framing", "limits", "telemetry", "translate", "types", "upstream"},
-    "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "types"},
+    "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "translate", "types"},
     "demo": {"limits", "types"},
     "tools": {
         *("backends", "documents", "errors", "expr", "framing", "garbage", "limits"),

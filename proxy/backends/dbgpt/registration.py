@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -25,12 +26,16 @@ MANAGER_KEY: Final = "WorkerManager@service"
 
 
 class Membership(NamedTuple):
-    """One model that the gateway answers at host:port. worker_type: "llm" or "text2vec"."""
+    """One model that the gateway answers at host:port.
+
+    worker_type: "llm" or "text2vec"; not_with: controllers that have all of its workers already.
+    """
 
     model_name: str
     worker_type: str
     host: str
     port: int
+    not_with: frozenset[str] = frozenset()
 
 
 class Registrar:
@@ -132,8 +137,8 @@ class Registrar:
         if self._session is not None:
             await self._session.close()
 
-    def wanted(self) -> frozenset[Instance]:
-        """The rows that every controller should hold now."""
+    def wanted(self, controller: str = "") -> frozenset[Instance]:
+        """The rows that this controller should hold now."""
         memberships = list(self._desired())
         names = assign_public_names(membership.model_name for membership in memberships)
         for model in names.rejected.keys() - self._rejected.keys():
@@ -144,7 +149,7 @@ class Registrar:
         rows = {
             Instance(f"{public[membership.model_name]}@{membership.worker_type}", membership.host, membership.port)
             for membership in memberships
-            if membership.model_name in public
+            if membership.model_name in public and controller not in membership.not_with
         }
         return frozenset(rows | {Instance(MANAGER_KEY, *self._manager)})
 
@@ -156,7 +161,9 @@ class Registrar:
     def _link(self, url: str, session: aiohttp.ClientSession) -> ControllerLink:
         limits = CallLimits(self._settings.connect_timeout, self._settings.call_timeout, self._settings.max_body)
         api = ControllerApi(session, url, limits)
-        return ControllerLink(api, self.wanted, self._is_own, self._settings, self._clock, self._rng, self._on_event)
+        return ControllerLink(
+            api, partial(self.wanted, url), self._is_own, self._settings, self._clock, self._rng, self._on_event
+        )
 
     def _is_own(self, instance: Instance) -> bool:
         host, port = self._manager

@@ -20,8 +20,8 @@ import aiohttp
 
 from proxy.backends.control import ControlError, EventHook, brief, call_json, normalise_base_url
 from proxy.backends.fastchat.look import FastChatLooks
+from proxy.backends.workers.finder import Naming
 from proxy.backends.workers.settings import SourceSettings
-from proxy.backends.workers.source import Introduce
 from proxy.types import JsonObject
 
 log = logging.getLogger(__name__)
@@ -34,15 +34,15 @@ class FastChatFinders:
         self.looks = looks
         self._clock, self._on_event = clock, on_event
 
-    def open(self, session: aiohttp.ClientSession, url: str, introduce: Introduce) -> ControllerWatch:
+    def open(self, session: aiohttp.ClientSession, url: str, naming: Naming) -> ControllerWatch:
         """A finder that asks the controller of this base address."""
-        return ControllerWatch(session, url, self.looks.settings, self._clock, introduce, self._on_event)
+        return ControllerWatch(session, url, self.looks.settings, self._clock, naming, self._on_event)
 
 
 class ControllerWatch:
     """One controller. `step` is one poll; it never raises for anything that the controller does.
 
-    introduce: called with the address of each worker that the controller names, again with each naming.
+    naming: told of each worker that the controller names, again with each naming.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class ControllerWatch:
         url: str,
         settings: SourceSettings,
         clock: Callable[[], float],
-        introduce: Introduce,
+        naming: Naming,
         on_event: EventHook,
     ) -> None:
         self.url = url
         self._session, self._settings, self._clock = session, settings, clock
-        self._introduce, self._on_event = introduce, on_event
+        self._naming, self._on_event = naming, on_event
         self._told = ""
         self._warned: set[str] = set()
         self._asked_at: dict[str, float] = {}
@@ -111,7 +111,7 @@ class ControllerWatch:
             if _is_local(base) and not _is_local(self.url):
                 self._warn_once(f"it knows a worker as {base}, which is this machine seen from here; start that worker "
                                 "with the address under which others reach it")  # fmt: skip
-            await self._introduce(base)
+            await self._naming.introduce(base)
             if base in known or len(known) >= self._settings.max_workers:
                 return
             known.add(base)

@@ -70,6 +70,10 @@ class SameWorkers:
         found = await asyncio.gather(*(self._places(parts) for _, parts in others))
         return next((other for (other, _), where in zip(others, found, strict=True) if places & where), None)
 
+    async def places(self, address: str) -> frozenset[IP]:
+        """Where the host of a base address is; as `find`, empty where that is not known."""
+        return await self._places(_parts(address))
+
     async def _places(self, parts: _Parts) -> frozenset[IP]:
         """Where one machine of this name is; empty for a name that stands for several machines, or for none."""
         if parts.address is not None:

@@ -38,8 +38,11 @@ class Look(Protocol):
     once, None where nothing is known of it; nothing: what is said of a worker without models.
     """
 
-    address: str
-    nothing: str
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def nothing(self) -> str: ...
 
     @property
     def interval(self) -> float | None: ...

@@ -57,6 +57,8 @@ class SourceSettings:
     # A template with long few-shot messages is 100 kB; an embedding of 16,384 numbers as text 400 kB.
     max_body: int = 1_000_000
     max_embedding_body: int = 4_000_000
+    # A registry of some thousand rows, or a list of some hundred models with all that is known of them, is 1 MB.
+    max_list_body: int = 4_000_000
 
     def status_limits(self) -> CallLimits:
         """For the status call."""
@@ -65,6 +67,10 @@ class SourceSettings:
     def look_limits(self) -> CallLimits:
         """For the small calls of a full look, and for controllers."""
         return CallLimits(self.connect_timeout, self.look_timeout, self.max_body)
+
+    def list_limits(self) -> CallLimits:
+        """For what lists many workers or models."""
+        return CallLimits(self.connect_timeout, self.look_timeout, self.max_list_body)
 
     def embed_limits(self) -> CallLimits:
         """For the embeddings probe."""

@@ -12,11 +12,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import aiohttp
 
 from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url, pause
+from proxy.backends.workers.finder import Finder, Finders
 from proxy.backends.workers.identity import SameWorkers, has_name
 from proxy.backends.workers.look import Looks
 from proxy.backends.workers.settings import NAMED, REGISTERED, SourceSettings
@@ -30,31 +31,21 @@ _FULL: Final = "the fleet has as many workers as it may have"
 _MERGE_SECONDS: Final = 30.0
 
 
-class Finder(Protocol):
-    """One controller that names workers. `step` is one poll; it never raises for anything that the controller does."""
+class _Naming:
+    """See `Naming`."""
 
-    url: str
+    def __init__(self, source: FleetSource, url: str) -> None:
+        self._source, self._url = source, url
 
-    def reconfigure(self, settings: SourceSettings) -> None:
-        """Other settings from the next poll on; every worker is named again."""
+    async def introduce(self, address: str) -> str | None:
+        return await self._source.named_by(self._url, address)
 
-    async def step(self) -> None:
-        """Poll once."""
+    def changed(self, address: str) -> None:
+        self._source.look_again(address)
 
-
-# Called by a finder with the normalised base address of a worker, again with each naming. The answer is the address
-# under which that worker is watched; None where it stays out.
-Introduce = Callable[[str], Awaitable["str | None"]]
-
-
-class Finders(Protocol):
-    """What makes the finders of one backend. looks: how the workers that they name are looked at."""
-
-    @property
-    def looks(self) -> Looks: ...
-
-    def open(self, session: aiohttp.ClientSession, url: str, introduce: Introduce) -> Finder:
-        """A finder that asks the controller of this base address."""
+    def gone(self, address: str) -> None:
+        self._source.withdraw(address, self._url)
+        self._source.look_again(address)
 
 
 async def _nobody(address: str) -> bool:
@@ -130,6 +121,11 @@ class FleetSource:
         """Probe this worker at once, because something was seen that speaks against it."""
         if address in self._workers:
             self._workers[address].wake.set()
+
+    def look_again(self, address: str) -> None:
+        """Ask this worker everything anew, because what others say of it has changed."""
+        if address in self._workers:
+            self._workers[address].look_again()
 
     async def known_as(self, address: str) -> str:
         """The address under which this worker is watched, perhaps with its host's name; else the one that is asked for.
@@ -276,11 +272,12 @@ class FleetSource:
                 self._add(address, session, NAMED, looks)
         for url, finders in self._controller_urls.items():
             if url not in self._controllers:
-                finder = self._controllers[url] = finders.open(session, url, partial(self._introduced, url))
+                finder = self._controllers[url] = finders.open(session, url, _Naming(self, url))
                 if self._running:
                     self._start_controller(finder)
 
-    async def _introduced(self, url: str, address: str) -> str | None:
+    async def named_by(self, url: str, address: str) -> str | None:
+        """A controller names a worker; see `Naming.introduce`."""
         if await self._is_own(address):
             log.debug("controller %s names this gateway itself, %s, which is no worker of its own", url, address)
             return None

@@ -1,0 +1,1 @@
+"""Workers that the settings declare, of backends whose rules say how a worker is looked at."""
