@@ -24,6 +24,7 @@ from dbgpt.model.base import WorkerApplyType
 from dbgpt.model.cluster import WorkerApplyRequest, WorkerStartupRequest
 from dbgpt.model.cluster.client import RemoteLLMClient
 from dbgpt.model.cluster.embedding.remote_embedding import RemoteEmbeddings
+from dbgpt_client import Client
 
 
 class Clients:
@@ -66,6 +67,17 @@ class Clients:
     async def shutdown(self, model: str, host: str, port: int) -> Any:
         wanted = WorkerStartupRequest(host=host, port=port, model=model, worker_type="llm", params={})
         return await self.llm.worker_manager.model_shutdown(wanted)
+
+    async def app_chat(self, base: str, **parameters: Any) -> Any:
+        return plain(await Client(api_base=base).chat(**parameters))
+
+    async def app_chat_stream(self, base: str, **parameters: Any) -> Any:
+        return [plain(chunk) async for chunk in Client(api_base=base).chat_stream(**parameters)]
+
+
+def plain(answer: Any) -> Any:
+    """What the application's client gave, which for an error is the parsed body itself."""
+    return answer if isinstance(answer, dict) else answer.model_dump()
 
 
 def request(model: str, messages: list[dict[str, str]], *, stream: bool = False, **parameters: Any) -> Any:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.backends.functions import rule_functions
 from proxy.framing import FRAMINGS
 from proxy.ruleset import load_rules, shipped_rules
+from proxy.ruleset.playing import NOW_SAMPLE, REQUEST_ID_SAMPLE
 from proxy.translate.mapping import ChunkRead, Constant, Fields, OmitNull, RootRead, Value
 from proxy.translate.plan import Route, StreamSource, StreamTarget
 from proxy.translate.quick import quick_step
@@ -77,6 +78,8 @@ def scope_of(route: Route, *, echo: bool) -> JsonObject:
     return {
         **route.sample,
         "body": {},
+        "now": NOW_SAMPLE,
+        "request_id": REQUEST_ID_SAMPLE,
         "call": {"echo": echo},
         "steps": steps,
         "worker": {**route.sample},
