@@ -37,6 +37,7 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     backends.AskingDoc: {"when"},
     probes.StatusProbeDoc: {"models", "queue_length"},
     probes.ModelProbeDoc: {"kinds", "context_length", "embedding_size"},
+    probes.ProbeDoc: {"kinds"},
 }
 # Sentences with expressions in braces.
 _MESSAGES: Final[dict[type[BaseModel], set[str]]] = {docs.StepDoc: {"message"}, docs.AnswerCheckDoc: {"message"}}
