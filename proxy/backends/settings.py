@@ -174,6 +174,8 @@ class ModelSettings(Balancing):
     """Tokens that end an answer, for a chat template."""
     context_length: Annotated[int, Field(ge=1)] | None = None
     """The context in tokens, where the worker's own figure is wrong."""
+    images: bool | None = None
+    """Whether the model takes images, where its worker or FastChat's controller does not say it rightly."""
     defaults: Defaults = Defaults()
     reasoning: ReasoningSettings | None = None
     connect_seconds: Seconds | None = None

@@ -31,6 +31,7 @@ _WORKER: Final = frozenset(
         "conversation",
         "kinds",
         "embedding_size",
+        "images",
         "defaults",
         "reasoning",
     }

@@ -117,11 +117,14 @@ class FakeFinder(FakeServer):
     def __init__(self) -> None:
         super().__init__()
         self.known: dict[str, list[str]] = {}
+        self.for_images: list[str] | None = None  # None: it is too old to tell
         self._turn = itertools.count()
 
     def answer(self, method: str, path: str, body: JsonObject) -> Json:
         if path == "/list_models":
             return {"models": [*self.known]}
+        if path == "/list_multimodal_models" and self.for_images is not None:
+            return {"models": [*self.for_images]}
         if path == "/get_worker_address":
             addresses = self.known.get(str(body["model"]), [])
             return {"address": addresses[next(self._turn) % len(addresses)] if addresses else ""}

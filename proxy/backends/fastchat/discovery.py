@@ -6,7 +6,8 @@ down, or was restarted and knows nobody yet, takes nothing away.
 Two of its calls are harmless: /list_models at any rate, and /get_worker_address seldom, because each call adds one to
 the controller's own idea of that worker's queue until the worker's next heartbeat, up to 45 s later. It names one
 worker a call, the one with the shortest queue; asking on until a known address comes back finds the replicas of an idle
-model at once, those of a busy one over time. /refresh_all_workers is never called: it empties the controller's table.
+model at once, those of a busy one over time. /list_multimodal_models says which models take images, from fschat 0.2.36
+on. /refresh_all_workers is never called: it empties the controller's table.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class FastChatFinders:
 
     def open(self, session: aiohttp.ClientSession, url: str, naming: Naming) -> ControllerWatch:
         """A finder that asks the controller of this base address."""
-        return ControllerWatch(session, url, self.looks.settings, self._clock, naming, self._on_event)
+        return ControllerWatch(session, url, self.looks, self._clock, naming, self._on_event)
 
 
 class ControllerWatch:
@@ -49,13 +50,13 @@ class ControllerWatch:
         self,
         session: aiohttp.ClientSession,
         url: str,
-        settings: SourceSettings,
+        looks: FastChatLooks,
         clock: Callable[[], float],
         naming: Naming,
         on_event: EventHook,
     ) -> None:
         self.url = url
-        self._session, self._settings, self._clock = session, settings, clock
+        self._session, self._looks, self._settings, self._clock = session, looks, looks.settings, clock
         self._naming, self._on_event = naming, on_event
         self._told = ""
         self._warned: set[str] = set()
@@ -71,11 +72,12 @@ class ControllerWatch:
         """Poll once: the list of models, and the addresses that are due."""
         try:
             models = await self._models()
-            now = self._clock()
-            for model in models:
-                asked = self._asked_at.get(model)
-                if asked is None or now - asked >= self._settings.resolve_interval:
-                    await self._resolve(model)
+            now, interval = self._clock(), self._settings.resolve_interval
+            due = [model for model in models if now - self._asked_at.get(model, -interval) >= interval]
+            if due:
+                await self._learn_images(models)
+            for model in due:
+                await self._resolve(model)
         except ControlError as error:
             self._tell("failed", str(error))
             return
@@ -93,6 +95,16 @@ class ControllerWatch:
         if len(models) > most:
             self._warn_once(f"it lists {len(models)} models, only the first {most} are looked for")
         return models[:most]
+
+    async def _learn_images(self, models: list[str]) -> None:
+        try:
+            found = (await self._call("/list_multimodal_models", {})).get("models")
+        except ControlError as error:
+            if error.kind != "status":
+                raise
+            return  # it is older, and so is what it knows of its workers
+        if isinstance(found, list):
+            self._looks.image_models.update(model for model in models if model in found)
 
     async def _resolve(self, model: str) -> None:
         known = self._addresses.setdefault(model, set())

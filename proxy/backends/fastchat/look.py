@@ -21,12 +21,18 @@ BACKEND: Final = "fastchat"
 
 
 class FastChatLooks:
-    """Looks at FastChat workers, by settings and a knowledge of models that may be replaced at any time."""
+    """Looks at FastChat workers, by settings and a knowledge of models that may be replaced at any time.
+
+    A worker does not say whether its model takes images. image_models: those of which a controller says so;
+    takes_images: whether the worker of this base address has registered so.
+    """
 
     backend = BACKEND
 
     def __init__(self, models: ModelKnowledge, settings: SourceSettings) -> None:
         self.models, self.settings = models, settings
+        self.image_models: set[str] = set()
+        self.takes_images: Callable[[str], bool] = lambda address: False
 
     def open(self, session: aiohttp.ClientSession, address: str) -> FastChatLook:
         """A look at the worker of this base address."""
@@ -99,6 +105,7 @@ class FastChatLook:
             "conversation": conversation,
             "kinds": [*sorted(kinds)],
             "embedding_size": size,
+            "images": model in self._shared.image_models or self._shared.takes_images(self.address),
             **self._shared.models.facts(model),
         }
         known = document["context_length"]

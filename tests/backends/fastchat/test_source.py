@@ -47,6 +47,7 @@ async def test_first_look_knows_all_that_rules_see(harness: Harness) -> None:
         "conversation": {"name": "zephyr", "model": "m"},
         "kinds": ["llm", "text2vec"],
         "embedding_size": 5,
+        "images": False,
         "defaults": {"temperature": 0.5},
     }
     view = harness.fleet.worker(worker.url)
@@ -309,6 +310,20 @@ async def test_controller_introduces_two_workers(harness: Harness) -> None:
     await eventually(lambda: finder.count("/list_models") >= 5)
     assert finder.count("/get_worker_address") == 3
     assert finder.count("/refresh_all_workers") == 0
+
+
+@pytest.mark.parametrize(("listed", "known"), [(["m"], True), ([], False), (None, False)])
+async def test_a_controller_says_which_models_take_images(
+    harness: Harness, listed: list[str] | None, known: bool
+) -> None:
+    """What it says is known from the worker's first use on; one that is too old to tell is not held to be down."""
+    worker, finder = FakeWorker(m=FakeModel()), FakeFinder()
+    await harness.serve(worker, finder)
+    finder.known, finder.for_images = {"m": [worker.url]}, listed
+    await harness.source(controllers=[finder.url])
+    facts = harness.fleet.known("m")
+    assert facts is not None
+    assert facts.document["images"] is known
 
 
 async def test_new_model_of_a_controller_is_resolved_at_once(harness: Harness) -> None:

@@ -21,8 +21,8 @@ from proxy.backends.fastchat.controller.app import (
 )
 from proxy.backends.fastchat.controller.guard import Guard
 from proxy.backends.fastchat.controller.registry import RegistrationRow, WorkerRegistry
+from proxy.backends.fastchat.look import FastChatLooks
 from proxy.backends.settings import AcceptSettings
-from proxy.backends.workers.look import Looks
 from proxy.backends.workers.network import NameLookUps, is_own_address
 from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
@@ -39,7 +39,7 @@ class ControllerRole:
         self,
         settings: AcceptSettings,
         source: FleetSource,
-        looks: Looks,
+        looks: FastChatLooks,
         *,
         own_ports: Iterable[int],
         clock: Callable[[], float] = time.monotonic,
@@ -57,6 +57,7 @@ class ControllerRole:
             clock=clock,
             on_event=on_event,
         )
+        looks.takes_images = self.registry.is_multimodal
 
     def app(
         self,

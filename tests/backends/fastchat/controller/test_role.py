@@ -6,8 +6,10 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import unused_port
 
+from proxy.backends.fastchat.controller.guard import Peer
 from proxy.backends.fastchat.controller.role import ControllerRole
 from proxy.backends.settings import AcceptSettings
+from tests.backends.fakes import FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import Harness
 
 
@@ -47,3 +49,17 @@ async def test_settings_are_in_force_and_replaced(harness: Harness) -> None:
     assert [row.address for row in role.rows()] == ["http://203.0.113.5:21002"]
     await runner.cleanup()
     await role.close()
+
+
+@pytest.mark.parametrize("multimodal", [True, False])
+async def test_a_worker_that_registers_for_images_is_known_to_take_them(harness: Harness, multimodal: bool) -> None:
+    """The worker says so nowhere else."""
+    worker = FakeWorker(m=FakeModel())
+    await harness.serve(worker)
+    settings = AcceptSettings(listen="127.0.0.1:1")
+    role = ControllerRole(settings, await harness.source(), harness.looks, own_ports=[], on_event=harness.count)
+    await role.registry.register(worker.url, Peer("127.0.0.1", same_machine=True), multimodal=multimodal)
+    await eventually(lambda: harness.fleet.known("m") is not None)
+    facts = harness.fleet.known("m")
+    assert facts is not None
+    assert facts.document["images"] is multimodal
