@@ -19,8 +19,8 @@ class ModelOverrides:
         self._templates = {name: template for name, model in models.items() if (template := _source(name, model))}
 
     def facts(self, model: str) -> JsonObject:
-        """What the settings say of a model, over what its worker says: `context_length` and `images` if set, `defaults`,
-        and `reasoning`, null where nothing is said of it.
+        """What the settings say of a model, over what its worker says: `context_length` and `images` if set,
+        `defaults`, and `reasoning`, null where nothing is said of it.
         """
         settings = self._models.get(model, ModelSettings())
         reasoning = settings.reasoning
