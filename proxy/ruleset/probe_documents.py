@@ -12,10 +12,11 @@ from proxy.translate.probe import ModelKind
 
 
 class ProbeCallDoc(Strict):
-    """A question over HTTP."""
+    """A question over HTTP. query: an expression for each parameter behind the path; null leaves it out."""
 
     method: Literal["GET", "POST"] = "GET"
     path: Text
+    query: dict[Text, Text] = Field(default_factory=dict)
     body: Spec | None = None
 
     @model_validator(mode="after")
@@ -26,15 +27,20 @@ class ProbeCallDoc(Strict):
 
 
 class StatusProbeDoc(ProbeCallDoc):
-    """`probe.status`: whether a worker is there and, where it tells, which models it serves."""
+    """`probe.status`: whether a worker is there and, where it tells, which models it serves.
+
+    models: their names, or objects of name, kinds, context_length and embedding_size; absent: the settings, or a
+    controller, have to say.
+    """
 
     models: Text | None = None
     queue_length: Text | None = None
 
 
 class ModelProbeDoc(ProbeCallDoc):
-    """`probe.model`: what a worker tells of one model."""
+    """`probe.model`: what a worker tells of one model. when: on its kinds, as far as they are known; absent: always."""
 
+    when: Text | None = None
     kinds: Text | None = None
     context_length: Text | None = None
     embedding_size: Text | None = None

@@ -15,6 +15,7 @@ _STATUS_SENT: Final = frozenset({"models"})
 _STATUS: Final = frozenset({"answer", "models"})
 _MODEL_SENT: Final = frozenset({"model"})
 _MODEL: Final = frozenset({"answer", "model"})
+_WHEN: Final = frozenset({"kinds", "model"})
 
 
 def compile_probe(shop: Workshop, doc: ProbeDoc, path: Path) -> ProbePlan:
@@ -46,6 +47,7 @@ def _status(shop: Workshop, doc: StatusProbeDoc, path: Path) -> StatusProbe:
 def _model(shop: Workshop, doc: ModelProbeDoc, path: Path) -> ModelProbe:
     return ModelProbe(
         call=_call(shop, doc, path, _MODEL_SENT),
+        when=shop.optional(doc.when, (*path, "when"), _WHEN),
         kinds=shop.optional(doc.kinds, (*path, "kinds"), _MODEL),
         context_length=shop.optional(doc.context_length, (*path, "context_length"), _MODEL),
         embedding_size=shop.optional(doc.embedding_size, (*path, "embedding_size"), _MODEL),
@@ -56,4 +58,5 @@ def _call(shop: Workshop, doc: ProbeCallDoc, path: Path, roots: frozenset[str]) 
     if not doc.path.startswith("/"):
         shop.mistake((*path, "path"), f"a path starts with '/', got '{doc.path}'")
     body = None if doc.body is None else shop.value(doc.body, (*path, "body"), roots)
-    return ProbeCall(doc.method, doc.path, body)
+    query = {name: shop.read(source, (*path, "query", name), roots) for name, source in doc.query.items()}
+    return ProbeCall(doc.method, doc.path, query, body)

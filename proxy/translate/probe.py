@@ -4,11 +4,11 @@ the sockets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
-from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, Value, shown
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, Value, header_values, shown, truthy
 from proxy.types import Json
 
 ModelKind = Literal["llm", "text2vec"]
@@ -48,38 +48,52 @@ class Status(NamedTuple):
     queue_length: int
 
 
+class Asked(NamedTuple):
+    """What is sent: the query behind the path, and the body, which is JSON; null: no body."""
+
+    query: dict[str, str]
+    body: Json
+
+
 @dataclass(frozen=True)
 class ProbeCall:
-    """One question over HTTP. body: what is sent as JSON; None: no body."""
+    """One question over HTTP. query: an expression for each parameter, null leaves it out; body: None for none."""
 
     method: str
     path: str
+    query: Mapping[str, Read]
     body: Value | None
 
-    def sent(self, scope: Scope) -> Json:
-        """The body to send. ProbeProblem where the rule cannot make one."""
-        if self.body is None:
-            return None
-        return _tried("the body", self.body, scope)
+    def asked(self, scope: Scope) -> Asked:
+        """What to send. ProbeProblem where the rule cannot make it."""
+        try:
+            query = header_values(self.query, scope)
+        except RULE_FAILURES as error:
+            raise ProbeProblem(f"the query: {error}") from None
+        return Asked(query, None if self.body is None else _tried("the body", self.body, scope))
+
+
+# The models of a worker as whoever names it knows them: each with what it is for, as far as that is known.
+Known = Mapping[str, "frozenset[ModelKind] | None"]
 
 
 @dataclass(frozen=True)
 class StatusProbe:
     """Whether a worker is there. models: an expression for the names of its models, or objects of name, kinds,
-    context_length and embedding_size, all but the name optional; None where only the settings know the models.
+    context_length and embedding_size, all but the name optional; None where the worker does not tell its models.
     """
 
     call: ProbeCall
     models: Read | None
     queue_length: Read | None
 
-    def sent(self, models: Sequence[str]) -> Json:
-        """The body to send to a worker of which these models are known."""
-        return self.call.sent({"models": [*models]})
+    def asked(self, known: Known) -> Asked:
+        """What to send to a worker of which these models are known."""
+        return self.call.asked({"models": _objects(known)})
 
-    def read(self, answer: Json, models: Sequence[str]) -> Status:
+    def read(self, answer: Json, known: Known) -> Status:
         """What the answer means. ProbeProblem where it does not have what is read."""
-        scope: Scope = {"answer": answer, "models": [*models]}
+        scope: Scope = {"answer": answer, "models": _objects(known)}
         listed = None if self.models is None else _models(_tried("models", self.models, scope))
         queue = None if self.queue_length is None else _tried("queue_length", self.queue_length, scope)
         return Status(listed, _whole("queue_length", queue, least=0) or 0)
@@ -87,16 +101,24 @@ class StatusProbe:
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What a worker tells of one of its models; each an expression, None where it does not tell."""
+    """What a worker tells of one of its models; each an expression, None where it does not tell. when: on the model and
+    its kinds, as far as they are known without asking; None: every model is asked about.
+    """
 
     call: ProbeCall
+    when: Read | None
     kinds: Read | None
     context_length: Read | None
     embedding_size: Read | None
 
-    def sent(self, model: str) -> Json:
-        """The body to send for this model."""
-        return self.call.sent({"model": model})
+    def is_for(self, model: str, kinds: frozenset[ModelKind] | None) -> bool:
+        """Whether the worker is asked about this model. ProbeProblem where the rule cannot tell."""
+        scope: Scope = {"model": model, "kinds": _array(kinds)}
+        return self.when is None or truthy(_tried("when", self.when, scope))
+
+    def asked(self, model: str) -> Asked:
+        """What to send for this model."""
+        return self.call.asked({"model": model})
 
     def read(self, model: str, answer: Json) -> Said:
         """What the answer means; null is nothing said. ProbeProblem for what cannot be meant."""
@@ -138,6 +160,14 @@ def _tried(name: str, value: Value, scope: Scope) -> Json:
     except RULE_FAILURES as error:
         raise ProbeProblem(f"{name}: {error}") from None
     return None if found is OMIT else found
+
+
+def _objects(known: Known) -> list[Json]:
+    return [{"name": name, "kinds": _array(kinds)} for name, kinds in known.items()]
+
+
+def _array(kinds: frozenset[ModelKind] | None) -> Json:
+    return None if kinds is None else [*sorted(kinds)]
 
 
 def _models(found: Json) -> dict[str, Said]:

@@ -35,17 +35,20 @@ def test_a_list_of_models_with_what_it_says_of_them() -> None:
     """Names alone, or objects with what else the list tells; each name once, in the worker's order."""
     plan = probe("status: {path: /v1/models, models: 'answer.data[].{name: id, context_length: max_model_len}'}")
     answer: Json = {"data": [{"id": "b", "max_model_len": 4096}, {"id": "a"}, {"id": "b"}]}
-    assert plan.status.sent([]) is None
-    assert plan.status.read(answer, []) == Status({"b": Said(None, 4096), "a": Said()}, 0)
+    assert plan.status.asked({}) == ({}, None)
+    assert plan.status.read(answer, {}) == Status({"b": Said(None, 4096), "a": Said()}, 0)
     names = probe("status: {path: /tags, models: 'answer.models[].name', queue_length: answer.waiting}").status
-    assert names.read({"models": [{"name": "x"}], "waiting": 3}, []) == Status({"x": Said()}, 3)
+    assert names.read({"models": [{"name": "x"}], "waiting": 3}, {}) == Status({"x": Said()}, 3)
 
 
 def test_a_status_that_names_no_models() -> None:
     """What only the settings know may be asked about."""
-    plan = probe("status: {method: POST, path: /metadata, body: {fields: {model: 'models[0]'}}}")
-    assert plan.status.sent(["m", "n"]) == {"model": "m"}
-    assert plan.status.read({"any": "thing"}, ["m"]) == Status(None, 0)
+    plan = probe("status: {method: POST, path: /metadata, body: {fields: {model: 'models[0].name'}}}")
+    assert plan.status.asked({"m": None, "n": None}) == ({}, {"model": "m"})
+    assert plan.status.read({"any": "thing"}, {"m": None}) == Status(None, 0)
+    plan = probe("status: {path: /about, query: {model: 'models[0].name', kind: 'models[0].kinds[0]', n: '`1`'}}")
+    assert plan.status.asked({"m": VECTORS}) == ({"model": "m", "kind": "text2vec", "n": "1"}, None)
+    assert plan.status.asked({"m": None}) == ({"model": "m", "n": "1"}, None)
 
 
 def test_what_a_worker_says_of_one_model() -> None:
@@ -61,10 +64,22 @@ def test_what_a_worker_says_of_one_model() -> None:
         "  embedding_size: answer.size\n"
     ).model
     assert plan is not None
-    assert plan.sent("m") == {"name": "m"}
+    assert plan.asked("m") == ({}, {"name": "m"})
+    assert plan.is_for("m", VECTORS)
     assert plan.read("m", {"can": "llm", "length": 8192.0}) == Said(LLM, 8192)
     assert plan.read("m", {"can": ["text2vec", "llm"], "size": 3}) == Said(LLM | VECTORS, None, 3)
     assert plan.read("m", {}) == Said()
+
+
+def test_a_question_about_some_models_only() -> None:
+    """Where a worker can tell of one kind and not of another."""
+    plan = probe(
+        "status: {path: /x}\nmodel: {path: /show, when: \"contains(kinds, 'llm')\", kinds: answer.kinds}"
+    ).model
+    assert plan is not None
+    assert (plan.is_for("m", LLM), plan.is_for("m", VECTORS)) == (True, False)
+    with pytest.raises(ProbeProblem, match="when: "):
+        plan.is_for("m", None)
 
 
 def test_what_holds_where_nobody_says() -> None:
@@ -99,7 +114,7 @@ def test_answers_that_do_not_fit(answer: Json, sentence: str) -> None:
     """What was expected and what came, whatever a program answers."""
     plan = probe("status: {path: /tags, models: answer.models, queue_length: answer.waiting}")
     with pytest.raises(ProbeProblem) as caught:
-        plan.status.read(answer, [])
+        plan.status.read(answer, {})
     assert str(caught.value) == sentence
 
 
@@ -107,7 +122,7 @@ def test_an_expression_that_fails_is_told() -> None:
     """A function that cannot take what came is a mistake of the answer, and no fault."""
     plan = probe("status: {path: /tags, models: keys(answer.models)}")
     with pytest.raises(ProbeProblem, match="models: "):
-        plan.status.read({"models": 5}, [])
+        plan.status.read({"models": 5}, {})
 
 
 @pytest.mark.parametrize(

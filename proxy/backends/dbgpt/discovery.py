@@ -57,7 +57,7 @@ class DbgptFinders:
         for said in self._said.values():
             kinds = _together(kinds, said.get(address, {}))
         models = {model: WantedModel(model, Said(found)) for model, found in sorted(kinds.items())}
-        return Entry(models, nothing="no controller says that it is healthy")
+        return Entry(models, seen=True, nothing="no controller says that it is healthy")
 
     def controllers_of(self, address: str) -> frozenset[str]:
         """The controllers that name this worker."""

@@ -52,9 +52,7 @@ def unknown_kinds(workers: Iterable[DeclaredWorker], rules: Mapping[str, Backend
 
 def _entry(worker: DeclaredWorker) -> Entry:
     models = {own: _wanted(own, model) for own, model in worker.wanted().items()}
-    return Entry(
-        models if worker.models is not None else None, worker.secret(), worker.probe_seconds, "it lists no models"
-    )
+    return Entry(models=None if worker.models is None else models, key=worker.secret(), interval=worker.probe_seconds)
 
 
 def _wanted(own: str, model: DeclaredModel) -> WantedModel:

@@ -12,7 +12,7 @@ from proxy.backends.workers.look import ModelKnowledge, Status
 from proxy.backends.workers.settings import SourceSettings
 from proxy.fleet.facts import ModelFacts
 from proxy.translate.mapping import RULE_FAILURES, Read, header_values
-from proxy.translate.probe import ProbeCall, ProbePlan, ProbeProblem, Said
+from proxy.translate.probe import Asked, ModelProbe, ProbeCall, ProbePlan, ProbeProblem, Said
 from proxy.types import Json, JsonObject
 
 _UNLISTED: Final = "it is named in the settings, and the worker does not list it"
@@ -31,11 +31,13 @@ class WantedModel(NamedTuple):
 class Entry(NamedTuple):
     """What is said of one worker beside what it says itself.
 
-    models: by its own names of them, None where all that it lists are wanted; interval: seconds between two probes,
-    None for the usual; nothing: what is said of it where it has no models.
+    models: by its own names of them, None where all that it lists are wanted; seen: whoever names them knows that it
+    serves them; interval: seconds between two probes, None for the usual; nothing: what is said of it where it has no
+    models.
     """
 
     models: Mapping[str, WantedModel] | None = None
+    seen: bool = False
     key: str | None = None
     interval: float | None = None
     nothing: str = "it lists no models"
@@ -103,12 +105,12 @@ class PlannedLook:
     async def status(self) -> Status:
         """Whether it is there, and which models it serves, of those that are wanted."""
         plan, wanted = self._plan.status, self._entry.models
-        known = [*(wanted or ())]
+        known = {model: each.said.kinds for model, each in (wanted or {}).items()}
         if not known and plan.models is None:
             return Status((), 0)
         limits = self._shared.settings.list_limits()
         reads_nothing = plan.models is None and plan.queue_length is None
-        answer = await self._asked(plan.call, lambda: plan.sent(known), limits, is_json=not reads_nothing)
+        answer = await self._asked(plan.call, lambda: plan.asked(known), limits, is_json=not reads_nothing)
         try:
             status = plan.read(answer, known)
         except ProbeProblem as problem:
@@ -119,19 +121,22 @@ class PlannedLook:
     async def learn(self, model: str) -> str:
         """Ask what it tells of this model, and say what is missing."""
         plan = self._plan.model
-        if plan is not None:
-            answer = await self._asked(plan.call, lambda: plan.sent(model), self._shared.settings.look_limits())
-            try:
-                self._told[model] = plan.read(model, answer)
-            except ProbeProblem as problem:
-                raise self._malformed(plan.call, problem) from None
         try:
+            if plan is not None and plan.is_for(model, self._said(model).kinds):
+                await self._ask_about(model, plan)
             said = self._said(model)
         except ProbeProblem as problem:
             return str(problem)
         if "llm" in (said.kinds or ()) and self._context_length(model, said) is None:
             return _NO_LENGTH
         return _UNLISTED if self._plan.status.models is not None and model not in self._listed else ""
+
+    async def _ask_about(self, model: str, plan: ModelProbe) -> None:
+        answer = await self._asked(plan.call, lambda: plan.asked(model), self._shared.settings.look_limits())
+        try:
+            self._told[model] = plan.read(model, answer)
+        except ProbeProblem as problem:
+            raise self._malformed(plan.call, problem) from None
 
     async def learn_more(self, models: Sequence[str], news: Callable[[], None]) -> bool:
         """Nothing takes long."""
@@ -174,9 +179,10 @@ class PlannedLook:
         return self._wanted(model).name
 
     def _is_served(self, model: str) -> bool:
-        if model in self._listed or model in self._told:
+        """Whether anybody but the settings knows of it, or nobody could be asked."""
+        if self._entry.seen or model in self._listed or model in self._told:
             return True
-        return self._plan.model is None
+        return self._plan.model is None or not self._plan.model.is_for(model, self._said(model).kinds)
 
     def _said(self, model: str) -> Said:
         told, listed = self._told.get(model, Said()), self._listed.get(model, Said())
@@ -190,14 +196,16 @@ class PlannedLook:
         return {"address": self.address, "backend": self._shared.backend, "key": self._entry.key}
 
     async def _asked(
-        self, question: ProbeCall, body: Callable[[], Json], limits: CallLimits, *, is_json: bool = True
+        self, question: ProbeCall, asked: Callable[[], Asked], limits: CallLimits, *, is_json: bool = True
     ) -> Json:
         url = self.address + question.path
         try:
-            sent, headers = body(), self._headers()
+            (query, body), headers = asked(), self._headers()
         except ProbeProblem as problem:
             raise self._malformed(question, problem) from None
-        content = await call(self._session, question.method, url, limits, body=sent, headers=headers)
+        content = await call(
+            self._session, question.method, url, limits, body=body, params=query or None, headers=headers
+        )
         return decoded(content, f"{question.method} {url}") if is_json else None
 
     def _headers(self) -> dict[str, str]:
