@@ -107,7 +107,7 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     paths = [found_pack(path) for path in paths]
     backends = load_backends(paths, functions, mistakes)
     askings = askings_of(backends.values())
-    folders = [*_pack_folders(paths, mistakes)]
+    folders = [*{folder.resolve(): folder for folder in _pack_folders(paths, mistakes)}.values()]
     if not folders and not mistakes:
         folders = shipped_packs(DIALECT)
     read = [read_pack(folder, mistakes) for folder in folders]

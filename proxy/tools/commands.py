@@ -202,28 +202,38 @@ def translate(
 
 @click.command(cls=RuleCommand, short_help="Show which fields a pack carries, changes and drops.")
 @click.argument("pack")
+@BACKEND_KIND
+@RULES
 @AS_JSON
-def compat(pack: str, *, as_json: bool) -> None:
+def compat(pack: str, backend: str | None, rules: tuple[Path, ...], *, as_json: bool) -> None:
     """Show what becomes of each field between client and worker: carried, changed, used on the way, dropped, invented.
 
-    PACK is the folder of a rule pack, or the name of one that comes with the program. Its fields are those of its
-    tests, its expressions and its `fields`. Exit code 1 where a dropped field is not in the pack's `accepted_losses`.
+    PACK is the folder of a rule pack or of a backend pack, or the name of one that comes with the program. A route with
+    a call is shown through both halves, with the workers of one backend. The names are those of tests, expressions and
+    `fields`. Exit code 1 where something dropped is not in `accepted_losses`.
     """
-    from proxy.ruleset import shipped_rules
+    from proxy.ruleset.sources import BACKEND, DIALECT, shipped_packs
     from proxy.tools import compared, losses
 
-    folder = Path(pack)
-    if not folder.is_dir() and (shipped_rules() / pack).is_dir():
-        folder = shipped_rules() / pack
-    rules = loaded([folder], as_json=as_json)
-    if len(rules.sources) != 1:
-        fail(f"{pack}: expected one rule pack, got {len(rules.sources)}: {', '.join(rules.packs)}")
-    (source,) = rules.sources
-    found = losses.compatibility(source)
+    shipped = [each for layout in (DIALECT, BACKEND) for each in shipped_packs(layout) if each.name == pack]
+    folder = shipped[0] if shipped and not Path(pack).is_dir() else Path(pack)
+    known = loaded([folder, *rules], as_json=as_json)
+    backends = [each for each in known.backends.values() if each.folder.resolve() == folder.resolve()]
+    packs = [each for each in known.sources if each.folder.resolve() == folder.resolve()]
+    try:
+        if backends:
+            found = losses.backend_compatibility(backends[0])
+        elif packs:
+            found = losses.compatibility(packs[0], known.backends, backend)
+        else:
+            fail(f"{pack}: expected one rule pack, got {len(known.sources)}: {', '.join(known.packs)}")
+    except ValueError as error:
+        fail(str(error))
+    name = (backends or packs)[0].name
     if as_json:
-        say_json(compared.compatibility_json(source.name, found))
+        say_json(compared.compatibility_json(name, found))
     else:
-        for line in compared.compatibility_lines(source.name, found):
+        for line in compared.compatibility_lines(name, found):
             click.echo(line)
     sys.exit(1 if any(field.lost for field in found.fields) else 0)
 

@@ -1,34 +1,41 @@
 """`compat`: what becomes of each field on its way between a client and a worker.
 
-The names of each side come from the pack: from the requests, frames and answers of a route's tests, and from its
-`fields`. Whether a field is used is read off the rule's expressions; whether it arrives unchanged, from running the
-tests.
+The names of each side come from the pack: from the requests, frames and answers of its tests, and from `fields` of a
+route; those of a call from its operation. A route with a call has two halves, of which the second is the backend's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
-
-from pydantic import BaseModel
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, Literal, NamedTuple, get_args
 
 from proxy.errors import GatewayError
-from proxy.ruleset.documents import SpecDoc
-from proxy.ruleset.lint import paths_read
+from proxy.ruleset.backends import AskingSource, BackendSource, tests_of
+from proxy.ruleset.documents import FromDoc, SpecDoc
 from proxy.ruleset.loader import PackSource, RouteSource
-from proxy.ruleset.playing import run_request
-from proxy.ruleset.selftest_documents import TestDoc
-from proxy.ruleset.walking import reads_of, written
+from proxy.ruleset.playing import run_request, variant_for
+from proxy.ruleset.selftest_documents import GivenDoc, TestDoc
+from proxy.ruleset.walking import written
+from proxy.tools.halves import Fate, Half, Origins, Seen, fields_read, made_fields, origins, step_origins, values_of
 from proxy.tools.translating import scope_for
-from proxy.translate.mapping import RULE_FAILURES
+from proxy.translate.mapping import RULE_FAILURES, Scope
+from proxy.translate.operations import OPERATIONS
+from proxy.translate.plan import Route
+from proxy.translate.request import Built
 from proxy.types import Json
 
-Fate = Literal["carried", "changed", "used", "dropped", "invented"]
-Side = Literal["request", "answer"]
+Side = Literal["request", "call", "result", "answer"]
+# In the order of a request and its answer.
+_SIDES: Final = get_args(Side)
 
 
 class Field(NamedTuple):
-    """One field of one side. into: the names that it has on the other side; accepted: why its loss is accepted."""
+    """One name of one side. route: or the backend's way of asking, as `backend/name`, for the sides call and result.
+
+    side: request, of the client; call, an argument; result, of the worker's frames or answers, or a result that it does
+    not tell; answer, of what the client gets: a result, or without a call the worker's. into: the names that it has on
+    the other side; accepted: why its loss is accepted.
+    """
 
     route: str
     side: Side
@@ -39,131 +46,228 @@ class Field(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Whether it is dropped and nobody accepted that."""
-        return self.fate == "dropped" and self.accepted is None
+        """Whether it gets nowhere and nobody accepted that."""
+        return self.fate in {"dropped", "absent"} and self.accepted is None
 
 
 class Compatibility(NamedTuple):
-    """A pack's fields; stale: accepted losses of fields that are not lost, or that no side has."""
+    """The fields of each route of a pack, or of each way of asking a backend; stale: accepted losses of fields that are
+    not lost, or that no side has.
+    """
 
-    fields: tuple[Field, ...]
+    parts: dict[str, tuple[Field, ...]]
     stale: tuple[str, ...]
 
+    @property
+    def fields(self) -> list[Field]:
+        """All of them."""
+        return [field for part in self.parts.values() for field in part]
 
-def compatibility(pack: PackSource) -> Compatibility:
-    """What becomes of the fields of every route of a pack."""
-    accepted = pack.doc.accepted_losses
-    fields: list[Field] = []
-    used: set[str] = set()
+
+def compatibility(pack: PackSource, backends: Mapping[str, BackendSource], wanted: str | None) -> Compatibility:
+    """What becomes of the fields of every route of a pack, with workers of the backend `wanted` (None: the pack's own).
+    ValueError where there is no such backend.
+    """
+    name = wanted or pack.doc.backend
+    backend = None if name is None else backends.get(name)
+    if wanted is not None and backend is None:
+        raise ValueError(f"there is no backend '{wanted}'; known: {', '.join(sorted(backends))}")
+    own = _Accepting(pack.doc.accepted_losses)
+    parts: dict[str, tuple[Field, ...]] = {}
     for source in pack.routes:
-        for field in [*_request_fields(pack, source), *_answer_fields(source)]:
-            keys = [f"{field.route}.{field.side}.{field.name}", f"{field.side}.{field.name}"]
-            key = next((key for key in keys if key in accepted), None)
-            if field.fate == "dropped" and key is not None:
-                used.add(key)
-                field = field._replace(accepted=accepted[key])
-            fields.append(field)
-    return Compatibility(tuple(fields), tuple(key for key in accepted if key not in used))
+        call = source.asking.doc.call
+        fields = [own.judged(field) for field in (_inline(pack, source) if call is None else _calling(pack, source))]
+        if call is not None and backend is not None:
+            arguments = set(call.with_)
+            for way in backend.operations:
+                if way.asking.operation == call.operation and (way.doc.stream or source.doc.answer):
+                    fields += _judged_way(way, arguments, _Accepting(backend.doc.accepted_losses))
+        parts[source.doc.route] = tuple(sorted(fields, key=lambda field: _SIDES.index(field.side)))
+    return Compatibility(parts, own.stale)
 
 
-def _request_fields(pack: PackSource, source: RouteSource) -> Iterator[Field]:
+def backend_compatibility(backend: BackendSource) -> Compatibility:
+    """What becomes of every argument of every operation, and of everything that workers of this backend tell."""
+    own = _Accepting(backend.doc.accepted_losses)
+    parts = {
+        way.asking.name: tuple(_judged_way(way, set(OPERATIONS[way.asking.operation].arguments), own))
+        for way in backend.operations
+    }
+    return Compatibility(parts, own.stale)
+
+
+class _Accepting:
+    """The losses that a pack accepts, and which of them there are."""
+
+    def __init__(self, accepted: Mapping[str, str]) -> None:
+        self._accepted = accepted
+        self._used: set[str] = set()
+
+    def judged(self, field: Field) -> Field:
+        side = "answer" if field.side == "result" and field.fate != "absent" else field.side
+        name = field.route.rpartition("/")[2]
+        key = next((k for k in (f"{name}.{side}.{field.name}", f"{side}.{field.name}") if k in self._accepted), None)
+        if key is None or field.fate not in {"dropped", "absent"}:
+            return field
+        self._used.add(key)
+        return field._replace(accepted=self._accepted[key])
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        return tuple(key for key in self._accepted if key not in self._used)
+
+
+def _fields(route: str, side: Side, half: Half) -> Iterator[Field]:
+    return (Field(route, side, name, fate, into) for name, fate, into in half.fates())
+
+
+# --- a route that asks its worker itself
+
+
+def _inline(pack: PackSource, source: RouteSource) -> Iterator[Field]:
     asking = source.asking
-    request = asking.doc.request
+    request, name = asking.doc.request, source.doc.route
     if request is None:
         return
-    seen = _Seen(source)
-    made = _made_fields(request.body, ("body",), _known_to_request(asking))
-    reads = reads_of((pack.doc, source.doc, asking.doc))
-    whole = bool(reads & {(), ("body",)})
-    read = {path[1] for path in reads if _is_field(path, ("body",))}
-    origins: set[str] = set()
-    for name in _names({*seen.given, *read}, asking.doc.fields.request if asking.doc.fields else []):
-        into = tuple(name if target == "*" else target for target, names in made.items() if name in names)
-        if (seen.arrived(name) and (whole or into)) or (into == (name,) and not seen.tried(name)):
-            field = Field(source.doc.route, "request", name, "carried", (name,))
-        elif into or (whole and name in seen.sent):
-            field = Field(source.doc.route, "request", name, "changed", into or (name,))
-        else:
-            used = name in read or (whole and not seen.tried(name))
-            field = Field(source.doc.route, "request", name, "used" if used else "dropped")
-        origins.update(field.into)
-        yield field
-    for name in _names({*seen.sent, *(made if "*" not in made else ())}, []):
-        if name not in origins:
-            yield Field(source.doc.route, "request", name, "invented")
+    seen = _seen(source, lambda scope, built: built.bodies)
+    reads, whole = fields_read((pack.doc, source.doc, asking.doc), ("body",))
+    known = _client_origins(asking)
+    if request.batch is not None:
+        known["batch"] = origins([request.batch.of], ("body",), known)
+    made = made_fields(request.body, ("body",), known)
+    names = {*seen.given, *reads, *(asking.doc.fields.request if asking.doc.fields else [])}
+    yield from _fields(name, "request", Half(names, made, reads, whole, seen))
+    stream = asking.doc.stream
+    read = None if stream is None else stream.from_
+    roots = ("chunk",) if read is not None else ("upstream", "answers")
+    reads, whole = fields_read((source.doc, asking.doc), roots)
+    given = _told(_tests(source), streamed=read is not None)
+    names = {*given, *reads, *(asking.doc.fields.answer if asking.doc.fields else [])}
+    made = _answer_made(source, roots, {} if read is None else _with_new(_read_origins(read)))
+    yield from _fields(name, "answer", Half(names, made, reads, whole=False, seen=Seen()))
 
 
-class _Seen:
-    """What the tests of a route show: the client's fields, and with which values they came to the worker."""
-
-    def __init__(self, source: RouteSource) -> None:
-        self.given: set[str] = set()
-        self.sent: set[str] = set()
-        self._pairs: dict[str, list[bool]] = {}
-        for test in _tests(source):
-            request = test.given.request
-            if not isinstance(request, dict):
-                continue
-            self.given |= request.keys()
-            for body in _bodies(source, test.given.request, dict(test.given.worker), dict(test.given.asked)):
-                self._compare(request, body)
-
-    def _compare(self, request: dict[str, Json], body: Json) -> None:
-        if not isinstance(body, dict):
-            return
-        self.sent |= body.keys()
-        for name, value in request.items():
-            if value is not None:
-                self._pairs.setdefault(name, []).append(name in body and body[name] == value)
-
-    def arrived(self, name: str) -> bool:
-        """Whether it always came to the worker as it was."""
-        return self.tried(name) and all(self._pairs[name])
-
-    def tried(self, name: str) -> bool:
-        """Whether a request that was taken had a value there."""
-        return name in self._pairs
+# --- the client's half of a call
 
 
-def _bodies(source: RouteSource, request: Json, worker: dict[str, Json], asked: dict[str, Json]) -> list[Json]:
-    """What the route sends; nothing where it refuses the request."""
-    try:
-        scope = scope_for(source.route, request, worker)
-        return run_request(source.route, scope, lambda question: asked.get(question.step)).bodies
-    except (GatewayError, *RULE_FAILURES):
-        return []
-
-
-def _answer_fields(source: RouteSource) -> Iterator[Field]:
-    asking, doc = source.asking, source.doc
-    if asking.doc.request is None:
+def _calling(pack: PackSource, source: RouteSource) -> Iterator[Field]:
+    asking, call, name = source.asking, source.asking.doc.call, source.doc.route
+    if call is None:
         return
-    streamed = asking.doc.stream is not None and asking.doc.stream.from_ is not None
-    given: set[str] = set()
+    seen = _seen(source, lambda scope, built: [scope.get("call")])
+    reads, whole = fields_read((pack.doc, source.doc, asking.doc), ("body",))
+    known = _client_origins(asking)
+    made = {argument: origins(values_of(spec), ("body",), known) for argument, spec in call.with_.items()}
+    names = {*seen.given, *reads, *(asking.doc.fields.request if asking.doc.fields else [])}
+    yield from _fields(name, "request", Half(names, made, reads, whole, seen))
+    results = {result: {result} for result in OPERATIONS[call.operation].results}
+    known = _with_new(results)
+    answering = [each for each in (source.doc.stream, source.doc.answer) if each is not None]
+    used = origins((each.source for doc in answering for each in written(doc)), (), known)
+    yield from _fields(name, "answer", Half(results, _answer_made(source, (), known), used, whole=False, seen=Seen()))
+
+
+# --- the backend's half
+
+
+def _judged_way(way: AskingSource, arguments: set[str], accepting: _Accepting) -> list[Field]:
+    return [accepting.judged(field) for field in _way(way, arguments)]
+
+
+def _way(way: AskingSource, arguments: set[str]) -> Iterator[Field]:
+    """arguments: those that are looked at."""
+    doc, name = way.doc, f"{way.asking.backend}/{way.asking.name}"
+    known = step_origins(doc.steps, ("call",), {})
+    if doc.request.batch is not None:
+        known["batch"] = origins([doc.request.batch.of], ("call",), known)
+    reads, whole = fields_read([doc], ("call",))
+    seen = Seen()
+    for route, test in tests_of(way):
+        seen.note(test.given.request, _bodies(route, test.given))
+    made = made_fields(doc.request.body, ("call",), known)
+    yield from _fields(name, "call", Half(arguments, made, reads, whole, seen))
+    roots = ("upstream", "answers") if doc.stream is None else ("chunk",)
+    reads, whole = fields_read([doc], roots)
+    told = _told((test for _, test in tests_of(way)), streamed=doc.stream is not None)
+    if doc.stream is not None:
+        made = _read_origins(doc.stream.from_)
+    elif doc.result is not None:
+        made = made_fields(doc.result, roots, known)
+    yield from _fields(name, "result", Half({*told, *reads}, made, reads, whole, seen=Seen()))
+    for result in OPERATIONS[way.asking.operation].results:
+        if result not in made and "*" not in made:
+            yield Field(name, "result", result, "absent")
+
+
+# --- what both have in common
+
+
+def _client_origins(source: RouteSource) -> Origins:
+    """Which fields of the client's body `steps.NAME` and `worker.model` depend on."""
+    worker = source.doc.worker
+    model = [worker.model] if worker is not None and worker.model is not None else []
+    return step_origins(source.doc.steps, ("body",), {"worker.model": origins(model, ("body",), {})})
+
+
+def _seen(source: RouteSource, made: Callable[[Scope, Built], list[Json]]) -> Seen:
+    """What the tests of a route show of its request."""
+    seen = Seen()
     for test in _tests(source):
-        frames = (test.given.chunks if streamed else test.given.answers) or []
-        given |= {name for frame in frames if isinstance(frame, dict) for name in frame}
-    roots = ("chunk",) if streamed else ("upstream", "answers")
-    made: dict[str, set[str]] = {}
-    for spec in _answering(source):
-        for name, names in _made_fields(spec, roots, _meanings(asking)).items():
-            made.setdefault(name, set()).update(names)
-    used = {path[1] for path in reads_of((doc, asking.doc)) if _is_field(path, roots)}
-    for name in _names({*given, *used}, asking.doc.fields.answer if asking.doc.fields else []):
-        into = tuple(target for target, names in made.items() if name in names)
-        if "*" in made or into == (name,):
-            yield Field(doc.route, "answer", name, "carried", (name,))
-        elif into:
-            yield Field(doc.route, "answer", name, "changed", into)
-        else:
-            yield Field(doc.route, "answer", name, "used" if name in used else "dropped")
-    for name, names in made.items():
-        if not names:
-            yield Field(doc.route, "answer", name, "invented")
+        scope = _scope(source.route, test.given)
+        built = _built(source.route, scope, test.given)
+        seen.note(test.given.request, [] if built is None else made(scope, built))
+    return seen
+
+
+def _bodies(route: Route, given: GivenDoc) -> list[Json]:
+    built = _built(route, _scope(route, given), given)
+    return [] if built is None else built.bodies
+
+
+def _scope(route: Route, given: GivenDoc) -> Scope:
+    return scope_for(variant_for(route, given.backend), given.request, dict(given.worker))
+
+
+def _built(route: Route, scope: Scope, given: GivenDoc) -> Built | None:
+    """What the route sends; None where it refuses the request."""
+    try:
+        return run_request(variant_for(route, given.backend), scope, lambda question: given.asked.get(question.step))
+    except (GatewayError, *RULE_FAILURES):
+        return None
 
 
 def _tests(source: RouteSource) -> list[TestDoc]:
     return [*source.doc.tests, *(source.base.doc.tests if source.base is not None else [])]
+
+
+def _told(tests: Iterable[TestDoc], *, streamed: bool) -> set[str]:
+    """The names in what workers say in the tests."""
+    said = [frame for test in tests for frame in (test.given.chunks if streamed else test.given.answers) or []]
+    return {name for each in said if isinstance(each, dict) for name in each}
+
+
+def _read_origins(read: FromDoc) -> Origins:
+    """Which fields of the worker's frames each meaning is read from."""
+    meanings = {name: getattr(read.read, name) for name in ("text", "finish", "usage", "reasoning", "logprobs")}
+    return {
+        name: origins([each] if isinstance(each, str) else values_of(each), ("chunk",), {})
+        for name, each in meanings.items()
+        if each is not None
+    }
+
+
+def _with_new(known: Origins) -> Origins:
+    more = {f"new_{name}": known[name] for name in ("text", "reasoning") if name in known}
+    return {**known, **more}
+
+
+def _answer_made(source: RouteSource, roots: tuple[str, ...], known: Origins) -> Origins:
+    """What the client gets, and what it is made of."""
+    made: Origins = {}
+    for spec in _answering(source):
+        for name, names in made_fields(spec, roots, known).items():
+            made.setdefault(name, set()).update(names)
+    return made
 
 
 def _answering(source: RouteSource) -> list[SpecDoc]:
@@ -174,68 +278,3 @@ def _answering(source: RouteSource) -> list[SpecDoc]:
     if doc.stream is None or doc.stream.to is None:
         return []
     return [doc.stream.to.chunk, *([doc.stream.to.last] if doc.stream.to.last is not None else [])]
-
-
-def _meanings(source: RouteSource) -> dict[str, set[str]]:
-    """Which fields of the worker's frames text, finish and usage are read from."""
-    stream = source.doc.stream
-    if stream is None or stream.from_ is None:
-        return {}
-    read = stream.from_.read
-    meanings: dict[str, set[str]] = {}
-    for name, value in (("text", read.text), ("finish", read.finish), ("usage", read.usage)):
-        sources = [value] if isinstance(value, str) else _values(value) if value else []
-        meanings[name] = {path[1] for each in sources for path in paths_read(each) if _is_field(path, ("chunk",))}
-    meanings["new_text"] = meanings["text"]
-    return meanings
-
-
-def _known_to_request(source: RouteSource) -> dict[str, set[str]]:
-    """Which fields of the client's body `steps.NAME`, `worker.model` and `batch` depend on."""
-    doc = source.doc
-    known: dict[str, set[str]] = {}
-    if doc.worker is not None and doc.worker.model is not None:
-        known["worker.model"] = _origins([doc.worker.model], ("body",), {})
-    for step in doc.steps:
-        if step.set is not None:
-            known[f"steps.{step.set}"] = _origins(_values(step), ("body",), known)
-    if doc.request is not None and doc.request.batch is not None:
-        known["batch"] = _origins([doc.request.batch.of], ("body",), known)
-    return known
-
-
-def _values(doc: BaseModel) -> list[str]:
-    """The expressions that values are made of, without conditions and bounds."""
-    return [each.source for each in written(doc) if not each.condition and "clamp" not in each.path]
-
-
-def _made_fields(spec: SpecDoc, roots: tuple[str, ...], known: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The fields that a mapping makes, each with the fields of the other side that it is made of. "*": what is there is
-    passed on as a whole; "(body)": the whole is made of something.
-    """
-    if spec.fields is not None and spec.each is None:
-        return {name: _origins(_values(child), roots, known) for name, child in spec.fields.items()}
-    names = _origins(_values(spec), roots, known)
-    return {"*": names} if "*" in names else {"(body)": names}
-
-
-def _origins(sources: Iterable[str], roots: tuple[str, ...], known: dict[str, set[str]]) -> set[str]:
-    """The fields of `roots` that expressions depend on; `known` has what other names depend on."""
-    found: set[str] = set()
-    for source in sources:
-        for path in paths_read(source):
-            if _is_field(path, roots):
-                found.add(path[1])
-            elif path[:1] and path[0] in roots:
-                found.add("*")
-            else:
-                found |= known.get(".".join(path[:2]), known.get(path[0], set()) if path else set())
-    return found
-
-
-def _is_field(path: tuple[str, ...], roots: tuple[str, ...]) -> bool:
-    return len(path) > 1 and path[0] in roots
-
-
-def _names(given: Iterable[str], declared: Iterable[str]) -> list[str]:
-    return sorted({*given, *declared} - {"*", "(body)"})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from proxy.tools.commands import check, compat
 from proxy.types import Json
+from tests.tools.calling import write_calls
 from tests.tools.packs import inside, run, run_json, write_pack, write_two_packs
 
 ACCEPTED = """\
@@ -133,3 +134,88 @@ def test_an_acceptance_is_looked_at(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "'user': expected request.NAME or answer.NAME" in result.stderr
     assert "no route 'chut' in this pack; did you mean 'chat'?" in result.stderr
+
+
+def ways(told: Json, side: str) -> dict[str, tuple[Json, Json, Json]]:
+    fields = inside(told, "fields")
+    assert isinstance(fields, list)
+    return {
+        str(inside(each, "field")): (inside(each, "fate"), inside(each, "into"), inside(each, "accepted"))
+        for each in fields
+        if inside(each, "route") == "say" and inside(each, "side") == side
+    }
+
+
+def test_a_call_is_compared_through_both_halves(tmp_path: Path) -> None:
+    """From the client to the call and on to the worker, and back; each half accepts its own losses."""
+    told = run_json(compat, write_calls(tmp_path) / "speech", "--rules", tmp_path, code=1)
+    assert fates(told, "say", "request") == {
+        "heat": ("changed", ["temperature"]),
+        "model": ("used", []),
+        "seed": ("carried", ["seed"]),
+        "text": ("changed", ["messages"]),
+        "user": ("carried", ["user"]),
+    }
+    assert ways(told, "call") == {
+        "messages": ("changed", ["turns", "room"], None),
+        "temperature": ("changed", ["heat"], None),
+        "seed": ("dropped", [], None),
+        "user": ("dropped", [], "it knows no users"),
+        "model": ("invented", [], None),
+    }
+    assert ways(told, "result") == {
+        "token": ("changed", ["text"], None),
+        "done": ("changed", ["finish"], None),
+        "took": ("dropped", [], None),
+        "usage": ("absent", [], None),
+        "reasoning": ("absent", [], None),
+        "logprobs": ("absent", [], None),
+    }
+    assert ways(told, "answer") == {
+        "text": ("changed", ["said"], None),
+        "finish": ("changed", ["end"], None),
+        "usage": ("dropped", [], None),
+        "reasoning": ("dropped", [], None),
+        "logprobs": ("dropped", [], None),
+    }
+    assert told["stale"] == ["request.user"]
+
+
+def test_a_call_with_workers_of_another_backend(tmp_path: Path) -> None:
+    """What that backend loses counts."""
+    told = run_json(compat, write_calls(tmp_path) / "speech", "--rules", tmp_path, "--backend", "whole", code=1)
+    assert ways(told, "call")["temperature"] == ("dropped", [], None)
+    assert {inside(each, "way") for each in told["fields"]} == {None, "whole/generate"}  # type: ignore[union-attr]
+    told = run_json(compat, tmp_path / "speech", "--rules", tmp_path, "--backend", "loud", code=2)
+    assert str(told["error"]).startswith("there is no backend 'loud'; known: ")
+
+
+def test_a_backend_by_itself(tmp_path: Path) -> None:
+    """Every argument of its operations, whether or not a dialect gives it."""
+    told = run_json(compat, write_calls(tmp_path) / "backends" / "whole", code=1)
+    assert fates(told, "generate", "call")["messages"] == ("changed", ["text"])
+    assert fates(told, "generate", "call")["seed"] == ("dropped", [])
+
+
+def test_what_is_accepted_of_a_backend(tmp_path: Path) -> None:
+    """Arguments, results that it does not tell, and what its workers tell beside them."""
+    accepted = "{call.seed: none has one, result.usage: none counts, dialogue.answer.took: nobody asks, call.top_p: x}"
+    write_calls(tmp_path)
+    file = tmp_path / "backends/lines/backend.yaml"
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("{call.user: it knows no users}", accepted), encoding="utf-8"
+    )
+    told = run_json(compat, tmp_path / "backends" / "lines", code=1)
+    fields = [each for each in told["fields"] if inside(each, "accepted")]  # type: ignore[union-attr]
+    assert [(inside(each, "side"), inside(each, "field"), inside(each, "fate")) for each in fields] == [
+        ("call", "seed", "dropped"),
+        ("call", "top_p", "dropped"),
+        ("result", "took", "dropped"),
+        ("result", "usage", "absent"),
+    ]
+    assert told["stale"] == []
+
+
+def test_a_shipped_backend_by_its_name() -> None:
+    """It needs no path."""
+    assert fates(run_json(compat, "fastchat"), "generate", "call")["max_tokens"] == ("changed", ["max_new_tokens"])
