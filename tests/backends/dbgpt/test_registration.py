@@ -39,6 +39,7 @@ class Harness:
 
     def __init__(self) -> None:
         self.models: list[tuple[str, str]] = [("m", "llm")]
+        self.at_home: dict[str, frozenset[str]] = {}  # model to the controllers that have it without us
         self.events: Counter[tuple[str, str, str]] = Counter()
         self.settings = FAST
         self.registrar: Registrar | None = None
@@ -51,7 +52,9 @@ class Harness:
             self._servers.append(server)
 
     def desired(self) -> list[Membership]:
-        return [Membership(model, kind, HOST, PORT) for model, kind in self.models]
+        return [
+            Membership(model, kind, HOST, PORT, self.at_home.get(model, frozenset())) for model, kind in self.models
+        ]
 
     def count(self, name: str, /, **labels: str) -> None:
         self.events[name, labels["controller"], labels["result"]] += 1
@@ -88,6 +91,19 @@ async def registry(harness: Harness) -> FakeRegistry:
     registry = FakeRegistry()
     await harness.serve(registry)
     return registry
+
+
+async def test_a_cluster_is_not_given_its_own_models(harness: Harness) -> None:
+    """What a controller has by itself is registered elsewhere only, and taken back where it comes to have it."""
+    one, two = FakeRegistry(), FakeRegistry()
+    await harness.serve(one, two)
+    harness.models = [("m", "llm"), ("n", "llm")]
+    harness.at_home = {"m": frozenset({one.url})}
+    registrar = harness.start(one.url, two.url)
+    await eventually(lambda: one.keys == {"n@llm", MANAGER} and two.keys == {"m@llm", "n@llm", MANAGER})
+    harness.at_home = {"m": frozenset({one.url}), "n": frozenset({one.url, two.url})}
+    registrar.changed()
+    await eventually(lambda: one.keys == {MANAGER} and two.keys == {"m@llm", MANAGER})
 
 
 async def test_registers_models_and_manager(harness: Harness, registry: FakeRegistry) -> None:
