@@ -45,7 +45,11 @@ def compile_backend(
     refusal = None
     if doc.refusal is not None:
         kinds = {int(status): kind for status, kind in doc.refusal.kinds.items()}
-        refusal = Refusal(shop.optional(doc.refusal.message, ("refusal", "message"), REFUSED), kinds)
+        refusal = Refusal(
+            message=shop.optional(doc.refusal.message, ("refusal", "message"), REFUSED),
+            kinds=kinds,
+            kind=shop.optional(doc.refusal.kind, ("refusal", "kind"), REFUSED),
+        )
     headers = compile_headers(shop, doc.headers, ("headers",), WORKER)
     tables = {name: dict(table) for name, table in doc.tables.items()}
     sample = {**doc.sample, "backend": doc.backend}

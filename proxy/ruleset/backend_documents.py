@@ -15,11 +15,13 @@ from proxy.ruleset.strict import Name, Strict, Text
 
 
 class RefusalDoc(Strict):
-    """`refusal`: what an HTTP status other than 200 means. message: an expression over `body` (null where it is no
-    JSON), `text` and `status`; kinds: what single statuses are to the client, by the names of errors.yaml.
+    """`refusal`: what an HTTP status other than 200 means. message, kind: expressions over `body` (null where it is no
+    JSON), `text` and `status`; kinds: what single statuses are to the client, by the names of errors.yaml, where `kind`
+    gives no such name.
     """
 
     message: Text | None = None
+    kind: Text | None = None
     kinds: dict[Annotated[str, Field(pattern=r"^[1-5][0-9][0-9]$")], Kind] = Field(default_factory=dict)
 
 

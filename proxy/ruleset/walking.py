@@ -33,7 +33,7 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.OperationDoc: {"model", "kind"},
     PackDoc: {"trace"},
     backends.BackendDoc: {"headers"},
-    backends.RefusalDoc: {"message"},
+    backends.RefusalDoc: {"message", "kind"},
     backends.AskingDoc: {"when"},
     probes.StatusProbeDoc: {"models", "queue_length"},
     probes.ModelProbeDoc: {"kinds", "context_length", "embedding_size"},

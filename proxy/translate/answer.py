@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import orjson
 
 from proxy.errors import GatewayError, Kind
 from proxy.limits import ERROR_TEXT_MAX
-from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope, header_values, shown, truthy
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, header_values, shown, truthy
 from proxy.translate.plan import Answer, Asking, Refusal, Route, UpstreamPlan
 from proxy.types import Json, JsonObject
 
@@ -46,11 +46,17 @@ def refused(plan: Refusal | None, status: int, text: str) -> tuple[Kind, str]:
         body: Json = orjson.loads(text)
     except orjson.JSONDecodeError:
         body = None
+    seen: Scope = {"body": body, "text": text, "status": status}
+    said, named = _tried(plan.message, seen), _tried(plan.kind, seen)
+    kind = next((kind for kind in get_args(Kind) if kind == named), plan.kinds.get(status, "upstream_status"))
+    return kind, said if isinstance(said, str) and said else text
+
+
+def _tried(read: Read | None, scope: Scope) -> Json:
     try:
-        said = None if plan.message is None else plan.message({"body": body, "text": text, "status": status})
+        return None if read is None else read(scope)
     except RULE_FAILURES:
-        said = None
-    return plan.kinds.get(status, "upstream_status"), said if isinstance(said, str) and said else text
+        return None  # it was written for another body
 
 
 def call_result(asking: Asking, scope: Scope, answers: list[Json]) -> JsonObject:

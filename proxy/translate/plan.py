@@ -97,12 +97,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Refusal:
-    """How a worker says with an HTTP status that it does not answer. message: reads `body` (null where it is no JSON),
-    `text` and `status`; kinds: what single statuses mean, where it is not `upstream_status`.
+    """How a worker says with an HTTP status that it does not answer. message, kind: read `body` (null where it is no
+    JSON), `text` and `status`; kinds: what single statuses mean where `kind` names none, else it is `upstream_status`.
     """
 
     message: Read | None
     kinds: Mapping[int, Kind]
+    kind: Read | None = None
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import GatewayError
-from proxy.translate.answer import ClientAnswer, client_answer, refuse_failure
+from proxy.expr import STANDARD, compile_expression
+from proxy.translate.answer import ClientAnswer, client_answer, refuse_failure, refused
 from proxy.translate.errors import ErrorAnswer, error_answer, error_frame
-from proxy.translate.plan import Route
+from proxy.translate.plan import Refusal, Route
 from proxy.types import Json, JsonObject
 from tests.translate.building import ERRORS, load_route
 
@@ -159,3 +160,27 @@ def test_a_dialect_without_frames_tells_errors_as_bodies(tmp_path: Path) -> None
     table = load_route(tmp_path, KNOWN, errors).errors
     assert error_answer(table, GatewayError("internal", "m"), as_frame=True) == ErrorAnswer(500, {"detail": "m"})
     assert error_frame(table, GatewayError("internal", "m"), "") == {"detail": "m"}
+
+
+REFUSAL = Refusal(
+    message=compile_expression("body.error.message", STANDARD),
+    kinds={400: "invalid_request", 429: "busy"},
+    kind=compile_expression("contains(body.error.message, 'too long') && 'context_overflow' || body.says", STANDARD),
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "meaning"),
+    [
+        (400, '{"error": {"message": "it is too long"}}', ("context_overflow", "it is too long")),
+        (400, '{"error": {"message": "no"}}', ("invalid_request", "no")),
+        (500, '{"error": {"message": "no"}}', ("upstream_status", "no")),
+        (400, '{"error": {"message": "no"}, "says": "nonsense"}', ("invalid_request", "no")),
+        (400, '{"error": {"message": 5}}', ("invalid_request", '{"error": {"message": 5}}')),
+        (429, "wait", ("busy", "wait")),
+        (502, "", ("upstream_status", "")),
+    ],
+)
+def test_what_a_worker_refuses_with_is_told_by_its_body_first(status: int, text: str, meaning: tuple[str, str]) -> None:
+    """A body of another kind than the rule was written for leaves the meaning to the status, and the text as it is."""
+    assert refused(REFUSAL, status, text) == meaning
