@@ -208,10 +208,29 @@ def dbgpt_api_server(pythons: Pythons, folder: Path, port: int, controller: str)
     return program
 
 
+def dbgpt_worker(pythons: Pythons, folder: Path, port: int, controller: str, model: str, server: str) -> Program:
+    """A worker of DB-GPT being started; its chat model is that of the same name of an OpenAI-compatible server."""
+    toml = (
+        f'[service.model.worker]\nhost = "127.0.0.1"\nport = {port}\ncontroller_addr = "{controller}"\n'
+        f'[[models.llms]]\nname = "{model}"\nprovider = "proxy/openai"\napi_base = "{server}"\napi_key = "none"\n'
+    )
+    return dbgpt_program(pythons, folder, "worker", toml)
+
+
+def dbgpt_embedder(pythons: Pythons, folder: Path, port: int, controller: str, model: str, server: str) -> Program:
+    """As `dbgpt_worker`, with an embedding model. A process has one model."""
+    toml = (
+        f'[service.model.worker]\nhost = "127.0.0.1"\nport = {port}\ncontroller_addr = "{controller}"\n'
+        f'[[models.embeddings]]\nname = "{model}"\nprovider = "proxy/openai"\n'
+        f'api_url = "{server}/embeddings"\napi_key = "none"\n'
+    )
+    return dbgpt_program(pythons, folder, "worker", toml)
+
+
 def dbgpt_program(pythons: Pythons, folder: Path, role: str, toml: str) -> Program:
     """``dbgpt start ROLE`` with a configuration file, as its operators type it."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{role}.toml"
+    file = folder / f"{role}-{time.monotonic_ns()}.toml"
     file.write_text(toml)
     return Program(f"dbgpt-{role}", [*dbgpt_command(pythons), "start", role, "-c", str(file)], folder)
 
