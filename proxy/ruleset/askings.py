@@ -231,6 +231,7 @@ def compile_source(shop: Workshop, doc: FromDoc, roots: frozenset[str]) -> Strea
         reasoning=shop.optional(read.reasoning, (*inner, "reasoning"), chunk),
         logprobs=shop.optional(read.logprobs, (*inner, "logprobs"), chunk),
         finish_at_end=doc.finish_at_end,
+        keeps_stops=doc.keeps_stops,
     )
 
 

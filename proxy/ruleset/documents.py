@@ -211,7 +211,8 @@ class ReadDoc(Strict):
 
 class FromDoc(Strict):
     """`stream.from`: the worker's stream. finish_at_end: frames that still tell something follow the one that has the
-    finish, so the client is told at the end of the stream.
+    finish, so the client is told at the end of the stream. keeps_stops: one of `stops` that ended the text is still at
+    its end, and is cut off.
     """
 
     framing: Name
@@ -222,11 +223,14 @@ class FromDoc(Strict):
     missing_finish: Text | None = None
     echoed: Text | None = None
     finish_at_end: bool = False
+    keeps_stops: bool = False
 
     @model_validator(mode="after")
-    def _echoed_in_each(self) -> FromDoc:
+    def _goes_together(self) -> FromDoc:
         if self.echoed is not None and self.text != "cumulative":
             raise ValueError("stream.from.echoed is cut off each frame's whole text; it needs text: cumulative")
+        if self.keeps_stops and self.stops is None:
+            raise ValueError("stream.from.keeps_stops is about stop strings; it needs stops")
         return self
 
 

@@ -129,7 +129,7 @@ class StreamSource:
     """How the worker's stream is read: its framing, and what each frame means. prefix: text before the worker's own;
     echoed: what a worker repeats before the new text when it goes on with another one's stream; it sees `text`, what
     had come. None: it repeats nothing. finish_at_end: frames that still tell something, such as the usage, may follow
-    the one that says why the answer ended.
+    the one that says why the answer ended. keeps_stops: the worker leaves the stop string that ended it in its text.
     """
 
     framing: Framing
@@ -146,6 +146,7 @@ class StreamSource:
     reasoning: Read | None = None
     logprobs: Read | None = None
     finish_at_end: bool = False
+    keeps_stops: bool = False
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ class StreamReader:
         self._finish_key = needed_key(source.finish)
         self._text_key = source.text.key if isinstance(source.text, ChunkRead) else None
         self.scope: Scope = dict(scope)
-        self.flow = TextFlow(source.mode, hold_back, _rule_text(source.prefix, scope, "prefix", ""))
+        ends = self._stops() if source.keeps_stops else ()
+        self.flow = TextFlow(source.mode, hold_back, _rule_text(source.prefix, scope, "prefix", ""), ends)
         self.notes: list[str] = self.flow.notes
         self._thought = None if source.reasoning is None else TextFlow(source.mode)
         self.view = reasoning_view(scope.get("worker"))

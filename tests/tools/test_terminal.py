@@ -67,7 +67,7 @@ def test_a_command_that_cannot_be_done_says_so_to_programs(
         (commands.check, [ODD]),
         (commands.test, [ODD]),
         (commands.explain, ["GET", ODD]),
-        (commands.explain, ["GET", "/", "--header", f"a:{ODD}"]),
+        (commands.explain, ["GET", "/nowhere", "--header", f"a:{ODD}"]),
         (commands.translate, [ODD, "chat.yaml"]),
         (commands.compat, [ODD]),
         (commands.init, [ODD]),
