@@ -204,7 +204,7 @@ def is_header_name(name: str) -> bool:
     return _HEADER_NAME.fullmatch(name) is not None
 
 
-def compile_framing(shop: Workshop, name: str, path: tuple[str, ...]) -> Framing:
+def compile_framing(shop: Workshop, name: str, path: tuple[str | int, ...]) -> Framing:
     """The framing of this name."""
     if name not in FRAMINGS:
         shop.mistake(path, f"unknown framing '{name}'{suggestion(name, FRAMINGS)}")

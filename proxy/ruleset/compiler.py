@@ -12,32 +12,29 @@ from proxy.expr import FunctionRegistry
 from proxy.ruleset.askings import (
     compile_arguments,
     compile_checks,
-    compile_framing,
     compile_headers,
     compile_request,
     compile_source,
     compile_steps,
     is_header_name,
 )
-from proxy.ruleset.documents import OperationDoc, RouteDoc, ToDoc, WorkerDoc
+from proxy.ruleset.documents import OperationDoc, RouteDoc, WorkerDoc
 from proxy.ruleset.expressions import Workshop
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.writing import Askings, compile_target, written_route
 from proxy.translate.errors import error_answer, error_frame
 from proxy.translate.mapping import RULE_FAILURES, Read
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import (
     Answer,
-    Asking,
     CallPlan,
     ErrorEntry,
     ErrorTable,
     Operation,
     Route,
     Step,
-    StreamTarget,
 )
-from proxy.translate.quick import quick_step
 from proxy.translate.routes import HIDDEN_HEADERS, path_pattern
 from proxy.types import Json
 
@@ -62,10 +59,6 @@ class Pack(NamedTuple):
     complete: bool = True
     backend: str | None = None
     keys: bool = False
-
-
-Askings = Mapping[str, Mapping[str, tuple[Asking, ...]]]
-"""How each operation is asked, by its name and that of the backend."""
 
 
 class Compiled(NamedTuple):
@@ -171,7 +164,7 @@ def compile_route(
         trace=pack.trace,
         upstream=None if doc.request is None else compile_request(shop, doc.request, REQUEST),
         source=None if stream is None or stream.from_ is None else compile_source(shop, stream.from_, REQUEST),
-        target=None if stream is None or stream.to is None else _target(shop, stream.to, results),
+        target=None if stream is None or stream.to is None else compile_target(shop, stream.to, _shown(results)),
         answer=_answer(shop, doc, base, results),
         operation=_operation(shop, doc.operation),
         errors_as_frame=_errors_as_frame(shop, doc, errors),
@@ -182,9 +175,7 @@ def compile_route(
         questions=askings,
     )
     route = _with_worker(shop, route, doc.worker) if base is None else _sharing(route, base)
-    if route.call is not None:
-        route = _varied(shop, route, route.call, askings)
-    route = _with_quick_step(shop, route, doc)
+    route = written_route(shop, route, doc, askings)
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)
@@ -196,22 +187,6 @@ def _with_worker(shop: Workshop, route: Route, doc: WorkerDoc | None) -> Route:
         return route
     model = shop.optional(doc.model, ("worker", "model"), MATCH | {"gateway"})
     return replace(route, selection=doc.need, kind=doc.kind, model=model, exclusive=doc.exclusive)
-
-
-def _with_quick_step(shop: Workshop, route: Route, doc: RouteDoc) -> Route:
-    """The route as its stream is written, with what is wrong with that."""
-    call = route.call
-    if route.target is not None and route.source is None and call is None:
-        shop.mistake(("stream", "to"), f"the route '{doc.like}' has no stream.from that could be written here")
-    if route.target is not None and route.target.resumed and call is not None:
-        shop.mistake(("stream", "to", "resumed"), "a route with a call sees no frame of the worker to change")
-    elif (
-        route.target is not None and route.target.resumed and (route.upstream is None or route.upstream.resume is None)
-    ):
-        shop.mistake(("stream", "to", "resumed"), "this route has no request.resume, so no frame is a resumed one")
-    if route.target is not None and route.source is not None and call is None and not shop.mistakes:
-        return replace(route, target=replace(route.target, step=quick_step(route.source, route.target)))
-    return route
 
 
 def _sharing(route: Route, base: Route) -> Route:
@@ -240,42 +215,6 @@ def _call(shop: Workshop, doc: RouteDoc, base: Route | None) -> CallPlan | None:
     call = doc.call
     arguments = compile_arguments(shop, call.operation, call.with_, ("call", "with"), REQUEST)
     return CallPlan(call.operation, arguments)
-
-
-def _varied(shop: Workshop, route: Route, call: CallPlan, askings: Askings) -> Route:
-    """The route written for each backend; it is itself its variant for the pack's own."""
-    variants: dict[str, tuple[Route, ...]] = {}
-    for backend, ways in askings.get(call.operation, {}).items():
-        fitting = [way for way in ways if route.target is None or way.source is not None]
-        if fitting:
-            variants[backend] = tuple(_variant(route, way, usable=not shop.mistakes) for way in fitting)
-    own = variants.get(route.backend or "")
-    if own is None:
-        wanted = "the pack names no backend" if route.backend is None else f"the backend '{route.backend}' has none"
-        known = ", ".join(sorted(variants)) or "none"
-        shop.mistake(
-            ("call", "operation"),
-            f"nobody says how to ask for {call.operation}: {wanted}; backends that have it: {known}",
-        )
-        return route
-    return replace(own[0], variants=variants)
-
-
-def _variant(route: Route, way: Asking, *, usable: bool) -> Route:
-    target = route.target
-    if target is not None and way.source is not None and usable:
-        target = replace(target, step=quick_step(way.source, target, apart=True))
-    is_own = way.backend == route.backend
-    sample = {**way.sample, **route.sample} if is_own else {**route.sample, **way.sample}
-    return replace(
-        route,
-        upstream=way.upstream,
-        source=way.source,
-        target=target,
-        exclusive=way.exclusive,
-        asking=way,
-        sample={**sample, "backend": way.backend},
-    )
 
 
 def _operation(shop: Workshop, doc: OperationDoc | None) -> Operation | None:
@@ -321,17 +260,11 @@ def _errors_as_frame(shop: Workshop, doc: RouteDoc, errors: ErrorTable) -> bool:
     return doc.errors == "frame" or (streams and errors.stream_status is not None)
 
 
-def _target(shop: Workshop, doc: ToDoc, results: frozenset[str] | None) -> StreamTarget:
-    """results: of the operation that is called; None: the route reads the worker's frames itself."""
-    roots = CHUNK if results is None else REQUEST | results | {"new_text", "new_reasoning"}
-    return StreamTarget(
-        framing=compile_framing(shop, doc.framing, ("stream", "to", "framing")),
-        mode=doc.text,
-        hold_back=doc.hold_back,
-        chunk=shop.value(doc.chunk, ("stream", "to", "chunk"), roots),
-        last=None if doc.last is None else shop.value(doc.last, ("stream", "to", "last"), roots),
-        resumed=None if doc.resumed is None else shop.value(doc.resumed, ("stream", "to", "resumed"), roots),
-    )
+def _shown(results: frozenset[str] | None) -> frozenset[str]:
+    """What a frame's mapping may read. results: of the operation that is called; None: the route reads the worker's
+    frames itself.
+    """
+    return CHUNK if results is None else REQUEST | results | {"new_text", "new_reasoning"}
 
 
 def _answer(shop: Workshop, doc: RouteDoc, base: Route | None, results: frozenset[str] | None) -> Answer | None:

@@ -235,13 +235,18 @@ class FromDoc(Strict):
 
 
 class ToDoc(Strict):
-    """`stream.to`: the client's stream."""
+    """`stream.to`: the client's stream. also: further framings, among which its Accept header chooses; first: a frame
+    before the first one; final: one more behind the last.
+    """
 
     framing: Name
+    also: list[Name] = []
     text: Mode
     hold_back: Annotated[int, Field(ge=0, le=64)] = 0
+    first: Spec | None = None
     chunk: Spec
     last: Spec | None = None
+    final: Spec | None = None
     resumed: Spec | None = None
 
 

@@ -10,7 +10,7 @@ from proxy.documents import Diagnostic, Document, DocumentError, suggestion
 from proxy.documents.yaml import Path as DocumentPath
 from proxy.expr import FunctionRegistry
 from proxy.ruleset.backends import BackendSource, askings_of, backend_folders, load_backends, tests_of
-from proxy.ruleset.compiler import Askings, Pack, compile_errors, compile_pack, compile_route
+from proxy.ruleset.compiler import Pack, compile_errors, compile_pack, compile_route
 from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.reading import ReadDocument, read_as
@@ -25,6 +25,7 @@ from proxy.ruleset.sources import (
     shipped_packs,
     shipped_rules,
 )
+from proxy.ruleset.writing import Askings
 from proxy.translate.mapping import Constant
 from proxy.translate.plan import ErrorEntry, ErrorTable, Route
 from proxy.translate.routes import RouteTable, path_shape

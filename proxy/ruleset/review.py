@@ -111,12 +111,14 @@ def _constant(each: Written, functions: FunctionRegistry) -> str:
 def _endless(source: RouteSource) -> Iterator[Diagnostic]:
     """A stream of which no frame tells its client that it is the last."""
     target = source.doc.stream.to if source.doc.stream is not None else None
-    if target is None or target.last is not None or FRAMINGS[target.framing].terminator:
+    if target is None or target.last is not None or (target.final is not None and target.final.when is None):
         return
-    reads = {path[0] if path else "" for path in reads_of([target])}
-    if not reads & {"finish", "chunk", ""}:
+    mute = [name for name in (target.framing, *target.also) if not FRAMINGS[name].terminator]
+    reads = {path[0] if path else "" for path in reads_of([target.chunk])}
+    if mute and not reads & {"finish", "chunk", ""}:
         message = "no frame says that it is the last: read finish in chunk, or give last, the mapping of the last frame"
-        yield source.document.at(("stream", "to"), message, key=True)
+        where = "" if mute[0] == target.framing else f" (in the framing {mute[0]})"
+        yield source.document.at(("stream", "to"), message + where, key=True)
 
 
 def _unread_questions(pack: PackSource) -> Iterator[Diagnostic]:

@@ -66,7 +66,8 @@ def run_tests(tests: Iterable[RouteTest]) -> Iterator[Outcome]:
     """Run each test of a rule set."""
     for test in tests:
         chunks = test.test.given.chunks
-        route = variant_for(test.route, test.test.given.backend)
+        accept = {name.lower(): value for name, value in test.test.given.headers.items()}.get("accept", "")
+        route = variant_for(test.route.accepted(accept), test.test.given.backend)
         yield Outcome(test, tuple(_problems(test, route)), 0 if chunks is None else len(wire_of(route, chunks)))
 
 

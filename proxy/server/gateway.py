@@ -82,7 +82,8 @@ class Gateway:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request. Never raises, except when it is cancelled because its client left."""
         started = self._facilities.clock()
-        found = self._facilities.table().by_path(request.method, request.rel_url.raw_path)
+        accept = ",".join(request.headers.getall("Accept", ()))
+        found = self._facilities.table().by_path(request.method, request.rel_url.raw_path, accept)
         if isinstance(found, Miss):
             self._count_refused("", started, "client_error")
             return _miss(request, found)

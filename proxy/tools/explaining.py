@@ -56,7 +56,7 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject, backend: str |
     pack's own. ValueError where the route asks no worker of that kind.
     """
     sources = {source.route.place: source for pack in rules.sources for source in pack.routes}
-    found = rules.table.by_path(request.method, request.path)
+    found = rules.table.by_path(request.method, request.path, request.headers.get("accept", ""))
     if isinstance(found, Miss):
         return _missed(rules, request, found, sources)
     scope: Scope = {

@@ -277,4 +277,5 @@ def _answering(source: RouteSource) -> list[SpecDoc]:
         return [doc.answer.body]
     if doc.stream is None or doc.stream.to is None:
         return []
-    return [doc.stream.to.chunk, *([doc.stream.to.last] if doc.stream.to.last is not None else [])]
+    to = doc.stream.to
+    return [spec for spec in (to.first, to.chunk, to.last, to.final) if spec is not None]

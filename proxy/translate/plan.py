@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from proxy.errors import Kind
 from proxy.framing import Framing
+from proxy.translate.accept import preferred
 from proxy.translate.mapping import Read, Value
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.text import Mode
@@ -151,9 +152,10 @@ class StreamSource:
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """How the client's stream is written. last: the mapping of the finishing frame, None where it is the chunk's;
-    resumed: what `chunk` is to them once a worker that went on, or the gateway itself, ends the stream of another one,
-    None: that worker's frame; step: what rewrites the usual frame quickly, see `quick`.
+    """How the client's stream is written. first: a frame before the first one; last: the mapping of the finishing
+    frame, None where it is the chunk's; final: one more frame behind that; resumed: what `chunk` is to them once a
+    worker that went on, or the gateway itself, ends the stream of another one, None: that worker's frame; step: what
+    rewrites the usual frame quickly, see `quick`.
     """
 
     framing: Framing
@@ -161,6 +163,8 @@ class StreamTarget:
     hold_back: int
     chunk: Value
     last: Value | None = None
+    first: Value | None = None
+    final: Value | None = None
     resumed: Value | None = None
     step: QuickStep | None = None
 
@@ -231,7 +235,8 @@ class Route:
     A route with a `call` is written once for each backend that has the operation: `variants` has these by backend,
     several where they depend on the call, and the route itself is the first one of its pack's own backend. In a
     variant `asking` says how its workers are asked. A route without a `call` asks workers of `backend` only (None:
-    whichever). questions: how the operations that steps ask are put to the workers of each backend.
+    whichever). questions: how the operations that steps ask are put to the workers of each backend. also: the same
+    route with the stream in other framings.
     """
 
     name: str
@@ -262,6 +267,15 @@ class Route:
     asking: Asking | None = None
     variants: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
     questions: Mapping[str, Mapping[str, tuple[Asking, ...]]] = field(default_factory=dict)
+    also: tuple[Route, ...] = ()
+
+    def accepted(self, accept: str) -> Route:
+        """The route with the framing that an Accept header prefers."""
+        if not self.also:
+            return self
+        routes = (self, *self.also)
+        offered = [route.target.framing.content_type for route in routes if route.target is not None]
+        return routes[preferred(accept, offered)]
 
     @cached_property
     def backends(self) -> frozenset[str] | None:

@@ -85,8 +85,9 @@ class RouteTable:
             else:
                 self._fixed.setdefault(route.path, []).append(route)
 
-    def by_path(self, method: str, path: str) -> list[PathMatch] | Miss:
-        """The routes whose method and path fit, the most particular first; or why there is none.
+    def by_path(self, method: str, path: str, accept: str = "") -> list[PathMatch] | Miss:
+        """The routes whose method and path fit, the most particular first, in the framing that the Accept header
+        prefers; or why there is none.
 
         HEAD is answered by the route of GET, whose body is left out on its way. path: as it came, percent-encoded, so
         that an encoded slash stays inside its parameter.
@@ -98,7 +99,9 @@ class RouteTable:
             match = pattern.fullmatch(path)
             if match:
                 found.append(PathMatch(route, {name: unquote(text) for name, text in match.groupdict().items()}))
-        fitting = [match for match in found if method in match.route.methods]
+        fitting = [
+            PathMatch(route.accepted(accept), parameters) for route, parameters in found if method in route.methods
+        ]
         if fitting:
             return fitting
         methods = tuple(sorted({name for match in found for name in match.route.methods}))

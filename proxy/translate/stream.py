@@ -7,15 +7,23 @@ broken frame and an error frame all come out as a legal end in the client's dial
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from proxy.errors import GatewayError
 from proxy.translate.errors import error_frame
-from proxy.translate.mapping import OMIT, RULE_FAILURES, Scope
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Omit, Scope
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.reader import NO_RESULTS, SPENT, Received, StreamReader
 from proxy.translate.reasoning_view import ReasoningView
+from proxy.types import Json, JsonObject
+
+if TYPE_CHECKING:
+    from proxy.translate.quick import Step as QuickStep
+
+# What the frame before the first one sees.
+NOTHING_YET: Final[JsonObject] = {**NO_RESULTS, "text": "", "new_text": "", "finish": None}
 
 
 class StreamTranslator:
@@ -29,6 +37,7 @@ class StreamTranslator:
 
     __slots__ = (
         "_errors",
+        "_first",
         "_mended",
         "_sent_length",
         "_target",
@@ -54,12 +63,13 @@ class StreamTranslator:
     ) -> None:
         self.reader = StreamReader(source, scope, target.hold_back, resumable=resumable)
         self.scope = self.reader.scope if client is None else {**client, **NO_RESULTS}
-        # Rewrites a usual frame where it is one; None from the finish on.
-        self.quick = target.step if self.reader.flow.is_plain and self.reader.view is None else None
         self._target = target
         self._errors = errors
         self._sent_length = 0
+        self._first = target.first  # None once it is out
         self._mended = False  # the frames are no longer those of one worker
+        # Rewrites a usual frame where it is one; None before the client's first frame and from the finish on.
+        self.quick = self._usual()
         self.sent_frames = 0
         self.finished = False  # the finishing frame is out
         self.closed = False
@@ -135,10 +145,13 @@ class StreamTranslator:
         scope["text"] = new if incremental else self.reader.flow.prefix + view.text
         scope["reasoning"] = (thought if incremental else view.reasoning) or None
 
+    def _usual(self) -> QuickStep | None:
+        """What rewrites the usual frame, where it sees all that matters."""
+        plain = self.reader.flow.is_plain and self.reader.view is None
+        return self._target.step if plain and self._first is None and not self._mended else None
+
     def _emit(self, *, final: bool) -> bytes:
         reader, target, scope = self.reader, self._target, self.scope
-        if final:
-            self.quick = None
         text = reader.final_text() if final else reader.flow.advance()
         if reader.view is not None:
             self._view(reader.view, text, final=final)
@@ -153,18 +166,30 @@ class StreamTranslator:
             if self._mended and target.resumed is not None:
                 chunk = target.resumed(scope)
                 scope["chunk"] = None if chunk is OMIT else chunk
-            frame = (target.last or target.chunk)(scope) if final else target.chunk(scope)
+            frames = self._mapped(final=final)
+            data = [target.framing.encode(orjson.dumps(frame)) for frame in frames]
         except RULE_FAILURES as problem:
             raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
-        if frame is OMIT:
-            self.finished = final
-            return b""
-        try:
-            data = target.framing.encode(orjson.dumps(frame))
         except orjson.JSONEncodeError as problem:
             raise GatewayError(
                 "upstream_protocol", f"the worker sent a frame that cannot be passed on: {problem}"
             ) from None
+        if final:
+            self.quick = None
+        elif frames and self._first is not None:
+            self._first = None
+            self.quick = self._usual()
         self.finished = final
-        self.sent_frames += 1
-        return data
+        self.sent_frames += len(frames)
+        return data[0] if len(data) == 1 else b"".join(data)
+
+    def _mapped(self, *, final: bool) -> list[Json | Omit]:
+        """The frames for the client, those before the first and behind the last too."""
+        target, scope = self._target, self.scope
+        frame = (target.last or target.chunk)(scope) if final else target.chunk(scope)
+        frames: list[Json | Omit] = [] if frame is OMIT else [frame]
+        if final and target.final is not None and (frame := target.final(scope)) is not OMIT:
+            frames.append(frame)
+        if frames and self._first is not None and (frame := self._first({**scope, **NOTHING_YET})) is not OMIT:
+            frames.insert(0, frame)
+        return frames
