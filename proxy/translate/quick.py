@@ -42,6 +42,8 @@ def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = Fals
         return None
     if source.finish is not None and finish is None:
         return None
+    if source.logprobs is not None and source.mode == "incremental":
+        return None  # they are put together
     if not (source.reasoning is None or isinstance(source.reasoning, ChunkRead)):
         return None
     writer = _Writer(source, target, source.text.key, finish, apart=apart)

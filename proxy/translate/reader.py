@@ -156,7 +156,7 @@ class StreamReader:
         if source.usage is not None:
             self._take_usage(source.usage(scope))
         if source.logprobs is not None and (logprobs := source.logprobs(scope)) is not None:
-            self.logprobs = logprobs
+            self.logprobs = _extended(self.logprobs, logprobs) if source.mode == "incremental" else logprobs
         if source.finish is not None and (self._finish_key is None or chunk.get(self._finish_key) is not None):
             self._take_finish(source.finish(scope))
         if self._seam is not None:
@@ -286,6 +286,21 @@ class StreamReader:
         text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
         number = code if isinstance(code, int) and not isinstance(code, bool) else None
         raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
+
+
+def _extended(known: Json, more: Json) -> Json:
+    """Probabilities of the tokens so far and of the new ones: `{name: list}` each, of which `known` is changed."""
+    if not isinstance(more, dict):
+        return more
+    if not isinstance(known, dict):
+        return {name: [*values] if isinstance(values, list) else values for name, values in more.items()}
+    for name, values in more.items():
+        before = known.get(name)
+        if isinstance(before, list) and isinstance(values, list):
+            before += values
+        else:
+            known[name] = values
+    return known
 
 
 def _count(usage: Json, name: str) -> int | None:
