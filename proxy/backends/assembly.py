@@ -17,11 +17,14 @@ from proxy.backends.dbgpt.link import RegistrarSettings
 from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar
 from proxy.backends.declared.look import BackendRules
+from proxy.backends.fastchat.look import BACKEND
+from proxy.backends.fastchat.registration import Offer, offering
+from proxy.backends.links import ControllerStatus
 from proxy.backends.overrides import ModelOverrides
 from proxy.backends.service import ELSEWHERE, STRANGER, Service, kinds_of
 from proxy.backends.settings import BackendSettings
 from proxy.backends.sources import Sources
-from proxy.fleet.facts import Kind
+from proxy.fleet.facts import KINDS, Kind
 from proxy.fleet.table import Fleet
 from proxy.limits import FIRST_LOOK_SECONDS
 from proxy.types import Json, JsonObject
@@ -68,6 +71,7 @@ class Backends:
         self._settings = settings
         self._fleet = fleet
         self._advertised = advertised
+        base = settings.fastchat.advertise or f"http://{Address(advertised.host, advertised.port)}"
         ports = frozenset(own_ports) | {address.port for address in [settings.worker_listener_address()] if address}
         self._on_event = on_event
         self._service = Service()
@@ -80,7 +84,7 @@ class Backends:
             fleet,
             extra_workers=extra_workers,
             own_ports=ports,
-            own_addresses=[f"http://{Address(advertised.host, port)}" for port in sorted({advertised.port, *ports})],
+            own_addresses=[base, *(f"http://{Address(advertised.host, port)}" for port in {advertised.port, *ports})],
             on_event=on_event,
         )
         self._source = self._sources.source
@@ -100,7 +104,14 @@ class Backends:
             settings=RegistrarSettings(heartbeat_interval=settings.dbgpt.heartbeat_seconds),
             on_event=on_event,
         )
-        self._unsubscribe = fleet.subscribe(self._registrar.changed)
+        self._offering = offering(
+            settings.fastchat.register_with,
+            self._offer,
+            worker_name=base,
+            rng=rng,
+            on_event=on_event,
+        )
+        self._unsubscribe = fleet.subscribe(self.changed)
 
     def update(self, settings: BackendSettings, models: ModelOverrides, rules: Mapping[str, BackendRules]) -> None:
         """Work with other settings and rules from now on; `models` as made from the settings."""
@@ -112,6 +123,7 @@ class Backends:
         if not settings.dbgpt.management:
             self._service.clear()
         self._registrar.update(settings.dbgpt.controllers, settings.dbgpt.heartbeat_seconds)
+        self._offering.update(settings.fastchat.register_with)
 
     async def first_look(self) -> None:
         """Try every worker and controller of the fleet once; whoever has not answered by then is asked again later."""
@@ -123,7 +135,7 @@ class Backends:
     async def run(self) -> None:
         """Keep the fleet and the memberships up to date until cancelled."""
         roles = [] if self._role is None else [self._role.run()]
-        await asyncio.gather(self._source.run(), self._registrar.run(), *roles)
+        await asyncio.gather(self._source.run(), self._registrar.run(), self._offering.run(), *roles)
 
     def worker_listener(self, fall_through: Handler, withheld: Withheld) -> web.Application | None:
         """What serves the address with which workers register, None without one.
@@ -143,6 +155,7 @@ class Backends:
     def changed(self) -> None:
         """Something that is registered may have changed, such as a port."""
         self._registrar.changed()
+        self._offering.changed()
 
     def trouble(self, address: str) -> None:
         """A request to this worker failed: look at it now."""
@@ -153,11 +166,12 @@ class Backends:
         self._unsubscribe()
         if self._role is not None:
             self._role.wind_down()
-        await self._registrar.withdraw_all()
+        await asyncio.gather(self._registrar.withdraw_all(), self._offering.withdraw_all())
 
     async def close(self) -> None:
         """Let go of tasks and connections."""
         await self._registrar.close()
+        await self._offering.close()
         if self._role is not None:
             await self._role.close()
         await self._source.close()
@@ -220,18 +234,41 @@ class Backends:
         if not kinds:
             return False, STRANGER.format(model=model[:80])
         done = self._service.start(own, kinds) if operation == "start_model" else self._service.stop(own, kinds)
-        self._registrar.changed()
+        self.changed()
         return True, done
 
     # --- clusters
 
     def registrations(self) -> list[tuple[str, int]]:
-        """Each cluster's controller and how many rows it holds for this gateway."""
-        return [(status.url, len(status.registered)) for status in self._registrar.status()]
+        """Each cluster's controller and how many entries it holds for this gateway."""
+        return [(status.url, len(status.registered)) for status in self._statuses()]
 
     def status(self) -> list[Json]:
         """Each cluster's controller for people: url, reachable, registered, heartbeat age in seconds, last error."""
-        return [_described(status._asdict()) for status in self._registrar.status()]
+        return [_described(status) for status in self._statuses()]
+
+    def _statuses(self) -> list[ControllerStatus]:
+        return [*self._registrar.status(), *self._offering.status()]
+
+    def offered(self) -> frozenset[str]:
+        """The names of the models that FastChat's clients find here, as far as they can be answered now."""
+        serving = [view for view in self._fleet.workers() if view.up]
+        others = {facts.model for view in serving for facts in view.models if facts.document.get("backend") != BACKEND}
+        answerable, in_service = self._fleet.answerable(), self._service.answers
+        return frozenset(
+            name
+            for name, model in self._names().models.items()
+            if (self._settings.fastchat.offer == "all" or model in others)
+            and any((model, kind) in answerable and in_service(model, kind) for kind in KINDS)
+        )
+
+    def under_way(self) -> int:
+        """Requests that workers hold for this gateway, and those that wait for one."""
+        waiting = sum(row.waiting for row in self._fleet.queues())
+        return waiting + sum(view.in_flight for view in self._fleet.workers())
+
+    def _offer(self) -> Offer:
+        return Offer(tuple(sorted(self.offered())), self.under_way())
 
     def _memberships(self) -> list[Membership]:
         here = self._advertised
@@ -242,11 +279,10 @@ class Backends:
         self._rejected = names.rejected
         answerable = self._fleet.answerable()
         at_home = self._sources.at_home()
-        kinds: tuple[Kind, ...] = ("llm", "text2vec")
         return [
             Membership(name, kind, here.host, here.port_of(model) or here.port, at_home.get(model, frozenset()))
             for name, model in sorted(names.models.items())
-            for kind in kinds
+            for kind in KINDS
             if (model, kind) in answerable and self._service.answers(model, kind)
         ]
 
@@ -257,14 +293,12 @@ def worker_limits(settings: BackendSettings) -> dict[str, int]:
     return {**declared, **{normalise_base_url(url): limit for url, limit in settings.fastchat.worker_limits.items()}}
 
 
-def _described(status: dict[str, object]) -> JsonObject:
-    rows = status["registered"]
-    age = status["heartbeat_age"]
-    reachable = status["reachable"]
+def _described(status: ControllerStatus) -> JsonObject:
+    age = status.heartbeat_age
     return {
-        "controller": str(status["url"]),
-        "reachable": reachable if isinstance(reachable, bool) else None,
-        "registered": [str(row) for row in rows] if isinstance(rows, tuple) else [],
-        "heartbeat_age_seconds": round(age, 1) if isinstance(age, float) else None,
-        "error": str(status["error"]) or None,
+        "controller": status.url,
+        "reachable": status.reachable,
+        "registered": [*map(str, status.registered)],
+        "heartbeat_age_seconds": None if age is None else round(age, 1),
+        "error": status.error or None,
     }

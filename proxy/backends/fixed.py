@@ -17,7 +17,7 @@ def needs_restart(name: str, now: object, then: object) -> str:
 
 
 def keep_fixed_parts(running: Some, wanted: Some) -> tuple[Some, tuple[str, ...]]:
-    """`wanted` with the listening address for workers and the advertised address as they are in `running`.
+    """`wanted` with the listening address for workers and the advertised addresses as they are in `running`.
 
     A role as a controller that was not there at the start is not taken up, and one that was is not laid down.
     """
@@ -32,11 +32,12 @@ def keep_fixed_parts(running: Some, wanted: Some) -> tuple[Some, tuple[str, ...]
         ]
     else:
         fixed.append(("fastchat.accept.listen", now and now.listen, then and then.listen))
-    advertise = running.dbgpt.advertise
+    advertise, base = running.dbgpt.advertise, running.fastchat.advertise
     fixed.append(("dbgpt.advertise", advertise, wanted.dbgpt.advertise))
+    fixed.append(("fastchat.advertise", base, wanted.fastchat.advertise))
     kept = wanted.model_copy(
         update={
-            "fastchat": wanted.fastchat.model_copy(update={"accept": accept}),
+            "fastchat": wanted.fastchat.model_copy(update={"accept": accept, "advertise": base}),
             "dbgpt": wanted.dbgpt.model_copy(update={"advertise": advertise}),
         }
     )

@@ -59,7 +59,11 @@ FLAGS: tuple[Flag, ...] = (
         read=_worker,
         example="[{kind: KIND, url: http://HOST:PORT}]",
     ),
+    Flag(
+        "--fastchat-register-with", "fastchat", "register_with", "Register as a worker with this FastChat controller."
+    ),
     Flag("--dbgpt-controller", "dbgpt", "controllers", "Register with this DB-GPT controller."),
+    Flag("--dbgpt-workers-from", "dbgpt", "workers_from", "Serve the workers of this DB-GPT controller."),
     Flag(
         "--advertise",
         "dbgpt",

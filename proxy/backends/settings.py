@@ -60,6 +60,14 @@ class FastChatSettings(Section):
     workers: list[BaseUrl] = []
     """Workers that no controller needs to name."""
     accept: AcceptSettings | None = None
+    register_with: list[BaseUrl] = []
+    """FastChat controllers with which the gateway registers as one more worker. Empty: with none."""
+    offer: Literal["others", "all"] = "others"
+    """Which models it registers there: those that a worker of another backend answers, or all."""
+    advertise: BaseUrl | None = None
+    """The base address under which the clients of those controllers reach the gateway. Left out: the address under
+    which DB-GPT reaches it.
+    """
     probe_seconds: Seconds = 2.0
     """How often each worker is asked for its status. One that refuses the connection is withdrawn at once."""
     probes_to_down: Annotated[int, Field(ge=1, le=100)] = 3
@@ -245,7 +253,13 @@ class BackendSettings(Section):
             )
         found += self._name_problems()
         found += self._address_problems()
-        if self.dbgpt.controllers and self.dbgpt.advertise is None and is_wildcard(parse_address(listen).host):
+        everywhere = is_wildcard(parse_address(listen).host) and self.dbgpt.advertise is None
+        if fleet.register_with and fleet.advertise is None and everywhere:
+            found.append(
+                f"--listen {listen} is all addresses of this machine, and FastChat's clients need one to call: "
+                "give fastchat.advertise in the settings file, or --advertise HOST:PORT"
+            )
+        if self.dbgpt.controllers and everywhere:
             found.append(
                 f"--listen {listen} is all addresses of this machine, and DB-GPT needs one that it can call: "
                 "give --advertise HOST:PORT (dbgpt.advertise in the settings file)"

@@ -8,10 +8,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.backends.control import ControlError, EventHook, pause
 from proxy.backends.dbgpt.controller_api import ControllerApi, Instance
+from proxy.backends.links import ControllerStatus
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +50,9 @@ class RegistrarSettings:
             )
 
 
-class ControllerStatus(NamedTuple):
-    """One controller for people and metrics. reachable: None before the first try; heartbeat_age: seconds, or None."""
-
-    url: str
-    reachable: bool | None
-    registered: tuple[Instance, ...]
-    heartbeat_age: float | None
-    error: str
-
-
 class ControllerLink:
-    """One controller. wanted: what should be registered now; is_own: whether a row is at an address of ours.
+    """One controller. wanted: what should be registered now; is_own: whether a row is at an address of ours; settings:
+    those in force.
 
     `_confirmed` is what this controller has agreed to since we last lost it, `_maybe` all that it might hold of ours.
     """
@@ -70,14 +62,14 @@ class ControllerLink:
         api: ControllerApi,
         wanted: Callable[[], frozenset[Instance]],
         is_own: Callable[[Instance], bool],
-        settings: RegistrarSettings,
+        settings: Callable[[], RegistrarSettings],
         clock: Callable[[], float],
         rng: random.Random,
         on_event: EventHook,
     ) -> None:
         self.url = api.url
         self.wake = asyncio.Event()
-        self._api, self._wanted, self._is_own, self.settings = api, wanted, is_own, settings
+        self._api, self._wanted, self._is_own, self._settings = api, wanted, is_own, settings
         self._clock, self._rng, self._on_event = clock, rng, on_event
         self._confirmed: set[Instance] = set()
         self._maybe: set[Instance] = set()
@@ -138,13 +130,13 @@ class ControllerLink:
     async def _synchronise(self, wanted: frozenset[Instance]) -> None:
         now = self._clock()
         stale: set[Instance] = set()
-        if now - self._verified_at >= self.settings.verify_interval:
+        if now - self._verified_at >= self._settings().verify_interval:
             stale = await self._verify(wanted)
             self._verified_at = now
         await self._each((self._maybe - wanted) | stale, self._withdraw)
         new = wanted - self._confirmed
         await self._each(new, self._register)
-        if now - self._beat_at >= self.settings.heartbeat_interval:
+        if now - self._beat_at >= self._settings().heartbeat_interval:
             await self._each(self._confirmed - new, self._heartbeat)
             self._beat_at = now
 
@@ -224,7 +216,7 @@ class ControllerLink:
         self._tell("unreachable", str(error))
 
     def _pause(self) -> float:
-        settings = self.settings
+        settings = self._settings()
         if self._reachable:
             return max(0.0, min(settings.check_interval, self._beat_at + settings.heartbeat_interval - self._clock()))
         grown = settings.backoff_first * settings.backoff_factor ** min(self._failures, 50)

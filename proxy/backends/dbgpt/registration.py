@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -14,10 +12,11 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from proxy.backends.control import CallLimits, EventHook, base_urls, end_tasks, new_session, no_events
+from proxy.backends.control import CallLimits, EventHook, new_session, no_events
 from proxy.backends.dbgpt.controller_api import ControllerApi, Instance
-from proxy.backends.dbgpt.link import ControllerLink, ControllerStatus, RegistrarSettings
+from proxy.backends.dbgpt.link import ControllerLink, RegistrarSettings
 from proxy.backends.dbgpt.names import assign_public_names
+from proxy.backends.links import ControllerStatus, Links
 
 log = logging.getLogger(__name__)
 
@@ -61,81 +60,41 @@ class Registrar:
         clock: Callable[[], float] = time.monotonic,
         on_event: EventHook = no_events,
     ) -> None:
-        self._urls = base_urls(controllers)
         self._desired, self._manager, self._is_own_port = desired, manager, is_own_port
         self._settings = settings or RegistrarSettings()
-        self._session_factory, self._clock, self._rng, self._on_event = session_factory, clock, rng, on_event
-        self._session: aiohttp.ClientSession | None = None
-        self._links: dict[str, ControllerLink] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._running = False
+        self._clock, self._rng, self._on_event = clock, rng, on_event
         self._rejected: dict[str, str] = {}
-        self._stopped = asyncio.Event()
+        self._links = Links(
+            controllers,
+            self._link,
+            withdraw_timeout=self._settings.withdraw_timeout,
+            session_factory=session_factory,
+        )
 
     async def run(self) -> None:
         """Keep all controllers in step until cancelled or until `withdraw_all`."""
-        self._open()
-        if not self._stopped.is_set():
-            self._running = True
-            for url, link in self._links.items():
-                self._start(url, link)
-        try:
-            await self._stopped.wait()
-        finally:
-            await self._stop_links()
+        await self._links.run()
 
     def update(self, controllers: Iterable[str], heartbeat_interval: float) -> None:
         """Other controllers from now on, or another interval. One that is left out loses our rows in the background."""
-        urls = base_urls(controllers)
         self._settings = replace(self._settings, heartbeat_interval=heartbeat_interval)
-        self._urls = urls
-        if self._session is None or self._stopped.is_set():
-            return
-        for url in self._links.keys() - set(urls):
-            work = self._leave(self._links.pop(url), self._tasks.pop(url, None), self._leaving.get(url))
-            self._leaving[url] = asyncio.create_task(work, name=f"leave {url}")
-        for link in self._links.values():
-            link.settings = self._settings
-        for url in urls:
-            if url not in self._links:
-                link = self._links[url] = self._link(url, self._session)
-                if self._running:
-                    self._start(url, link)
-        self.changed()
+        self._links.update(controllers)
 
     def changed(self) -> None:
         """The desired set may have changed: act at once. Cheap, may be called from anywhere in the loop's thread."""
-        for link in self._links.values():
-            link.wake.set()
+        self._links.changed()
 
     async def withdraw_all(self) -> None:
         """Stop, and take everything back from all controllers at the same time; ends within `withdraw_timeout`."""
-        self._stopped.set()
-        await self._stop_links()
-        links = self._links.values()
-        work = {asyncio.create_task(link.withdraw_all(), name=f"withdraw {link.url}") for link in links}
-        if work or self._leaving:
-            leaving = set(self._leaving.values())
-            _, late = await asyncio.wait(work | leaving, timeout=self._settings.withdraw_timeout)
-            await end_tasks(late)
-        for link in links:
-            _tell_what_is_left(link)
+        await self._links.withdraw_all()
 
     def status(self) -> list[ControllerStatus]:
         """Each controller's state, in the order given."""
-        return [
-            self._links[url].status() if url in self._links else ControllerStatus(url, None, (), None, "")
-            for url in self._urls
-        ]
+        return self._links.status()
 
     async def close(self) -> None:
         """End all tasks and close the session; does not withdraw."""
-        self._stopped.set()
-        await self._stop_links()
-        await end_tasks(self._leaving.values())
-        if self._session is not None:
-            await self._session.close()
+        await self._links.close()
 
     def wanted(self, controller: str = "") -> frozenset[Instance]:
         """The rows that this controller should hold now."""
@@ -153,47 +112,19 @@ class Registrar:
         }
         return frozenset(rows | {Instance(MANAGER_KEY, *self._manager)})
 
-    def _open(self) -> None:
-        if self._session is None:
-            self._session = self._session_factory()
-            self._links = {url: self._link(url, self._session) for url in self._urls}
-
-    def _link(self, url: str, session: aiohttp.ClientSession) -> ControllerLink:
+    def _link(self, session: aiohttp.ClientSession, url: str) -> ControllerLink:
         limits = CallLimits(self._settings.connect_timeout, self._settings.call_timeout, self._settings.max_body)
-        api = ControllerApi(session, url, limits)
+        wanted = partial(self.wanted, url)
         return ControllerLink(
-            api, partial(self.wanted, url), self._is_own, self._settings, self._clock, self._rng, self._on_event
+            ControllerApi(session, url, limits),
+            wanted,
+            self._is_own,
+            lambda: self._settings,
+            self._clock,
+            self._rng,
+            self._on_event,
         )
 
     def _is_own(self, instance: Instance) -> bool:
         host, port = self._manager
         return instance.host == host and (instance.port == port or self._is_own_port(instance.port))
-
-    def _start(self, url: str, link: ControllerLink) -> None:
-        self._tasks[url] = asyncio.create_task(self._keep(url, link), name=f"register {url}")
-
-    async def _keep(self, url: str, link: ControllerLink) -> None:
-        if url in self._leaving:  # it was left a moment ago, and what is entered now must not be taken back
-            await asyncio.wait([self._leaving[url]])
-        await link.run()
-
-    async def _leave(
-        self, link: ControllerLink, task: asyncio.Task[None] | None, before: asyncio.Task[None] | None
-    ) -> None:
-        """Take our rows back from a controller that is none of ours any more."""
-        await end_tasks([task] if task is not None else [])
-        if before is not None:
-            await asyncio.wait([before])
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(link.withdraw_all(), self._settings.withdraw_timeout)
-        _tell_what_is_left(link)
-
-    async def _stop_links(self) -> None:
-        self._running = False
-        tasks, self._tasks = list(self._tasks.values()), {}
-        await end_tasks(tasks)
-
-
-def _tell_what_is_left(link: ControllerLink) -> None:
-    if left := link.left():
-        log.warning("controller %s: may still hold %s until its heartbeat timeout", link.url, ", ".join(map(str, left)))

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from proxy.backends.dbgpt.link import RegistrarSettings
+from proxy.backends.dbgpt.link import ControllerLink, RegistrarSettings
 from proxy.backends.dbgpt.registration import Membership, Registrar
 from tests.backends.fakes import FakeRegistry, FakeServer, eventually
 
@@ -125,7 +125,7 @@ async def test_registers_models_and_manager(harness: Harness, registry: FakeRegi
     await eventually(lambda: harness.events["heartbeat", registry.url, "ok"] >= 6)
     status = registrar.status()[0]
     assert status.reachable is True
-    assert {instance.key for instance in status.registered} == registry.keys
+    assert {str(instance) for instance in status.registered} == {f"{key} at {HOST}:{PORT}" for key in registry.keys}
     assert status.heartbeat_age is not None
     assert status.heartbeat_age < 0.5
     assert harness.events["registration", registry.url, "ok"] == 3
@@ -363,7 +363,8 @@ async def test_pauses_grow_to_their_bound_and_are_spread(harness: Harness) -> No
     harness.settings = RegistrarSettings()
     registrar = harness.start(registry.url)
     await eventually(lambda: registrar.status()[0].reachable is False)
-    link = registrar._links[registry.url]
+    link = registrar._links._links[registry.url]
+    assert isinstance(link, ControllerLink)
     pauses = []
     for _ in range(60):
         await link.step()
@@ -467,4 +468,4 @@ async def test_a_second_gateway_is_an_ordinary_second_instance(harness: Harness,
     await task
     await asyncio.sleep(0.2)
     assert {port for _, _, port in registry.rows} == {PORT}
-    assert {instance.port for instance in registrar.status()[0].registered} == {PORT}
+    assert {str(instance).rpartition(":")[2] for instance in registrar.status()[0].registered} == {str(PORT)}
