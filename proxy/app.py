@@ -82,7 +82,12 @@ class RunningGateway:
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
         self.reloader = Reloader(self._read, self._apply, self.metrics.on_event)
         self.operations = Operations(
-            self._now, self.fleet, lambda: self.backends, self.reloader, lambda: (self.listen, self.advertised)
+            self._now,
+            self.fleet,
+            lambda: self.backends,
+            self.reloader,
+            lambda: (self.listen, self.advertised),
+            self.metrics.rules,
         )
 
     @property
@@ -220,6 +225,7 @@ class RunningGateway:
     def _name_labels(self) -> None:
         self.metrics.close_labels("route", [route.name for route in self.rules.table.routes])
         self.metrics.close_labels("key", self._traffic.keys.names)
+        self.metrics.rules.load(self.rules.names)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if self.gateway is None:

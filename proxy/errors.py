@@ -5,7 +5,7 @@ A rule pack's error table gives each kind a status and a code of its dialect; `K
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 Kind = Literal[
     "bad_body",  # the body is not JSON, or not an object
@@ -33,6 +33,23 @@ Kind = Literal[
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
+# The sides of a rule.
+Side = Literal[
+    "request",  # what the client asks
+    "call",  # what the worker is asked
+    "answer",  # what the worker says
+    "result",  # what the client is told
+]
+
+
+class Fault(NamedTuple):
+    """A rule that could not be followed. pack, rule: its names; "" for the one that was being followed on that side."""
+
+    side: Side
+    pack: str = ""
+    rule: str = ""
+
+
 # Faults of the caller: nothing was sent to a worker, and no worker is to blame.
 CALLER_KINDS: Final[frozenset[str]] = frozenset(
     {
@@ -57,7 +74,8 @@ class GatewayError(Exception):
     kind: one of `KINDS`; message: one sentence for the caller, naming what was wrong and what was expected;
     field: the caller's name of the field at fault, if one is; upstream_code: the worker's own error code, if it gave
     one; upstream_status: the HTTP status of a worker that answered with an error; retry_after: seconds for which that
-    worker wants to be left alone, where it says so; final: no other worker is to be asked, whatever the kind says.
+    worker wants to be left alone, where it says so; final: no other worker is to be asked, whatever the kind says;
+    fault: which rule failed itself, where one did. A request that it refuses as it should is no such failure.
     """
 
     def __init__(
@@ -70,6 +88,7 @@ class GatewayError(Exception):
         upstream_status: int | None = None,
         retry_after: float | None = None,
         final: bool = False,
+        fault: Fault | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: Kind = kind
@@ -79,3 +98,4 @@ class GatewayError(Exception):
         self.upstream_status = upstream_status
         self.retry_after = retry_after
         self.final = final
+        self.fault = fault

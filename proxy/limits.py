@@ -67,3 +67,11 @@ API_KEYS_MAX: Final = 256
 QUEUE_LENGTH_MAX: Final = 10_000
 # Label values of one kind before the rest is counted as "other".
 LABEL_VALUES_MAX: Final = 500
+# Backends; each is a folder of rules.
+BACKENDS_MAX: Final = 20
+# Fields that one rule drops and that are counted by name; the rest is counted as "other". A caller can invent names.
+DROPPED_FIELDS_MAX: Final = 50
+# Characters of such a name; a longer one is no field of any dialect.
+FIELD_NAME_MAX: Final = 64
+# Elements of an array, such as the messages of a chat, of which the fields are looked at.
+FIELD_ELEMENTS_MAX: Final = 1_000

@@ -12,9 +12,10 @@ from proxy.backends.assembly import Backends
 from proxy.fleet.facts import WorkerView
 from proxy.fleet.table import Fleet
 from proxy.reload import Loaded, Reloader, utc
-from proxy.state import model_documents, names_for_people, rules_document, worker_document
+from proxy.state import model_documents, names_for_people, rules_document, rules_summary, worker_document
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
+from proxy.telemetry.rules import RuleTable
 from proxy.types import Json, JsonObject
 from proxy.upstream import UpstreamPool
 
@@ -43,9 +44,11 @@ class Operations:
         backends: Callable[[], Backends],
         reloader: Reloader,
         addresses: Callable[[], tuple[Address, Address]],
+        counted: RuleTable,
     ) -> None:
         self._now, self._fleet, self._backends, self._reloader = now, fleet, backends, reloader
         self._addresses = addresses
+        self._counted = counted
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and why."""
@@ -69,6 +72,7 @@ class Operations:
             "advertised": str(advertised),
             "rule_packs": list(rules.packs),
             "routes": len(rules.table.routes),
+            "rules": rules_summary(rules, self._counted),
             "stopping": self._now.stopping,
             "workers": self.workers(),
             "registrations": self._backends().status() if self._now.looked else [],
@@ -88,11 +92,14 @@ class Operations:
         names = {model: name for name, model in reversed(list(known))}  # a model's own name stands before its aliases
         return model_documents(self._fleet, self._now.loaded.tuning.fleet, names, backends.aliases, backends.in_service)
 
-    def rules_in_force(self) -> JsonObject:
-        """The rules, and how the last reload ended."""
+    def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
+        """The rules with what each did since they were loaded, and how the last reload ended. never: only those that
+        took no request since then, or only those that did.
+        """
         last = self._reloader.last
         loaded = utc(self._now.loaded_at)
-        return rules_document(self._now.loaded.rules, loaded, None if last is None else last.document())
+        reloaded = None if last is None else last.document()
+        return rules_document(self._now.loaded.rules, self._counted, loaded, reloaded, never=never)
 
     def drain(self, worker: str) -> JsonObject | None:
         """No new requests for this worker (id or address); None where there is none."""
@@ -163,4 +170,10 @@ def _worker_row(view: WorkerView) -> WorkerRow:
         view.breaker,
         degraded=bool(view.degraded),
         drained=view.drained,
+        backend=_backend(view),
     )
+
+
+def _backend(view: WorkerView) -> str:
+    """All models of a worker are served by one program."""
+    return next((str(facts.document.get("backend") or "") for facts in view.models), "")

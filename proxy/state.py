@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from proxy.fleet.facts import Kind, WorkerView
 from proxy.fleet.rules import FleetRules
 from proxy.fleet.table import Fleet
+from proxy.reload import utc
 from proxy.ruleset import RuleSet
 from proxy.telemetry.log import escape
+from proxy.telemetry.rules import RuleMetrics, RuleTable
 from proxy.types import Json, JsonObject
 
 # A page for people shows so many names; the documents have all.
@@ -75,23 +77,59 @@ def model_documents(
     return documents
 
 
-def rules_document(rules: RuleSet, loaded_at: str, last_reload: JsonObject | None) -> JsonObject:
-    """Packs, routes with their places, and how the last reload ended."""
-    routes: list[Json] = [
-        {
-            "route": route.name,
-            "pack": route.pack,
-            "methods": [*route.methods],
-            "path": route.path,
-            "place": route.place,
-        }
-        for route in rules.table.routes
-    ]
+def rules_summary(rules: RuleSet, counted: RuleTable) -> JsonObject:
+    """What the rules did since they were loaded. never_applied: routes that took no request; failures: times that a
+    rule failed itself; dropped_fields: fields that went nowhere, without those that the packs accept.
+    """
+    since = [counted.of(*rule).since for rule in rules.names]
+    return {
+        "never_applied": sum(not counts.applied for counts in since[: len(rules.table.routes)]),
+        "failures": sum(sum(counts.failures.values()) for counts in since),
+        "dropped_fields": sum(not one.accepted for counts in since for one in counts.dropped),
+    }
+
+
+def rules_document(
+    rules: RuleSet, counted: RuleTable, loaded_at: str, last_reload: JsonObject | None, *, never: bool | None
+) -> JsonObject:
+    """Packs, routes and operations of backends with their places and what they did since they were loaded, and how the
+    last reload ended. never: only those that took no request since then (True), or only the others (False).
+    """
+    routes: list[Json] = []
+    for route in rules.table.routes:
+        counts = counted.of(route.pack, route.name)
+        if never in {None, counts.never_applied}:
+            said: JsonObject = {"route": route.name, "pack": route.pack, "methods": [*route.methods]}
+            routes.append({**said, "path": route.path, "place": route.place, **_rule_counts(counts)})
+    operations: list[Json] = []
+    for asking in rules.askings:
+        counts = counted.of(asking.pack, asking.name)
+        if never in {None, counts.never_applied}:
+            said = {"backend": asking.backend, "operation": asking.operation, "name": asking.name}
+            operations.append({**said, "place": asking.place, **_rule_counts(counts)})
     packs: list[Json] = [*rules.packs]
     return {
         "packs": packs,
         "routes": routes,
+        "operations": operations,
         "tests": len(rules.tests),
         "loaded_at": loaded_at,
         "last_reload": last_reload,
+    }
+
+
+def _rule_counts(counted: RuleMetrics) -> JsonObject:
+    since, used = counted.since, counted.total.used
+    failures: JsonObject = {side: count for side, count in since.failures.items() if count}
+    dropped: list[Json] = [
+        {"side": one.side, "field": one.field, "accepted": one.accepted, "requests": count}
+        for one, count in sorted(since.dropped.items(), key=lambda item: (item[0].accepted, -item[1], item[0]))
+    ]
+    return {
+        "never_applied": counted.never_applied,
+        "applied": since.applied,
+        "skipped": since.skipped,
+        "failures": failures,
+        "last_applied": None if used is None else utc(used),
+        "dropped": dropped,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from proxy.expr import FunctionRegistry
 from proxy.framing import FRAMINGS
 from proxy.ruleset.askings import Backend, compile_asking, compile_backend
 from proxy.ruleset.backend_documents import AskingDoc, BackendDoc, CallTestDoc
+from proxy.ruleset.naming import named_by_asking
 from proxy.ruleset.reading import ReadDocument, read_as
 from proxy.ruleset.selftest_documents import ExpectDoc, GivenDoc, TestDoc
 from proxy.ruleset.sources import BACKEND, BACKENDS, FileChanges, PackFiles, read_pack, shipped_packs
@@ -100,7 +102,7 @@ def _load(
         return None
     backend, probe, found = compile_backend(head.document, head.doc, functions, complete=head.complete)
     mistakes += found
-    sources = [_compiled(part, backend, functions, mistakes) for part in parts]
+    sources = [_compiled(part, head.doc, backend, functions, mistakes) for part in parts]
     mistakes += _repeated(sources)
     return BackendSource(
         backend.name,
@@ -117,10 +119,16 @@ def _load(
 
 
 def _compiled(
-    part: ReadDocument[AskingDoc], backend: Backend, functions: FunctionRegistry, mistakes: list[Diagnostic]
+    part: ReadDocument[AskingDoc],
+    head: BackendDoc,
+    backend: Backend,
+    functions: FunctionRegistry,
+    mistakes: list[Diagnostic],
 ) -> AskingSource:
     asking, found = compile_asking(part.document, part.doc, backend, functions, complete=part.complete)
     mistakes += found
+    if not mistakes:  # what is no expression cannot be read
+        asking = replace(asking, named=named_by_asking(part.doc, head))
     return AskingSource(asking, part.document, part.doc)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from proxy.expr import FunctionRegistry
 from proxy.ruleset.backends import BackendSource, askings_of, backend_folders, load_backends, tests_of
 from proxy.ruleset.compiler import Pack, compile_errors, compile_pack, compile_route
 from proxy.ruleset.documents import RouteDoc
+from proxy.ruleset.naming import named_by_route
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.reading import ReadDocument, read_as
 from proxy.ruleset.selftest_documents import TestDoc
@@ -27,7 +29,7 @@ from proxy.ruleset.sources import (
 )
 from proxy.ruleset.writing import Askings
 from proxy.translate.mapping import Constant
-from proxy.translate.plan import ErrorEntry, ErrorTable, Route
+from proxy.translate.plan import Asking, ErrorEntry, ErrorTable, Route
 from proxy.translate.routes import RouteTable, path_shape
 
 __all__ = ["PackSource", "RouteSource", "RouteTest", "RuleSet", "load_rules", "shipped_rules"]
@@ -90,6 +92,19 @@ class RuleSet(NamedTuple):
     examples: tuple[str, ...]
     sources: tuple[PackSource, ...] = ()
     backends: Mapping[str, BackendSource] = {}
+
+    @property
+    def askings(self) -> list[Asking]:
+        """How the workers of each backend are asked."""
+        return [source.asking for backend in self.backends.values() for source in backend.operations]
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Each rule, as its pack and its name: those of clients first."""
+        return [
+            *((each.pack, each.name) for each in self.table.routes),
+            *((way.pack, way.name) for way in self.askings),
+        ]
 
 
 def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
@@ -188,6 +203,8 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, askings: Askings, 
     reads = [read for document in files.routes if (read := read_as(document, RouteDoc, mistakes)) is not None]
     complete = files.complete and len(reads) == len(files.routes)
     routes = _compiled_routes(reads, pack, errors, functions, askings, mistakes, complete=complete)
+    if read_pack is not None and not mistakes:  # what is no expression cannot be read
+        routes = [_named(source, read_pack.doc) for source in routes]
     tests = [
         _test(source.route, source.document, index, test)
         for source in routes
@@ -241,6 +258,13 @@ def _compiled_routes(
         mistakes += compiled.mistakes
         sources.append(source)
     return sources
+
+
+def _named(source: RouteSource, pack: PackDoc) -> RouteSource:
+    docs = [source.doc, *([source.base.doc] if source.base is not None else [])]
+    named, route = named_by_route(source.route.name, pack, docs), source.route
+    also = tuple(replace(each, named=named) for each in route.also)
+    return source._replace(route=replace(route, named=named, also=also))
 
 
 def _compiled_errors(

@@ -33,8 +33,10 @@ class Operated(Protocol):
     def models(self) -> list[Json]:
         """Each model."""
 
-    def rules_in_force(self) -> JsonObject:
-        """The rules, and how the last reload ended."""
+    def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
+        """The rules with what each did since they were loaded, and how the last reload ended. never: only those that
+        took no request since then, or only those that did.
+        """
 
     def drain(self, worker: str) -> JsonObject | None:
         """No new requests for the worker with this id; its document, None where there is no such worker."""
@@ -98,12 +100,18 @@ def _pages(operated: Operated) -> list[web.RouteDef]:
         is_ready, reason = operated.ready()
         return web.Response(status=200 if is_ready else 503, text=f"{reason}\n", headers=_NO_STORE)
 
+    async def rules(request: web.Request) -> web.Response:
+        asked = request.query.get("never")
+        if asked is not None and asked not in {"true", "false"}:
+            return _json({"error": f"never={asked[:_ID_SHOWN]}: expected true or false"}, 400)
+        return _json(operated.rules_in_force(never=None if asked is None else asked == "true"))
+
     return [
         web.get("/readyz", readiness),
         web.get("/status", page(operated.status)),
         web.get("/workers", page(operated.workers)),
         web.get("/models", page(operated.models)),
-        web.get("/rules", page(operated.rules_in_force)),
+        web.get("/rules", rules),
     ]
 
 

@@ -10,13 +10,14 @@ from typing import Final, Protocol
 
 import orjson
 
-from proxy.errors import GatewayError
+from proxy.errors import Fault, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
 from proxy.server.facilities import Facilities
-from proxy.server.outcomes import is_upstream, rest_after, verdict_of
-from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, as_gateway_error
+from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
+from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink, as_gateway_error
+from proxy.server.tally import RuleTally
 from proxy.server.traffic import Traffic
 from proxy.server.turns import Turns
 from proxy.telemetry.request import RequestMetrics
@@ -57,7 +58,7 @@ class Call:
     CPU that rewriting took; queued: seconds spent waiting for a worker or its turn, None where it could have waited for
     nothing; frames: received from workers; resumed: how often its stream went on with another worker; reader: of its
     last stream; workers: on which it was tried, in order; model: that the last of them answers with, "" before;
-    stopped: set before the request is cancelled because the gateway stops.
+    stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it.
     """
 
     facilities: Facilities
@@ -66,6 +67,7 @@ class Call:
     route: Route
     scope: Scope
     metrics: RequestMetrics
+    tally: RuleTally
     started: float
     asked: float = 0.0
     spent: float = 0.0
@@ -85,12 +87,14 @@ class Call:
         """Seconds that workers may still take of `total` for the whole request; waiting in queues takes none of it."""
         return total - (self.facilities.clock() - self.asked) + (self.queued or 0.0)
 
-    def count(self, sink: ResponseSink, reader: StreamReader) -> None:
+    def count(self, sink: StreamSink) -> None:
         """Add a stream that is over to the request's numbers."""
         self.spent += sink.spent
         self.frames += sink.received_frames
-        self.reader = reader
+        self.reader = sink.reader
         self.metrics.received(sink.received_frames, sink.received_bytes)
+        sink.count_tokens()
+        self.tally.streamed(sink.reader, sink.asking)
 
 
 class Attempt:
@@ -101,7 +105,9 @@ class Attempt:
 
     def __init__(self, call: Call, lease: Hold, name: str) -> None:
         self.lease = lease
+        self.metrics = call.metrics.backend(_backend(lease.facts))
         self._call = call
+        self._begun: float | None = None
         self.broke_off = False  # a collected stream ended without a reason
         self._unanswered = False
         self._sink: ResponseSink | None = None
@@ -118,6 +124,11 @@ class Attempt:
     def release(self, error: GatewayError | None, *, neutral: bool = False) -> None:
         """Give the worker back, say how it went (neutral: nothing), and have it looked at where it failed."""
         facilities = self._call.facilities
+        self._call.tally.failed(error)
+        if self._begun is not None:
+            outcome = "cancelled" if neutral and error is None else outcome_of(error)
+            self.metrics.finished(outcome, time.monotonic() - self._begun)
+            self._begun = None
         silent = neutral or (error is None and self._unanswered) or self._out_of_time(error)
         rest = 0.0 if neutral else rest_after(error)
         self.lease.release("neutral" if silent else verdict_of(error), facilities.clock(), rest)
@@ -141,6 +152,7 @@ class Attempt:
                 question = run.send(answer)
         except StopIteration as done:
             built: Built = done.value
+            call.tally.built(built)
             return built
         finally:
             call.spent += time.perf_counter() - begun - waited
@@ -160,12 +172,12 @@ class Attempt:
         """A whole stream as one result: what the answer's mapping sees."""
         call = self._call
         reader = StreamReader(source, built.scope)
-        sink = CollectSink(reader, source.framing, FRAME_MAX_BYTES, self.address, call.metrics, call.started)
+        sink = CollectSink(reader, source.framing, FRAME_MAX_BYTES, self.address, self.metrics, call.started)
         try:
             await self._finish(sink, built, built.bodies[0])
             self.broke_off = sink.broke_off
         finally:
-            call.count(sink, reader)
+            call.count(sink)
         return collected(reader)
 
     async def open(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
@@ -173,7 +185,7 @@ class Attempt:
         on everything. GatewayError where it fails before that.
         """
         facilities, plan = self._call.facilities, _plan(built)
-        sink.refusal = plan.refusal
+        sink.refusal, sink.asking = plan.refusal, built.route.asking
         if seconds is None:
             self._heard = self._got_something()
             self._sink = sink
@@ -183,7 +195,10 @@ class Attempt:
             target = Target.parse(self.address)
         except ValueError as problem:
             raise GatewayError("upstream_refused", f"the worker cannot be called: {problem}") from None
-        begun = time.monotonic()
+        begun = sink.asked = time.monotonic()
+        if seconds is None and self._begun is None:
+            self._begun = begun
+            self.metrics.started()
         try:
             exchange = await facilities.pool.open(
                 target,
@@ -238,7 +253,7 @@ class Attempt:
         call = self._call
         plan = UpstreamPlan(question.method, question.path, question.headers, Constant(None))
         built = Built(replace(call.route, upstream=plan), question.scope or call.scope, [question.body])
-        sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, call.metrics, call.started)
+        sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, self.metrics, call.started)
         try:
             await self._finish(sink, built, question.body, seconds=QUESTION_SECONDS)
             return _json(sink.answer, self.address)
@@ -250,13 +265,14 @@ class Attempt:
 
     async def _asked(self, built: Built, body: Json) -> Json:
         call = self._call
-        sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, call.metrics, call.started)
+        sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, self.metrics, call.started)
         try:
             await self._finish(sink, built, body)
         finally:
             call.metrics.received(0, sink.received_bytes)
         answer = _json(sink.answer, self.address)
         refuse_failure(_plan(built), built.scope, answer)
+        call.tally.answered(answer, built.route.asking)
         return answer
 
     async def _finish(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
@@ -282,16 +298,23 @@ def _written(plan: UpstreamPlan, scope: Scope, body: Json) -> tuple[dict[str, st
     try:
         headers = {"Content-Type": "application/json", **header_values(plan.headers, scope)}
     except RULE_FAILURES as problem:
-        raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
+        text = f"the request does not fit the rule: {problem}"
+        raise GatewayError("invalid_request", text, fault=Fault("call")) from None
     try:
         return headers, orjson.dumps(body)
     except orjson.JSONEncodeError as problem:
-        raise GatewayError("invalid_request", f"the request cannot be passed on as JSON: {problem}") from None
+        text = f"the request cannot be passed on as JSON: {problem}"
+        raise GatewayError("invalid_request", text, fault=Fault("call")) from None
 
 
 def worker_document(facts: ModelFacts, asked: str) -> JsonObject:
     """What rules see as `worker`; asked: the name that the client gave the model."""
     return facts.document if facts.model == asked else {**facts.document, "public_name": asked}
+
+
+def _backend(facts: ModelFacts) -> str:
+    name = facts.document.get("backend")
+    return name if isinstance(name, str) else ""
 
 
 def _json(raw: bytes, address: str) -> Json:

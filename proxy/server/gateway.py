@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from itertools import takewhile
 
 from aiohttp import web
 
@@ -117,6 +118,8 @@ class Gateway:
         try:
             scope = await self._scope(request, found, serving.body)
             match = choose(found, _strings(scope["headers"]), scope)
+            for looked_at in takewhile(lambda each: each is not match, found):
+                self._facilities.metrics.rules.of(looked_at.route.pack, looked_at.route.name).skipped()
             if match is None:
                 raise GatewayError("not_found", f"no rule for {request.method} {request.path} fits this request")
         except asyncio.CancelledError:

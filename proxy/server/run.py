@@ -20,6 +20,7 @@ from proxy.server.output import whole_size
 from proxy.server.responses import answer_response, error_response
 from proxy.server.sinks import broke_off
 from proxy.server.streaming import StreamRun
+from proxy.server.tally import RuleTally
 from proxy.server.tries import Tries
 from proxy.server.turns import Turns
 from proxy.translate.answer import call_result, client_answer
@@ -54,7 +55,8 @@ class RequestRun:
         self._resolved = facilities.directory.resolve(self._model)
         label = self._resolved if facilities.fleet.knows(self._resolved) else "other" if self._model else ""
         metrics = facilities.metrics.request(route.name, label)
-        self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, started)
+        tally = RuleTally(facilities.metrics.rules, route, scope)
+        self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, started)
         self._tries: Tries | None = None
         self._stream: StreamRun | None = None
 
@@ -109,6 +111,7 @@ class RequestRun:
             for _ in build_request(route, self._scope):
                 raise GatewayError("internal", f"the rule at {route.place} asks a worker without choosing one")
             self._call.spent = time.perf_counter() - begun
+            self._call.tally.written()
             if route.operation is not None:
                 operate(self._facilities, route.operation, self._scope)
             return answer_response(route, client_answer(route, self._scope)), None
@@ -162,7 +165,9 @@ class RequestRun:
             whole = answers.copy()
             answers.clear()  # if they do not make an answer together, the next worker is asked for all of them
             if asked.asking is not None:
-                scope.update(call_result(asked.asking, built.scope, whole))
+                found = call_result(asked.asking, built.scope, whole)
+                self._call.tally.resulted(found)
+                scope.update(found)
             else:
                 scope["answers"] = whole
                 scope["upstream"] = whole[0] if whole else None
@@ -214,6 +219,7 @@ class RequestRun:
             if self._tries.retried and error is None and not cancelled:
                 self._facilities.metrics.on_event("failover", model=metrics.model)
         self._count_stream()
+        call.tally.close(error)
         outcome = "cancelled" if cancelled else outcome_of(error)
         seconds = self._facilities.clock() - call.started
         metrics.spent("translate", call.spent)

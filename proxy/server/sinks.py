@@ -15,9 +15,9 @@ from proxy.errors import GatewayError, Kind
 from proxy.framing import Decoder, Framing, FramingError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.server.output import ClientOutput
-from proxy.telemetry.request import RequestMetrics
+from proxy.telemetry.request import BackendMetrics
 from proxy.translate.answer import refused
-from proxy.translate.plan import Refusal
+from proxy.translate.plan import Asking, Refusal
 from proxy.translate.reader import StreamReader
 from proxy.translate.stream import StreamTranslator
 from proxy.upstream import Exchange, ResponseHead, UpstreamError
@@ -58,21 +58,26 @@ def _own_fault() -> GatewayError:
 class ResponseSink(ABC):
     """One response of a worker, cut into frames. `done` is set when it is over: None, or the error it ended in.
 
-    refusal: what an HTTP status other than 200 means; received_bytes, received_frames: what came; spent: seconds of
-    CPU that rewriting took; last_frames: time of the last read that brought frames. Subclasses say what a frame does.
+    refusal: what an HTTP status other than 200 means; asking: the backend's rule by which it is read; received_bytes,
+    received_frames: what came; spent: seconds of CPU that rewriting took; asked: when the request was sent, set by
+    whoever did; first_frames: time of the first read that brought frames; last_frames: of the last one, also of another
+    worker's that this one goes on from. Subclasses say what a frame does.
     """
 
-    def __init__(self, framing: Framing, max_frame: int, address: str, metrics: RequestMetrics, started: float) -> None:
+    def __init__(self, framing: Framing, max_frame: int, address: str, metrics: BackendMetrics, started: float) -> None:
         self._decoder: Decoder = framing.new_decoder(max_frame)
         self._address = address
         self._metrics = metrics
         self._started = started
+        self.asked = 0.0
+        self.first_frames = 0.0
         self.last_frames = 0.0
         self._refused: ResponseHead | None = None
         self._refusal = b""
         self.done: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
         self.exchange: Exchange | None = None
         self.refusal: Refusal | None = None
+        self.asking: Asking | None = None
         self.received_bytes = 0
         self.received_frames = 0
         self.spent = 0.0
@@ -177,11 +182,19 @@ class ResponseSink(ABC):
     def _observe(self) -> None:
         """The time of frames that told something; an error frame is not the beginning of an answer."""
         now = time.monotonic()  # uvloop's own clock has milliseconds, and stands still within a turn
-        if self.last_frames:
+        if self.first_frames:
             self._metrics.gap(now - self.last_frames)
         else:
-            self._metrics.first_frame(now - self._started)
+            self._observe_first(now)
         self.last_frames = now
+
+    def _observe_first(self, now: float) -> None:
+        self.first_frames = now
+        self._metrics.first_frame(now - self.asked)
+        if self.last_frames:
+            self._metrics.request.switched(now - self.last_frames)
+        else:
+            self._metrics.request.first_frame(now - self._started)
 
     def _end(self, error: GatewayError | None) -> None:
         if self.done.done():
@@ -209,8 +222,18 @@ class AnswerSink(ResponseSink):
         """One answer is no stream: its time is the request's."""
 
 
-class CollectSink(ResponseSink):
-    """A worker's stream that is read to its end; `reader` has the result."""
+class StreamSink(ResponseSink):
+    """A worker's stream; `reader` has what its frames mean."""
+
+    reader: StreamReader
+
+    def count_tokens(self) -> None:
+        """Count what the worker said that it had read and made, once its stream is over."""
+        self._metrics.tokens(*self.reader.own_tokens(), self.last_frames - self.first_frames)
+
+
+class CollectSink(StreamSink):
+    """A stream that is read to its end."""
 
     def __init__(
         self,
@@ -218,7 +241,7 @@ class CollectSink(ResponseSink):
         framing: Framing,
         max_frame: int,
         address: str,
-        metrics: RequestMetrics,
+        metrics: BackendMetrics,
         started: float,
     ) -> None:
         super().__init__(framing, max_frame, address, metrics, started)
@@ -243,7 +266,7 @@ class CollectSink(ResponseSink):
         return None
 
 
-class ClientStream(ResponseSink):
+class ClientStream(StreamSink):
     """A worker's stream rewritten into the client's, as far as it goes.
 
     What ends it in an error is left to the owner, who may go on with another worker: the translator's `lost` is then
@@ -257,13 +280,14 @@ class ClientStream(ResponseSink):
         framing: Framing,
         max_frame: int,
         address: str,
-        metrics: RequestMetrics,
+        metrics: BackendMetrics,
         started: float,
         *,
         complete_only: bool = False,
     ) -> None:
         super().__init__(framing, max_frame, address, metrics, started)
         self.translator = translator
+        self.reader = translator.reader
         self.broke_off = False  # it ended well as far as HTTP can tell, but without a reason
         self._output = output
         self._complete_only = complete_only

@@ -167,13 +167,13 @@ class StreamRun:
             source.framing,
             FRAME_MAX_BYTES,
             attempt.address,
-            call.metrics,
+            attempt.metrics,
             call.started,
             complete_only=self._resumes,
         )
         if before is not None:
             sink.last_frames = before.last_frames
-            call.count(before, translator.reader)
+            call.count(before)
         self._sink = sink
         await attempt.open(sink, built, body)
         return sink
@@ -207,6 +207,6 @@ class StreamRun:
         self._output.abandon()
         if self._sink is not None:
             self._sink.close()
-            self._call.count(self._sink, self._sink.translator.reader)
+            self._call.count(self._sink)
             if self.sent is not None:
                 self._call.metrics.sent(self._sink.translator.sent_frames, self._output.sent_bytes)

@@ -16,7 +16,7 @@ FIRST_FRAME: Final = (
     *(10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 160.0, 640.0, 2560.0),
 )
 
-# Between two reads of one stream: token times of one model, and the stalls above them.
+# Between two reads of one stream, and for one token of it: token times of one model, and the stalls above them.
 INTER_FRAME: Final = (
     *(0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 10.0),

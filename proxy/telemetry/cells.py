@@ -76,6 +76,11 @@ class HistogramCell:
     def empty(self) -> bool:
         return not any(self.counts)
 
+    def take(self, other: HistogramCell) -> None:
+        """Add what another cell with the same bounds has."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts.copy(), strict=True)]
+        self.total += other.total
+
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         buckets: list[tuple[str, float]] = []
         running = 0

@@ -9,8 +9,8 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 import proxy
-from proxy.telemetry.cells import OTHER, HistogramCell
-from proxy.telemetry.request import RequestMetrics, Totals
+from proxy.telemetry.cells import NONE, OTHER, HistogramCell
+from proxy.telemetry.request import BackendMetrics, RequestMetrics, Totals
 from proxy.telemetry.rows import BreakerState, ConnectionCounts, QueueRow, WorkerRow
 
 # The higher, the fewer requests the worker gets.
@@ -45,10 +45,13 @@ def request_families(bundles: Iterable[RequestMetrics]) -> Iterator[Metric]:
     tokens: dict[tuple[str, str], int] = {}
     for bundle in bundles:
         labels = [bundle.route, bundle.model]
+        between = HistogramCell(bundle.gaps.bounds)
+        for cell in (bundle.gaps, *(backend.gaps for backend in bundle.backends.copy().values())):
+            between.take(cell)
         for outcome, count in bundle.outcomes.items():
             requests.add_metric([*labels, outcome], count)
         in_flight.add_metric(labels, bundle.in_flight)
-        for cell, family in ((bundle.duration, duration), (bundle.first, first), (bundle.gaps, gaps)):
+        for cell, family in ((bundle.duration, duration), (bundle.first, first), (between, gaps)):
             # A route that never streams has no use for two times thirty lines of noughts.
             if cell is bundle.duration or not cell.empty:
                 cell.add_to(family, labels)
@@ -60,6 +63,43 @@ def request_families(bundles: Iterable[RequestMetrics]) -> Iterator[Metric]:
     for key, count in tokens.items():
         usage.add_metric(key, count)
     yield from (requests, in_flight, duration, first, gaps, usage)
+
+
+def backend_families(bundles: Iterable[RequestMetrics]) -> Iterator[Metric]:
+    """What the workers of each backend did for each model, so that two backends can be compared under one load."""
+    sums: dict[tuple[str, str], BackendMetrics] = {}
+    for bundle in bundles:
+        for name, backend in bundle.backends.copy().items():
+            sums.setdefault((name or NONE, bundle.model), BackendMetrics(bundle)).take(backend)
+    pair = ["backend", "model"]
+    requests = CounterMetricFamily(
+        "gateway_backend_requests", "Calls to workers, by backend, model and outcome.", labels=[*pair, "outcome"]
+    )
+    in_flight = GaugeMetricFamily("gateway_backend_in_flight", "Calls to workers under way.", labels=pair)
+    tokens = CounterMetricFamily(
+        "gateway_backend_tokens", "Tokens that workers reported, by backend, model and type.", labels=[*pair, "type"]
+    )
+    histograms = {
+        "duration": ("request_duration_seconds", "From a call to a worker to its end."),
+        "first": ("first_frame_seconds", "From a call to a worker to its first frame."),
+        "gaps": ("inter_frame_seconds", "Between two reads of a worker's stream that carried frames."),
+        "token": ("time_per_token_seconds", "Time for a token after the first, the mean of one stream."),
+    }
+    families = {
+        name: HistogramMetricFamily(f"gateway_backend_{suffix}", text, labels=pair)
+        for name, (suffix, text) in histograms.items()
+    }
+    for labels, found in sums.items():
+        in_flight.add_metric(labels, found.in_flight)
+        for outcome, count in found.outcomes.items():
+            requests.add_metric([*labels, outcome], count)
+        tokens.add_metric([*labels, "prompt"], found.prompt_tokens)
+        tokens.add_metric([*labels, "completion"], found.completion_tokens)
+        for name, family in families.items():
+            cell: HistogramCell = getattr(found, name)
+            if name == "duration" or not cell.empty:
+                cell.add_to(family, labels)
+    yield from (requests, in_flight, tokens, *families.values())
 
 
 def total_families(totals: Totals) -> Iterator[Metric]:
@@ -114,8 +154,12 @@ def worker_families(rows: Iterable[WorkerRow], cap: int) -> Iterator[Metric]:
     breaker = gauge("breaker_state", "State of the worker's breaker: 0 closed, 1 half open, 2 open.")
     degraded = gauge("degraded", "1 if the worker is used only where no other is left, else 0.")
     drained = gauge("drained", "1 if an operator took the worker out of service, else 0.")
+    info = GaugeMetricFamily(
+        "gateway_worker_info", "What kind of server the worker is; always 1.", labels=["worker", "backend"]
+    )
     for row in _capped(rows, cap):
         labels = [row.worker]
+        info.add_metric([row.worker, row.backend or NONE], 1)
         up.add_metric(labels, int(row.up))
         in_flight.add_metric(labels, row.in_flight)
         breaker.add_metric(labels, BREAKER_STATES[row.breaker])
@@ -125,7 +169,7 @@ def worker_families(rows: Iterable[WorkerRow], cap: int) -> Iterator[Metric]:
             queue.add_metric(labels, row.queue_length)
         if row.limit is not None:
             limit.add_metric(labels, row.limit)
-    yield from (up, in_flight, queue, limit, breaker, degraded, drained)
+    yield from (up, in_flight, queue, limit, breaker, degraded, drained, info)
 
 
 def queue_families(rows: Iterable[QueueRow], waits: Mapping[str, HistogramCell]) -> Iterator[Metric]:

@@ -15,6 +15,7 @@ from proxy.telemetry.buckets import QUEUE_WAIT
 from proxy.telemetry.cells import OTHER, CounterTable, HistogramCell, Labels
 from proxy.telemetry.events import EventCounters, word_labels
 from proxy.telemetry.families import (
+    backend_families,
     build_family,
     connection_families,
     controller_families,
@@ -26,6 +27,7 @@ from proxy.telemetry.families import (
 )
 from proxy.telemetry.request import RequestMetrics, Totals
 from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
+from proxy.telemetry.rules import RuleTable
 
 # Understood by every Prometheus; the names and labels here need nothing newer.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -68,6 +70,7 @@ class Metrics:
     label_cap: how many values of each label of `DIMENSIONS` keep a name of their own; the rest is "other".
     clock: monotonic seconds, for the ages of registrations and heartbeats.
     wall_clock: seconds since 1970, for the time of the last reload; what was loaded at the start counts as one.
+    rules: the counters of each rule.
     Everything but `render` and `scrape` is for the event loop's thread.
     """
 
@@ -85,6 +88,7 @@ class Metrics:
         self._wall_clock = wall_clock
         self._labels: dict[Dimension, Labels] = {name: Labels(label_cap) for name in DIMENSIONS}
         self._totals = Totals()
+        self.rules = RuleTable(label_cap, wall_clock)
         self._requests: dict[tuple[str, str], RequestMetrics] = {}
         self._instances: dict[str, int] = {}
         self._accepted: dict[tuple[str, str], float] = {}
@@ -224,7 +228,10 @@ class Metrics:
     def _families(self) -> Iterator[Metric]:
         sample = self._sampled or self._read_watched()
         yield build_family()
-        yield from request_families(list(self._requests.copy().values()))
+        bundles = list(self._requests.copy().values())
+        yield from request_families(bundles)
+        yield from backend_families(bundles)
+        yield from self.rules.families()
         yield from total_families(self._totals)
         for table in (self._notes, self._upstream_errors, self._queue_ends):
             yield table.family()

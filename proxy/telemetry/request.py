@@ -1,12 +1,15 @@
-"""What one pair of route and model counts: the object that a request's code calls, on the hot path too."""
+"""What one pair of route and model counts, and each backend for it: the objects that a request's code calls, on the
+hot path too.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from typing import Final, Literal, get_args
 
+from proxy.limits import BACKENDS_MAX
 from proxy.telemetry.buckets import FIRST_FRAME, INTER_FRAME, OVERHEAD, REQUEST_DURATION
-from proxy.telemetry.cells import HistogramCell
+from proxy.telemetry.cells import OTHER, HistogramCell
 
 Outcome = Literal["ok", "client_error", "upstream_error", "gateway_error", "cancelled", "refused"]
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
@@ -28,6 +31,74 @@ class Totals:
         self.phases: dict[Phase, HistogramCell] = {phase: HistogramCell(OVERHEAD) for phase in PHASES}
 
 
+class BackendMetrics:
+    """Counts of the calls to workers of one backend for the requests of one route and model; times are seconds.
+
+    Each worker that a request is tried on is a call of its own: `started` once and `finished` once.
+    """
+
+    __slots__ = (
+        "completion_tokens",
+        "duration",
+        "first",
+        "gaps",
+        "in_flight",
+        "outcomes",
+        "prompt_tokens",
+        "request",
+        "token",
+    )
+
+    def __init__(self, request: RequestMetrics) -> None:
+        self.request = request
+        self.in_flight = 0
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self.duration = HistogramCell(REQUEST_DURATION)
+        self.first = HistogramCell(FIRST_FRAME)
+        self.gaps = HistogramCell(INTER_FRAME)
+        self.token = HistogramCell(INTER_FRAME)
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    def started(self) -> None:
+        self.in_flight += 1
+
+    def first_frame(self, seconds: float) -> None:
+        """Time from the call to its first frame."""
+        self.first.observe(seconds)
+
+    def gap(self, seconds: float) -> None:
+        """Time since the stream's last read that carried frames; called for each read, so it does the cell's work."""
+        gaps = self.gaps
+        gaps.counts[bisect_left(INTER_FRAME, seconds)] += 1
+        gaps.total += seconds
+
+    def tokens(self, prompt: int, completion: int, seconds: float) -> None:
+        """What the worker said that it read and made. seconds: from the first frame to the last one."""
+        self.prompt_tokens += max(prompt, 0)
+        self.completion_tokens += max(completion, 0)
+        if completion > 1 and seconds > 0.0:
+            self.token.observe(seconds / (completion - 1))  # the first token came with the first frame
+
+    def finished(self, outcome: Outcome, seconds: float) -> None:
+        """The end of a call that was `started`."""
+        self.in_flight -= 1
+        self.outcomes[outcome] += 1
+        self.duration.observe(seconds)
+
+    def take(self, other: BackendMetrics) -> None:
+        """Add what another one has, such as that of another route."""
+        self.in_flight += other.in_flight
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] += count
+        self.duration.take(other.duration)
+        self.first.take(other.first)
+        self.gaps.take(other.gaps)
+        self.token.take(other.token)
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+
+
 class RequestMetrics:
     """Counts of the requests of one route for one model. Methods are for the event loop's thread; times are seconds.
 
@@ -36,6 +107,7 @@ class RequestMetrics:
 
     __slots__ = (
         "_totals",
+        "backends",
         "completion_tokens",
         "duration",
         "first",
@@ -51,6 +123,7 @@ class RequestMetrics:
         self.route = route
         self.model = model
         self._totals = totals
+        self.backends: dict[str, BackendMetrics] = {}
         self.in_flight = 0
         self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
         self.duration = HistogramCell(REQUEST_DURATION)
@@ -59,6 +132,15 @@ class RequestMetrics:
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
+    def backend(self, name: str) -> BackendMetrics:
+        """The counters of this backend: the same object for the same name. Those of too many are one, `other`."""
+        found = self.backends.get(name)
+        if found is None:
+            if len(self.backends) >= BACKENDS_MAX:
+                name = OTHER
+            found = self.backends.setdefault(name, BackendMetrics(self))
+        return found
+
     def started(self) -> None:
         self.in_flight += 1
 
@@ -66,11 +148,9 @@ class RequestMetrics:
         """Time from the request to the first frame of its stream."""
         self.first.observe(seconds)
 
-    def gap(self, seconds: float) -> None:
-        """Time since the stream's last read that carried frames; called for each read, so it does the cell's work."""
-        gaps = self.gaps
-        gaps.counts[bisect_left(INTER_FRAME, seconds)] += 1
-        gaps.total += seconds
+    def switched(self, seconds: float) -> None:
+        """Time between the last frame of one worker and the first of another that goes on with its stream."""
+        self.gaps.observe(seconds)
 
     def received(self, frames: int, size: int) -> None:
         """Frames and bytes that came from a worker; once for each stream, at its end."""

@@ -12,7 +12,7 @@ class WorkerRow(NamedTuple):
 
     worker: its address. queue_length: as the worker reported it, None before it did. limit: most requests that it gets
     at once, None where there is none. degraded: it is used only where no other worker is left. drained: it gets no new
-    requests, because an operator said so.
+    requests, because an operator said so. backend: what kind of server it is, "" where nobody knows.
     """
 
     worker: str
@@ -23,6 +23,7 @@ class WorkerRow(NamedTuple):
     breaker: BreakerState = "closed"
     degraded: bool = False
     drained: bool = False
+    backend: str = ""
 
 
 class QueueRow(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 
 import orjson
 
-from proxy.errors import GatewayError, Kind
+from proxy.errors import Fault, GatewayError, Kind, Side
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, header_values, shown, truthy
 from proxy.translate.plan import Answer, Asking, Refusal, Route, UpstreamPlan
@@ -32,7 +32,7 @@ def refuse_failure(plan: UpstreamPlan, scope: Scope, answer: Json) -> None:
             return
         message = plan.failure_message(seen) if plan.failure_message is not None else None
     except RULE_FAILURES as problem:
-        raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
+        raise _unfit(problem, "answer") from None
     number = code if isinstance(code, int) and not isinstance(code, bool) else None
     text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
     raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
@@ -65,10 +65,10 @@ def call_result(asking: Asking, scope: Scope, answers: list[Json]) -> JsonObject
     try:
         for check in asking.checks:
             if not truthy(check.condition(seen)):
-                raise GatewayError(check.kind, check.message(seen))
+                raise GatewayError(check.kind, check.message(seen), fault=Fault("answer"))
         found = asking.result(seen) if asking.result is not None else None
     except RULE_FAILURES as problem:
-        raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
+        raise _unfit(problem, "answer") from None
     return found if isinstance(found, dict) else {}
 
 
@@ -80,14 +80,20 @@ def client_answer(route: Route, scope: Scope) -> ClientAnswer:
         return _mapped(route.answer, scope)
     except RULE_FAILURES as problem:
         if route.upstream is not None:
-            raise GatewayError("upstream_protocol", f"the worker's answer does not fit the rule: {problem}") from None
-        raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
+            raise _unfit(problem, "result") from None
+        text = f"the request does not fit the rule: {problem}"
+        raise GatewayError("invalid_request", text, fault=Fault("result")) from None
+
+
+def _unfit(problem: Exception, side: Side) -> GatewayError:
+    text = f"the worker's answer does not fit the rule: {problem}"
+    return GatewayError("upstream_protocol", text, fault=Fault(side))
 
 
 def _mapped(answer: Answer, scope: Scope) -> ClientAnswer:
     for check in answer.checks:
         if not truthy(check.condition(scope)):
-            raise GatewayError(check.kind, check.message(scope))
+            raise GatewayError(check.kind, check.message(scope), fault=Fault("result"))
     headers = header_values(answer.headers, scope)
     body = answer.body(scope)
     return ClientAnswer(answer.status, headers, None if body is OMIT else body)

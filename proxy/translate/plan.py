@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from proxy.errors import Kind
 from proxy.framing import Framing
 from proxy.translate.accept import preferred
+from proxy.translate.fields import NOTHING_NAMED, NamedFields
 from proxy.translate.mapping import Read, Value
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.text import Mode
@@ -205,7 +206,7 @@ class Asking:
     `gateway` and `steps` of its own, and nothing of the client's request.
 
     condition: on the call, None: always. result: what a whole answer means, as one object; None where `source` reads a
-    stream. `place` is `file:line`.
+    stream. `place` is `file:line`. named: the fields that its expressions read, so that the others can be counted.
     """
 
     backend: str
@@ -220,6 +221,12 @@ class Asking:
     checks: tuple[Check, ...]
     exclusive: bool
     sample: Mapping[str, Json]
+    named: NamedFields = NOTHING_NAMED
+
+    @property
+    def pack(self) -> str:
+        """Its pack, as metrics and pages name it: a dialect may have the name of a backend."""
+        return f"backends/{self.backend}"
 
 
 @dataclass(frozen=True)
@@ -230,7 +237,7 @@ class Route:
     `answer`),
     `upstream` without `source` (one question, one `answer`), neither (answered from what the gateway knows).
     `place` is `file:line` of the rule. errors_as_frame: an error looks as the table's frame and comes with its
-    `stream_status`.
+    `stream_status`. named: as in `Asking`.
 
     A route with a `call` is written once for each backend that has the operation: `variants` has these by backend,
     several where they depend on the call, and the route itself is the first one of its pack's own backend. In a
@@ -268,6 +275,7 @@ class Route:
     variants: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
     questions: Mapping[str, Mapping[str, tuple[Asking, ...]]] = field(default_factory=dict)
     also: tuple[Route, ...] = ()
+    named: NamedFields = NOTHING_NAMED
 
     def accepted(self, accept: str) -> Route:
         """The route with the framing that an Accept header prefers."""

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from proxy.errors import GatewayError
+from proxy.errors import Fault, GatewayError
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Omit, Read, Scope, needed_key, shown
 from proxy.translate.plan import StreamSource
@@ -55,7 +55,7 @@ class StreamReader:
     `view` is what the client is to see where that is not just the text: a thought apart from it, or put into it. After
     each `read` the frame is `chunk` in `scope`, and `finish` is set once the worker said why it ended.
     GatewayError where the frame is broken or says that the worker failed. `notes` names what was repaired, for the
-    metrics.
+    metrics. first, ending: the first frame, and the one that said why the answer ended; null before.
     """
 
     __slots__ = (
@@ -64,13 +64,16 @@ class StreamReader:
         "_earlier",
         "_finish_key",
         "_from_nought",
+        "_said",
         "_seam",
         "_source",
         "_text_key",
         "_thought",
         "_tracks",
         "_whole",
+        "ending",
         "finish",
+        "first",
         "flow",
         "frames",
         "last_text",
@@ -100,8 +103,11 @@ class StreamReader:
         self._announced: Json = None  # the finish that is told at the end
         self.finish: Json = None
         self.usage: Json = None
+        self._said: Json = None  # the usage as this worker told it, where another one's came before
         self.logprobs: Json = None
         self.last_text: str | None = None
+        self.first: Json = None
+        self.ending: Json = None
         self.frames = 0
 
     @property
@@ -131,8 +137,11 @@ class StreamReader:
             told = self._taken(chunk)
         except RULE_FAILURES as problem:
             raise GatewayError(
-                "upstream_protocol", f"the worker sent a frame that the rule cannot read: {problem}"
+                "upstream_protocol",
+                f"the worker sent a frame that the rule cannot read: {problem}",
+                fault=Fault("answer"),
             ) from None
+        self.first = self.first or chunk
         self.frames += 1
         return told
 
@@ -147,7 +156,8 @@ class StreamReader:
             text = self._behind(self._seam, text)
         if text is not None:
             if not isinstance(text, str):
-                raise GatewayError("upstream_protocol", f"the worker's text is not a string but {shown(text)}")
+                problem = f"the worker's text is not a string but {shown(text)}"
+                raise GatewayError("upstream_protocol", problem, fault=Fault("answer"))
             self.flow.add(text)
             self.last_text = text
             if self._tracks:
@@ -192,6 +202,11 @@ class StreamReader:
         # Where there is no text, its tokens are made anew.
         return Received(text, tokens if text else 0, earlier.prompt_tokens if prompt is None else prompt)
 
+    def own_tokens(self) -> tuple[int, int]:
+        """The tokens that this worker said it had read and made, apart from those of an earlier one."""
+        usage = self.usage if self._earlier is None else self._said
+        return _count(usage, "prompt_tokens") or 0, _count(usage, "completion_tokens") or 0
+
     def continued(self, scope: Scope, received: Received | None = None) -> StreamReader:
         """The reader of the worker that goes on; `scope` is that of its request. received: what there is to go on from,
         where it did not come to this reader.
@@ -232,12 +247,14 @@ class StreamReader:
         try:
             stops = self._source.stops(self.scope) if self._source.stops is not None else None
         except RULE_FAILURES as problem:
-            raise GatewayError("upstream_protocol", f"the rule's stop strings cannot be read: {problem}") from None
+            text = f"the rule's stop strings cannot be read: {problem}"
+            raise GatewayError("upstream_protocol", text, fault=Fault("answer")) from None
         return [stop for stop in stops if isinstance(stop, str)] if isinstance(stops, list) else []
 
     def _take_finish(self, finish: Json | Omit) -> None:
         if finish is OMIT or finish is None:
             return
+        self.ending = self.scope["chunk"]
         if self._source.finish_at_end:
             self._announced = finish
         else:
@@ -260,6 +277,7 @@ class StreamReader:
             return
         if self._tracks and not self.frames:
             self._from_nought = _count(usage, "completion_tokens") == 0
+        self._said = usage
         self.usage = usage if self._earlier is None else self._earlier.merged(usage)
 
     def _behind(self, seam: Seam, said: Json) -> str | None:
@@ -313,10 +331,12 @@ def _rule_text(read: Read | None, scope: Scope, what: str, default: str | None =
     try:
         found = read(scope) if read is not None else None
     except RULE_FAILURES as problem:
-        raise GatewayError("invalid_request", f"the rule's {what} cannot be read: {problem}") from None
+        text = f"the rule's {what} cannot be read: {problem}"
+        raise GatewayError("invalid_request", text, fault=Fault("call")) from None
     found = default if found is None else found
     if not isinstance(found, str):
-        raise GatewayError("invalid_request", f"the rule's {what} is not a string but {shown(found)}")
+        text = f"the rule's {what} is not a string but {shown(found)}"
+        raise GatewayError("invalid_request", text, fault=Fault("call"))
     return found
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from proxy.errors import GatewayError, Kind
+from proxy.errors import Fault, GatewayError, Kind
 from proxy.translate.answer import call_result, refuse_failure
 from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Read, Scope, Value, shown, truthy
 from proxy.translate.plan import Asking, Call, Check, Route, Step, UpstreamPlan
 from proxy.types import Json
+
+Half = TypeVar("Half")
 
 
 class Question(NamedTuple):
@@ -49,21 +51,42 @@ def build_request(route: Route, scope: Scope) -> Generator[Question, Json, Built
     with a call `call`, its arguments, and `asked`, what the worker's side sees. GatewayError where the caller's request
     is refused.
     """
+    half = _client_half(route, scope)
+    variant, inner = yield from _followed(half, route.name, Fault("request", route.pack, route.name))
+    asking = variant.asking or route
+    return (yield from _followed(_worker_half(variant, inner), route.name, Fault("call", asking.pack, asking.name)))
+
+
+def _client_half(route: Route, scope: Scope) -> Generator[Question, Json, tuple[Route, Scope]]:
+    """The variant for the worker, and what its side sees."""
+    yield from _steps(route, route.steps, scope)
+    if route.call is None:
+        return route, scope
+    scope["call"] = arguments = _value(route.call.arguments, scope)
+    variant, inner = chosen_variant(route, scope, arguments)
+    scope["asked"] = inner
+    return variant, inner
+
+
+def _worker_half(variant: Route, scope: Scope) -> Generator[Question, Json, Built]:
+    if variant.asking is not None:
+        yield from _steps(variant, variant.asking.steps, scope)
+    return Built(variant, scope, _bodies(variant.upstream, variant.name, scope))
+
+
+def _followed(half: Generator[Question, Json, Half], name: str, fault: Fault) -> Generator[Question, Json, Half]:
+    """What a half gives. GatewayError where it refuses the request, with `fault` where it fails itself."""
     try:
-        yield from _steps(route, route.steps, scope)
-        if route.call is None:
-            return Built(route, scope, _bodies(route.upstream, route.name, scope))
-        scope["call"] = arguments = _value(route.call.arguments, scope)
-        variant, inner = chosen_variant(route, scope, arguments)
-        scope["asked"] = inner
-        if variant.asking is not None:
-            yield from _steps(route, variant.asking.steps, inner)
-        return Built(variant, inner, _bodies(variant.upstream, route.name, inner))
+        return (yield from half)
     except FieldProblem as problem:
         kind: Kind = "out_of_range" if problem.out_of_range else "invalid_request"
         raise GatewayError(kind, str(problem), field=problem.field) from None
     except RULE_FAILURES as problem:
-        raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
+        raise _unfit(name, problem, fault) from None
+
+
+def _unfit(name: str, problem: Exception, fault: Fault) -> GatewayError:
+    return GatewayError("invalid_request", f"the request does not fit the rule '{name}': {problem}", fault=fault)
 
 
 def chosen_variant(route: Route, scope: Scope, arguments: Json) -> tuple[Route, Scope]:
@@ -100,7 +123,7 @@ def resumed_request(built: Built, body: Json, text: str, tokens: int) -> Json:
             return None
         raise GatewayError("invalid_request", str(problem), field=problem.field) from None
     except RULE_FAILURES as problem:
-        raise GatewayError("invalid_request", f"the request does not fit the rule '{route.name}': {problem}") from None
+        raise _unfit(route.name, problem, Fault("call")) from None
     return changed
 
 
@@ -187,6 +210,6 @@ def _bodies(plan: UpstreamPlan | None, name: str, scope: Scope) -> list[Json]:
     items = plan.batch.items(scope)
     if not isinstance(items, list):
         message = f"the request does not fit the rule '{name}': expected an array to ask for in parts, got"
-        raise GatewayError("invalid_request", f"{message} {shown(items)}")
+        raise GatewayError("invalid_request", f"{message} {shown(items)}", fault=Fault("call"))
     slices = [items[start : start + plan.batch.size] for start in range(0, len(items), plan.batch.size)]
     return [_value(plan.body, {**scope, "batch": part}) for part in slices]

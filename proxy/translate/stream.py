@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from proxy.errors import GatewayError
+from proxy.errors import Fault, GatewayError
 from proxy.translate.errors import error_frame
 from proxy.translate.mapping import OMIT, RULE_FAILURES, Omit, Scope
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
@@ -169,10 +169,13 @@ class StreamTranslator:
             frames = self._mapped(final=final)
             data = [target.framing.encode(orjson.dumps(frame)) for frame in frames]
         except RULE_FAILURES as problem:
-            raise GatewayError("upstream_protocol", f"a frame of the worker does not fit the rule: {problem}") from None
+            text = f"a frame of the worker does not fit the rule: {problem}"
+            raise GatewayError("upstream_protocol", text, fault=Fault("result")) from None
         except orjson.JSONEncodeError as problem:
             raise GatewayError(
-                "upstream_protocol", f"the worker sent a frame that cannot be passed on: {problem}"
+                "upstream_protocol",
+                f"the worker sent a frame that cannot be passed on: {problem}",
+                fault=Fault("result"),
             ) from None
         if final:
             self.quick = None

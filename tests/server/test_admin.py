@@ -37,8 +37,8 @@ class Gateway:
     def models(self) -> list[Json]:
         return [{"model": "通义"}]
 
-    def rules_in_force(self) -> JsonObject:
-        return {"packs": ["p"]}
+    def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
+        return {"packs": ["p"], "never": never}
 
     def drain(self, worker: str) -> JsonObject | None:
         return self._set(worker, drained=True)
@@ -141,6 +141,21 @@ async def test_pages_of_state_are_json(gateway: Gateway, page: str) -> None:
         assert (response.status, response.content_type) == (200, "application/json")
         assert response.headers["Cache-Control"] == "no-store"
         assert await response.json() == expected[page]
+
+
+@pytest.mark.parametrize(("query", "never"), [("", None), ("?never=true", True), ("?never=false", False)])
+async def test_rules_can_be_chosen_by_whether_they_took_a_request(
+    gateway: Gateway, query: str, never: bool | None
+) -> None:
+    """All of them, those that never did, or those that did."""
+    async with ClientSession() as session, session.get(f"{gateway.address}/rules{query}") as response:
+        assert (response.status, (await response.json())["never"]) == (200, never)
+
+
+async def test_a_choice_that_there_is_not_is_told(gateway: Gateway) -> None:
+    """A slip in the query is no list of everything."""
+    async with ClientSession() as session, session.get(f"{gateway.address}/rules?never=yes") as response:
+        assert (response.status, await response.json()) == (400, {"error": "never=yes: expected true or false"})
 
 
 async def test_a_worker_is_drained_and_enabled(gateway: Gateway) -> None:

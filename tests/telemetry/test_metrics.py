@@ -16,7 +16,8 @@ import proxy
 from proxy.telemetry import buckets
 from proxy.telemetry.metrics import NOTES, Metrics, WaitResult
 from proxy.telemetry.request import OUTCOMES, PHASES
-from proxy.telemetry.rows import BreakerState, ConnectionCounts, QueueRow, WorkerRow
+from proxy.telemetry.rows import BreakerState, QueueRow, WorkerRow
+from tests.telemetry.everything import used
 
 
 class Clock:
@@ -40,45 +41,6 @@ def parsed(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return parsed(metrics).get((name, frozenset(labels.items())))
-
-
-def used() -> Metrics:
-    """Metrics after one of everything."""
-    metrics = Metrics()
-    bundle = metrics.request("generate", "vicuna")
-    bundle.started()
-    bundle.spent("queue", 0.0002)
-    bundle.spent("connect", 0.0009)
-    bundle.spent("translate", 0.00001)
-    bundle.first_frame(0.3)
-    bundle.gap(0.02)
-    bundle.received(12, 3400)
-    bundle.sent(11, 3300)
-    bundle.tokens(19, 7)
-    bundle.finished("ok", 1.5)
-    metrics.note("finish_synthesized")
-    metrics.upstream_error("http://w:1", "reset")
-    for event in ("registration", "heartbeat", "discovery"):
-        metrics.on_event(event, controller="http://c:1", result="ok")
-    metrics.on_event("probe", worker="http://w:1", result="ok")
-    metrics.on_event("selection", policy="random")
-    metrics.on_event("breaker", worker="http://w:1", state="open")
-    metrics.on_event("degraded", worker="http://w:1", state="degraded")
-    metrics.on_event("retry", reason="upstream_refused")
-    metrics.on_event("failover", model="vicuna")
-    metrics.on_event("resumed", model="vicuna", result="ok")
-    metrics.on_event("fallback", model="vicuna")
-    metrics.on_event("keyed_request", key="team-a", outcome="ok")
-    metrics.on_event("registered_worker", result="ok")
-    metrics.on_event("rejected_registration", reason="not_allowed")
-    metrics.on_event("reload", result="ok")
-    metrics.on_event("last_resort", model="vicuna")
-    metrics.waited("vicuna", 0.3)
-    metrics.registered_instances("http://c:1", 3)
-    metrics.watch_workers(lambda: [WorkerRow("http://w:1", True, 2, 4, 5, "half_open", True, True)])
-    metrics.watch_queues(lambda: [QueueRow("vicuna", "llm", 3)])
-    metrics.watch_connections(lambda: ConnectionCounts(1, 2, 3, 40, 5))
-    return metrics
 
 
 def test_a_request_shows_in_every_metric_it_touched() -> None:
@@ -457,7 +419,7 @@ async def test_a_scrape_reads_the_fleet_on_the_loop_and_renders_elsewhere() -> N
 
 def test_a_gap_costs_little() -> None:
     """It is called for each read from a socket, so it must stay under 1.5 microseconds (the best of several rounds)."""
-    gap = Metrics().request("r", "m").gap
+    gap = Metrics().request("r", "m").backend("b").gap
     rounds = timeit.repeat(lambda: gap(0.02), number=20_000, repeat=5)
     assert min(rounds) / 20_000 < 1.5e-6
 
