@@ -102,7 +102,10 @@ def _expected(entry: ErrorDetails) -> str:
         return _EXPECTED[entry["type"]]
     context = entry.get("ctx", {})
     if entry["type"] == "string_pattern_mismatch":
-        return f"{_NAME_PATTERN}{'-' if '0-9-' in str(context.get('pattern')) else '_'}, beginning with a letter"
+        pattern = str(context.get("pattern"))
+        if not pattern.startswith("^[a-z][a-z0-9"):
+            return f"text like {pattern}"
+        return f"{_NAME_PATTERN}{'-' if '0-9-' in pattern else '_'}, beginning with a letter"
     message = entry["msg"]
     for start in ("Input should be a valid ", "Input should be ", "String should be ", "String should have "):
         message = message.removeprefix(start)

@@ -72,8 +72,7 @@ def compile_asking(
         known = OPERATIONS[doc.operation].results
         for name in doc.result.fields:
             if name not in known:
-                hint = suggestion(name, known)
-                message = f"{doc.operation} has no result '{name}'{hint}; expected some of {', '.join(known)}"
+                message = f"{doc.operation} has no result '{name}'{suggestion(name, known)}"
                 shop.mistake(("result", "fields", name), message, key=True)
     asking = Asking(
         backend=backend.name,
@@ -137,8 +136,7 @@ def compile_arguments(
     known = OPERATIONS[operation].arguments
     for name in given:
         if name not in known:
-            message = f"{operation} has no argument '{name}'{suggestion(name, known)}"
-            shop.mistake((*path, name), f"{message}; expected some of {', '.join(known)}", key=True)
+            shop.mistake((*path, name), f"{operation} has no argument '{name}'{suggestion(name, known)}", key=True)
     return Fields([(name, shop.value(spec, (*path, name), roots, name)) for name, spec in given.items()])
 
 

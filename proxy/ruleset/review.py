@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from proxy.documents import Diagnostic, clipped, suggestion
+from pydantic import BaseModel
+
+from proxy.documents import Diagnostic, Document, clipped, suggestion
 from proxy.expr import FunctionRegistry, compile_expression
 from proxy.framing import FRAMINGS
-from proxy.ruleset.documents import RouteDoc, SpecDoc
+from proxy.ruleset.backends import AskingSource, BackendSource
+from proxy.ruleset.documents import FromDoc, RouteDoc, SpecDoc, StepDoc
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.loader import PackSource, RouteSource, RuleSet
 from proxy.ruleset.pack_documents import ErrorsDoc
+from proxy.ruleset.vocabulary import NAMES
 from proxy.ruleset.walking import Written, reads_of, written
 from proxy.translate.mapping import RULE_FAILURES, truthy
+from proxy.translate.operations import OPERATIONS
 from proxy.translate.routes import path_pattern, path_shape
 
-# What these hold is fixed, so another name in them is a slip; docs/rules.md says what each is.
-_KNOWN: Final[dict[str, frozenset[str]]] = {
-    "gateway": frozenset({"host", "port", "version", "default_model"}),
-    "listener": frozenset({"port", "model"}),
-    "error": frozenset({"kind", "message", "field", "code", "status", "upstream_code"}),
-}
-_WORKER: Final = frozenset(
-    {
-        "model",
-        "public_name",
-        "address",
-        "context_length",
-        "conversation",
-        "kinds",
-        "embedding_size",
-        "images",
-        "defaults",
-        "reasoning",
-    }
-)
+# What these hold is fixed, so another name in them is a slip.
+_KNOWN: Final = {name: seen.members for name, seen in NAMES.items() if seen.members}
+_SIDES: Final = ("request", "answer")
+_BACKEND_SIDES: Final = ("call", "result", "answer")
 
 
 def review(rules: RuleSet, functions: FunctionRegistry) -> list[Diagnostic]:
@@ -45,42 +34,88 @@ def review(rules: RuleSet, functions: FunctionRegistry) -> list[Diagnostic]:
         errors = ErrorsDoc.model_validate(pack.errors.value)
         for each in written(errors):
             found += [pack.errors.at(each.path, problem) for problem in _unknown_names(each.source, _KNOWN)]
-        found += _odd_losses(pack)
+        names = {source.doc.route for source in pack.routes}
+        found += _odd_losses(pack.document, pack.doc.accepted_losses, _SIDES, names, "route")
         for source in pack.routes:
             found += _route_findings(pack, source, functions)
         found += _unread_questions(pack)
+    for backend in rules.backends.values():
+        found += _backend_findings(backend, functions) if backend.named else []
     return found
 
 
-def _odd_losses(pack: PackSource) -> Iterator[Diagnostic]:
-    names = {source.doc.route for source in pack.routes}
-    for key in pack.doc.accepted_losses:
-        route, _, rest = key.partition(".")
-        side, _, field = (key if route in {"request", "answer"} else rest).partition(".")
-        if side not in {"request", "answer"} or not field:
-            message = f"'{key}': expected request.NAME or answer.NAME, perhaps with a route's name and a dot before it"
-            yield pack.document.at(("accepted_losses", key), message, key=True)
-        elif route not in {"request", "answer", *names}:
-            message = f"'{key}': no route '{route}' in this pack{suggestion(route, names)}"
-            yield pack.document.at(("accepted_losses", key), message, key=True)
+def _odd_losses(
+    document: Document, losses: Mapping[str, str], sides: tuple[str, ...], names: set[str], what: str
+) -> Iterator[Diagnostic]:
+    for key in losses:
+        first, _, rest = key.partition(".")
+        side, _, field = (key if first in sides else rest).partition(".")
+        if side not in sides or not field:
+            expected = " or ".join(f"{side}.NAME" for side in sides)
+            article = "an" if what[0] in "aeiou" else "a"
+            message = f"'{key}': expected {expected}, perhaps with the name of {article} {what} and a dot before it"
+            yield document.at(("accepted_losses", key), message, key=True)
+        elif first not in {*sides, *names}:
+            message = f"'{key}': no {what} '{first}' in this pack{suggestion(first, names)}"
+            yield document.at(("accepted_losses", key), message, key=True)
 
 
 def _route_findings(pack: PackSource, source: RouteSource, functions: FunctionRegistry) -> Iterator[Diagnostic]:
     known = {
         **_KNOWN,
-        "worker": _WORKER | pack.doc.sample.keys(),
+        "worker": _KNOWN["worker"] | pack.doc.sample.keys(),
         "path": frozenset(path_pattern(source.doc.match.path).groupindex),
     }
-    shapes = _step_fields(source.asking.doc)
-    for each in written(source.doc):
-        for problem in [*_unknown_names(each.source, known), *_unknown_step_fields(each.source, shapes)]:
-            yield source.document.at(each.path, problem)
-        if each.condition and not paths_read(each.source):
-            yield source.document.at(each.path, _constant(each, functions))
+    yield from _expression_findings(source.document, source.doc, known, source.asking.doc.steps, functions)
     yield from _endless(source)
+    if source.doc.stream is not None and source.doc.stream.from_ is not None:
+        yield from _finishless(source.document, source.doc.stream.from_)
 
 
-def _unknown_names(source: str, known: dict[str, frozenset[str]]) -> Iterator[str]:
+def _expression_findings(
+    document: Document,
+    doc: BaseModel,
+    known: Mapping[str, frozenset[str]],
+    steps: Iterable[StepDoc],
+    functions: FunctionRegistry,
+) -> Iterator[Diagnostic]:
+    """Names that never are, in what is known and in the steps; conditions that never change."""
+    shapes = _step_fields(steps)
+    for each in written(doc):
+        for problem in [*_unknown_names(each.source, known), *_unknown_step_fields(each.source, shapes)]:
+            yield document.at(each.path, problem)
+        if each.condition and not paths_read(each.source):
+            yield document.at(each.path, _constant(each, functions))
+
+
+def _backend_findings(backend: BackendSource, functions: FunctionRegistry) -> Iterator[Diagnostic]:
+    known = {**_KNOWN, "worker": _KNOWN["worker"] | backend.doc.sample.keys()}
+    yield from _expression_findings(backend.document, backend.doc, known, (), functions)
+    names = {way.doc.name for way in backend.operations}
+    yield from _odd_losses(backend.document, backend.doc.accepted_losses, _BACKEND_SIDES, names, "operation")
+    conditions: dict[tuple[str, str], AskingSource] = {}
+    for way in backend.operations:
+        arguments = frozenset(OPERATIONS[way.doc.operation].arguments)
+        seen = {**known, "call": arguments}
+        yield from _expression_findings(way.document, way.doc, seen, way.doc.steps, functions)
+        yield from _unread(way.document, way.doc.steps, reads_of([way.doc]))
+        if way.doc.stream is not None:
+            yield from _finishless(way.document, way.doc.stream.from_)
+        if way.doc.when is not None:
+            first = conditions.setdefault((way.doc.operation, way.doc.when), way)
+            if first is not way:
+                message = f"never used: '{first.doc.name}' at {first.asking.place} has the same condition"
+                yield way.document.at(("when",), message)
+
+
+def _finishless(document: Document, read: FromDoc) -> Iterator[Diagnostic]:
+    """A stream that no frame of the worker can end well."""
+    if read.read.finish is None and read.missing_finish is None:
+        message = "nothing says that an answer is complete: give finish in read, or missing_finish"
+        yield document.at(("stream", "from"), message, key=True)
+
+
+def _unknown_names(source: str, known: Mapping[str, frozenset[str]]) -> Iterator[str]:
     for path in sorted(paths_read(source)):
         if len(path) > 1 and path[0] in known and path[1] not in known[path[0]]:
             there = suggestion(path[1], known[path[0]])
@@ -94,9 +129,9 @@ def _unknown_step_fields(source: str, shapes: dict[str, frozenset[str]]) -> Iter
             yield f"expression '{clipped(source)}' reads '{'.'.join(path[:3])}', which that step does not make{there}"
 
 
-def _step_fields(doc: RouteDoc) -> dict[str, frozenset[str]]:
+def _step_fields(steps: Iterable[StepDoc]) -> dict[str, frozenset[str]]:
     """The keys of each step that is an object with known ones."""
-    specs: dict[str, SpecDoc] = {str(step.set): step.value for step in doc.steps if step.value is not None}
+    specs: dict[str, SpecDoc] = {str(step.set): step.value for step in steps if step.value is not None}
     return {name: frozenset(spec.fields) for name, spec in specs.items() if spec.fields and spec.each is None}
 
 
@@ -125,10 +160,14 @@ def _unread_questions(pack: PackSource) -> Iterator[Diagnostic]:
     """Questions to the worker whose answers nothing uses: each costs a call."""
     for source in pack.routes:
         reads = reads_of(each.doc for each in pack.routes if each is source or each.base is source)
-        for index, step in enumerate(source.doc.steps):
-            if step.ask is not None and not reads & {(), ("steps",)} and not _reads_step(reads, str(step.set)):
-                message = f"the step '{step.set}' asks the worker, and nothing reads 'steps.{step.set}'"
-                yield source.document.at(("steps", index), message)
+        yield from _unread(source.document, source.doc.steps, reads)
+
+
+def _unread(document: Document, steps: Iterable[StepDoc], reads: set[tuple[str, ...]]) -> Iterator[Diagnostic]:
+    for index, step in enumerate(steps):
+        if step.ask is not None and not reads & {(), ("steps",)} and not _reads_step(reads, str(step.set)):
+            message = f"the step '{step.set}' asks the worker, and nothing reads 'steps.{step.set}'"
+            yield document.at(("steps", index), message)
 
 
 def _reads_step(reads: set[tuple[str, ...]], name: str) -> bool:

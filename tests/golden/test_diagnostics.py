@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,13 @@ def test_every_mistake_is_listed_with_its_place(name: str, monkeypatch: pytest.M
     """All mistakes of a pack come at once, in the order of the files, and the exit code is 1."""
     monkeypatch.chdir(FOLDER)
     result = CliRunner().invoke(main, ["check", f"packs/{name}"])
-    assert result.output == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    assert _fixed(result.output) == _fixed((FOLDER / f"{name}.txt").read_text(encoding="utf-8"))
     assert result.exit_code == 1
+
+
+def _fixed(text: str) -> str:
+    """Without the names of what comes with the program, which others add to."""
+    return re.sub("(backends that have it|comes with the program): .*", r"\1: ...", text)
 
 
 def test_several_packs_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:

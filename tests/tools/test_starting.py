@@ -57,7 +57,10 @@ def test_the_written_comments_are_right_too(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     lines = file.read_text(encoding="utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("demo:"))
-    live = [line.removeprefix("# ").removeprefix("#").replace("HOST:PORT", "10.0.0.5:21001") for line in lines[start:]]
+    live = [
+        line.removeprefix("# ").removeprefix("#").replace("HOST:PORT", "10.0.0.5:21001").replace("KIND", "other")
+        for line in lines[start:]
+    ]
     file.write_text("\n".join([*lines[:start], *live]) + "\n", encoding="utf-8")
     schema = schemas()["settings"]
     assert problems(schema, parse_yaml(file.read_text(encoding="utf-8"), "x").value) == []
