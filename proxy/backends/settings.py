@@ -145,6 +145,10 @@ class ReasoningSettings(Section):
     """The answer begins with the thought, because the model's template has the opening tag in the prompt."""
     as_: Literal["field", "inline", "drop"] = Field("field", alias="as")
     """field: a field of its own, where the dialect has one; inline: in the text, between the tags; drop: nowhere."""
+    dbgpt: bool = False
+    """The DB-GPT programs that use the model are of 0.7.1 or later, whose frames have a field for it. Left false, it
+    is in the text for them, between the tags.
+    """
 
     @model_validator(mode="after")
     def _tags_apart(self) -> ReasoningSettings:

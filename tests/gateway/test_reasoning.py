@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.types import Json
 from tests.gateway.rig import HELLO, with_script
 from tests.gateway.scripted import LAST_CHUNK, STREAM, STREAM_HEAD, chunk, frame, sends
 from tests.gateway.several import counted
@@ -25,13 +26,13 @@ THINKING = STREAM_HEAD + b"".join(chunk(frame(text)) for text in SAID) + chunk(f
         (None, SAID[-1]),
         ({"as": "inline"}, SAID[-1]),
         ({"as": "drop"}, "Hello."),
-        ({}, "Hello."),
+        ({}, "<think>\nWell.\n</think>\n\nHello."),
         ({"open": "[[", "close": "]]", "as": "drop"}, SAID[-1]),
         ({"as": "inline", "begins_inside": True}, SAID[-1]),
     ],
 )
 async def test_the_text_has_the_thought_or_not(reasoning: dict[str, object] | None, text: str) -> None:
-    """A dialect without a field of its own for it has the thought in its text, or nowhere; a stream and one answer say
+    """Where DB-GPT's programs have no field for a thought, it is in the text, or nowhere; a stream and one answer say
     the same, and the tokens are counted as the worker counts them.
     """
     models = {"m": {} if reasoning is None else {"reasoning": reasoning}}
@@ -42,6 +43,27 @@ async def test_the_text_has_the_thought_or_not(reasoning: dict[str, object] | No
         answer = (await rig.post("generate", HELLO)).object
         assert (answer["text"], answer["usage"]) == (text, frames[-1]["usage"])
         assert await rig.outcomes() == {"ok": 2}
+
+
+async def test_a_thought_in_the_field_that_dbgpts_newer_programs_have() -> None:
+    """All of it in each frame, beside all of the text; a frame with a text of its own as well would be refused."""
+    models = {"m": {"reasoning": {"dbgpt": True}}}
+    async with with_script(STREAM, sends(THINKING), models=models) as (rig, _):
+        frames = await rig.stream(HELLO)
+        thoughts = [frame for frame in frames if "content" in frame]
+        assert all("text" not in frame for frame in thoughts)
+        assert thoughts[0]["content"] == content("W", "")
+        assert frames[-1]["content"] == content("Well.", "Hello.")
+        answer = (await rig.post("generate", HELLO)).object
+        assert (answer["content"], answer["usage"]) == (content("Well.", "Hello."), frames[-1]["usage"])
+
+
+def content(thought: str, text: str) -> Json:
+    """A thought and a text as DB-GPT's workers of 0.7.1 and later tell them."""
+    return [
+        {"type": "thinking", "object": {"data": thought, "format": "text"}},
+        {"type": "text", "object": {"data": text, "format": "text"}},
+    ]
 
 
 async def test_a_missing_opening_tag_is_counted() -> None:
