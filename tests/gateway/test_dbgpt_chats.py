@@ -30,7 +30,8 @@ def events(reply: Reply) -> list[JsonObject]:
 
 def said(stream: list[JsonObject]) -> str:
     """The new texts of the events, put together."""
-    return "".join(text_at(each, "choices", 0, "delta", "content") for each in stream)
+    deltas = [at(each, "choices", 0, "delta") for each in stream]
+    return "".join(str(delta.get("content") or "") for delta in deltas if isinstance(delta, dict))
 
 
 async def post(rig: Rig, path: str, body: Json) -> Reply:

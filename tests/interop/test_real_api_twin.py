@@ -74,6 +74,9 @@ def test_the_same_stream(cluster: Cluster, path: str, body: JsonObject, text: tu
     ours = post_events(f"{own_api(cluster)}/{path}", {**body, "stream": True})
     theirs = post_events(f"{cluster.api}/{path}", {**body, "stream": True})
     assert told(ours, text) == told(theirs, text)
+    if path == "chat/completions":
+        assert without(ours[0], *OWN, "object") == without(theirs[0], *OWN)
+        assert at(ours[1], "choices", 0, "delta", "reasoning_content") is None
     for event in theirs:
         assert set(event) <= set(ours[-1])
         choice, our_choice = at(event, "choices", 0), at(ours[-1], "choices", 0)

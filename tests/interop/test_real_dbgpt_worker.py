@@ -6,7 +6,7 @@ worker. So every answer can be compared with that worker's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -85,6 +85,12 @@ def relay(cluster: Cluster) -> Iterator[Relay]:
         yield found
 
 
+def joined(events: Iterable[Json]) -> str:
+    """The new texts of a stream's events, put together."""
+    deltas = [at(event, "choices", 0, "delta") for event in events]
+    return "".join(str(delta.get("content") or "") for delta in deltas if isinstance(delta, dict))
+
+
 def test_an_openai_client_gets_the_model_of_a_dbgpt_worker(relay: Relay, own: Own) -> None:
     """Streamed and in one piece, through DB-GPT's worker and back."""
     answer = own.answer(PLAIN, AS_DBGPT, max_new_tokens=TOKENS)
@@ -92,9 +98,8 @@ def test_an_openai_client_gets_the_model_of_a_dbgpt_worker(relay: Relay, own: Ow
     whole = post_json(f"{relay.api}/chat/completions", body)
     assert text_at(whole, "choices", 0, "message", "content") == answer.text
     events = post_events(f"{relay.api}/chat/completions", {**body, "stream": True})
-    texts = [text_at(event, "choices", 0, "delta", "content") for event in events]
-    assert "".join(texts) == answer.text
-    assert len(texts) > 3
+    assert joined(events) == answer.text
+    assert len(events) > 3
     # DB-GPT's proxies do not pass on why an answer ended.
     assert at(events[-1], "choices", 0, "finish_reason") == "stop"
 
@@ -110,7 +115,7 @@ def test_a_dbgpt_client_gets_it_too(cluster: Cluster, relay: Relay, own: Own) ->
         chunks = list_at(clients.call("app_chat_stream", base=app, model=PLAIN, messages=SAID, **AS_WORKER))
     finally:
         clients.close()
-    assert "".join(text_at(chunk, "choices", 0, "delta", "content") for chunk in chunks) == answer.text
+    assert joined(chunks) == answer.text
 
 
 def test_a_prompt_reaches_a_proxy_as_a_message(relay: Relay, own: Own) -> None:
