@@ -274,6 +274,8 @@ def _answer(shop: Workshop, doc: RouteDoc, base: Route | None, results: frozense
     roots = COLLECTED if asked[0] is not None else ANSWER if asked[1] is not None else REQUEST
     if results is not None:
         roots = REQUEST | results
+    if roots is not REQUEST:
+        roots = roots | {"elapsed"}
     return Answer(
         status=doc.answer.status,
         headers=compile_headers(shop, doc.answer.headers, ("answer", "headers"), roots),

@@ -29,6 +29,7 @@ GATEWAY_SAMPLE: JsonObject = {
 
 NOW_SAMPLE = 1_700_000_000
 REQUEST_ID_SAMPLE = "0123456789abcdef0123456789abcdef"
+ELAPSED_SAMPLE: JsonObject = {"first": 0.5, "total": 2.0}
 
 
 class Collected(NamedTuple):
@@ -52,6 +53,7 @@ def sample_scope(route: Route, body: Json, worker: JsonObject) -> Scope:
         "models": [known],
         "now": NOW_SAMPLE,
         "request_id": REQUEST_ID_SAMPLE,
+        "elapsed": dict(ELAPSED_SAMPLE),
     }
 
 

@@ -22,17 +22,19 @@ Askings = Mapping[str, Mapping[str, tuple[Asking, ...]]]
 def compile_target(shop: Workshop, doc: ToDoc, roots: frozenset[str]) -> StreamTarget:
     """`stream.to` in its first framing; its mappings may read `roots`."""
 
-    def optional(name: str, spec: Spec | None) -> Value | None:
+    def optional(name: str, spec: Spec | None, roots: frozenset[str] = roots) -> Value | None:
         return None if spec is None else shop.value(spec, (*_TO, name), roots)
+
+    ended = roots | {"elapsed"}
 
     return StreamTarget(
         framing=compile_framing(shop, doc.framing, (*_TO, "framing")),
         mode=doc.text,
         hold_back=doc.hold_back,
         chunk=shop.value(doc.chunk, (*_TO, "chunk"), roots),
-        last=optional("last", doc.last),
+        last=optional("last", doc.last, ended),
         first=optional("first", doc.first),
-        final=optional("final", doc.final),
+        final=optional("final", doc.final, ended),
         resumed=optional("resumed", doc.resumed),
     )
 

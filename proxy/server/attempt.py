@@ -178,7 +178,7 @@ class Attempt:
             self.broke_off = sink.broke_off
         finally:
             call.count(sink)
-        return collected(reader)
+        return {**collected(reader), "elapsed": sink.elapsed()}
 
     async def open(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
         """Send the request; returns once the head of the response has come, and `sink` gets the rest. seconds: a limit

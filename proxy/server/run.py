@@ -163,6 +163,8 @@ class RequestRun:
             for body in built.bodies[len(answers) :]:
                 answers.append(await attempt.ask(built, body))  # noqa: PERF401  what came before a failure stays
             whole = answers.copy()
+            total = self._facilities.clock() - self._call.started
+            scope["elapsed"] = {"first": total, "total": total}
             answers.clear()  # if they do not make an answer together, the next worker is asked for all of them
             if asked.asking is not None:
                 found = call_result(asked.asking, built.scope, whole)

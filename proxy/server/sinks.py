@@ -20,6 +20,7 @@ from proxy.translate.answer import refused
 from proxy.translate.plan import Asking, Refusal
 from proxy.translate.reader import StreamReader
 from proxy.translate.stream import StreamTranslator
+from proxy.types import JsonObject
 from proxy.upstream import Exchange, ResponseHead, UpstreamError
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class ResponseSink(ABC):
     def begun(self) -> bool:
         """Whether a frame came; empty ones are none."""
         return self.received_frames > 0
+
+    def elapsed(self) -> JsonObject:
+        """What rules see as `elapsed`: seconds from the request to the first frame and to now."""
+        now = time.monotonic()
+        return {"first": (self.first_frames or now) - self._started, "total": now - self._started}
 
     @abstractmethod
     def frames(self, frames: list[bytes]) -> None:
@@ -306,6 +312,7 @@ class ClientStream(StreamSink):
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""
+        self.translator.scope["elapsed"] = self.elapsed()
         self._output.send(self.translator.feed(frames))
         if self.translator.lost is not None:
             raise self.translator.lost
@@ -313,6 +320,7 @@ class ClientStream(StreamSink):
     def ended(self) -> None:
         """End the client's stream."""
         translator = self.translator
+        translator.scope["elapsed"] = self.elapsed()
         if self._complete_only and translator.reader.frames and not translator.reader.complete:
             self.broke_off = True
             raise broke_off(self._address)
