@@ -35,8 +35,8 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     backends.BackendDoc: {"headers"},
     backends.RefusalDoc: {"message", "kind"},
     backends.AskingDoc: {"when"},
-    probes.StatusProbeDoc: {"models", "queue_length"},
-    probes.ModelProbeDoc: {"kinds", "context_length", "embedding_size"},
+    probes.StatusProbeDoc: {"query", "models", "queue_length"},
+    probes.ModelProbeDoc: {"query", "when", "kinds", "context_length", "embedding_size"},
     probes.ProbeDoc: {"kinds"},
 }
 # Sentences with expressions in braces.
