@@ -15,6 +15,7 @@ from tests.gateway.remote_worker import PREFIX
 from tests.gateway.rig import HELLO, Rig, asked, demo_worker, running
 
 IMAGE: JsonObject = {"type": "image", "object": {"data": "aGk=", "format": "base64"}}
+SOUND: JsonObject = {"type": "audio", "object": {"data": "aGk=", "format": "base64"}}
 WANTED = "messages: is missing or empty; expected a list of objects with role and content, or a prompt"
 NO_MODEL = "model: is missing or not a string; expected the name of a model"
 UNKNOWN = "model: no worker serves 'nobody'; known models: m"
@@ -62,12 +63,14 @@ GENERATING: list[tuple[str, Json | bytes, int, str]] = [
     ("an unknown role", message(role="robot", content="x"), 40001,
      "messages[1].role: expected one of system, human, ai, user, assistant; got 'robot'"),
     ("no role", message(content="x"), 40001, "messages[1].role: is missing; expected a string"),
-    ("no content", message(role="ai"), 40001, "messages[1].content: is missing; expected a string"),
-    ("null content", message(role="ai", content=None), 40001, "messages[1].content: is missing; expected a string"),
+    ("no content", message(role="ai"), 40001, "messages[1].content: is missing; expected a value"),
+    ("null content", message(role="ai", content=None), 40001, "messages[1].content: is missing; expected a value"),
     ("an image", message(role="human", content=[IMAGE]), 40001,
-     "messages[1].content: expected one of 'text with data'; got 'image'"),
+     "the model 'm' takes text only; a message has an image"),
     ("text with an image", message(role="human", content=[{"type": "text", "object": {"data": "see"}}, IMAGE]), 40001,
-     "messages[1].content: expected one of 'text with data'; got 'image'"),
+     "the model 'm' takes text only; a message has an image"),
+    ("text with a sound", message(role="human", content=[{"type": "text", "object": {"data": "see"}}, SOUND]), 40001,
+     "messages[1].content: expected one of 'text with data', 'image with a url or with base64'; got 'audio'"),
     ("a null temperature", hello(temperature=None), 40001,
      "temperature: null is not a value here; leave the field out to use the default"),
     ("a temperature as text", hello(temperature="0.5"), 40001,
