@@ -91,7 +91,7 @@ async def ask_ollama(address: Address, model: str) -> Said:
     return Said(text, last["done_reason"], usage, None, reply.status)
 
 
-DIALECTS: dict[str, Ask] = {"dbgpt": ask_dbgpt, "ollama": ask_ollama}
+DIALECTS: dict[str, Ask] = {"dbgpt": ask_dbgpt, "openai": ask_openai, "ollama": ask_ollama}
 
 
 def any_text(seed: int, pieces: int = 12) -> list[str]:
