@@ -65,7 +65,7 @@ async def test_a_stream_and_an_answer_are_of_one_request_each(path: str) -> None
 
 
 async def test_the_usage_of_a_stream_comes_behind_it_where_it_is_asked_for() -> None:
-    body = {**BODIES[CHAT], "stream": True, "stream_options": {"include_usage": True}}
+    body: JsonObject = {**BODIES[CHAT], "stream": True, "stream_options": {"include_usage": True}}
     async with with_script(STREAM, sends(GOOD)) as (rig, _):
         *stream, last = events(await call(rig.listen, "POST", CHAT, body))
     assert at(stream[-1], "choices", 0, "finish_reason") == "stop"
