@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from proxy.server.keys import key_digest
 from proxy.types import Json, JsonObject
 from tests.gateway.client import Reply, call, connected
 from tests.gateway.rig import MODEL, asked, running, until, with_demo, with_script
@@ -126,6 +127,20 @@ async def test_a_stream_that_breaks_off_ends_in_an_error_of_both_forms(path: str
     assert last["error_code"] == 50001
     assert at(last, "error", "message") == last["text"]
     assert at(last, "error", "type") == "server_error"
+
+
+@paths
+async def test_a_key_is_wanted_where_the_settings_have_any(path: str) -> None:
+    """A refusal is told as FastChat's server tells it, in `detail`, and in the two forms of every error."""
+    keys = [{"name": "team", "sha256": key_digest("sk-right")}]
+    async with with_script(STREAM, sends(GOOD), api_keys=keys) as (rig, _):
+        for headers in ({}, {"authorization": "Bearer sk-wrong"}):
+            reply = await call(rig.listen, "POST", path, BODIES[path], **headers)
+            assert (reply.status, reply.object["code"]) == (401, 40101)
+            for place in (["error"], ["detail", "error"]):
+                assert at(reply.object, *place, "code") == "invalid_api_key"
+        reply = await call(rig.listen, "POST", path, BODIES[path], authorization="Bearer sk-right")
+        assert reply.status == 200
 
 
 @paths
