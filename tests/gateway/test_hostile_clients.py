@@ -75,7 +75,7 @@ async def test_what_is_no_request_is_one_line_of_the_log(
 
 async def test_a_path_with_a_line_break_is_answered_as_any_other(rig: Rig) -> None:
     """404 in the dialect of the worker API, and counted."""
-    reply = await call(rig.listen, "GET", "/a%0d%0aX")
+    reply = await call(rig.listen, "GET", "/api/worker/a%0d%0aX")
     assert (reply.status, reply.object["error_code"]) == (404, 40001)
     assert await rig.outcomes() == {"client_error": 1}
 
