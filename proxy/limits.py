@@ -43,6 +43,14 @@ REQUESTS_MAX: Final = 4_096
 
 # A key for a worker stands in a header: a JSON web token has some thousand characters, servers take 8 kB of headers.
 KEY_MAX: Final = 4_096
+# Copies of requests under way at once, whose answers are thrown away; each holds its request, and what of its answer
+# must be held to read it.
+MIRRORS_MAX: Final = 16
+# Bytes of such an answer, or of a stream that is held as a whole to be read: some 100,000 tokens.
+MIRROR_ANSWER_BYTES: Final = 32 * 1024 * 1024
+# One that is not over by then is slow; more need not be known.
+MIRROR_SECONDS: Final = 600.0
+
 # Text of an error that goes to a caller or into a log line; a worker may answer with a whole HTML page.
 ERROR_TEXT_MAX: Final = 2_000
 # A model's name; longer ones come only from mistakes and attacks, and names become labels.

@@ -12,7 +12,8 @@ from proxy.fleet.rules import BreakerRules, FleetRules, ModelRules
 from proxy.server.keys import ApiKeys
 from proxy.server.traffic import Traffic
 from proxy.settings import Settings
-from proxy.translate.mapping import Scope
+from proxy.translate.mapping import Read, Scope
+from proxy.translate.plan import Side, Spread
 from proxy.translate.routes import HIDDEN_HEADERS
 from proxy.types import Json
 from proxy.upstream import Timeouts
@@ -43,6 +44,7 @@ def tune(settings: Settings) -> Tuning:
         attempts=balance.retries.attempts,
         resumes=resuming.__contains__,
         queue_seconds=lambda model: fleet.of(model).queue_seconds,
+        spreads={name: _spread(model) for name, model in settings.models.items() if model.split or model.mirror},
         keys=ApiKeys((key.name, key.sha256) for key in settings.api_keys),
     )
     return Tuning(fleet, _timeouts(settings), traffic, (balance.retries.share, balance.retries.burst))
@@ -78,6 +80,16 @@ def _model_rules(model: ModelSettings, default: ModelRules) -> ModelRules:
         queue_seconds=default.queue_seconds if model.queue_seconds is None else model.queue_seconds,
         fallback=model.fallback,
     )
+
+
+def _spread(model: ModelSettings) -> Spread:
+    mirror = model.mirror
+    sides = tuple(Side(side.weight, side.backend, _always(side.model)) for side in model.split or [])
+    return Spread(sides, None if mirror is None else Side(mirror.share, mirror.backend, _always(mirror.model)))
+
+
+def _always(name: str | None) -> Read | None:
+    return None if name is None else lambda scope: name
 
 
 def _timeouts(settings: Settings) -> Callable[[str], Timeouts]:

@@ -25,6 +25,7 @@ from proxy.backends.sections import (
     Tag,
     Token,
 )
+from proxy.backends.spreading import MirrorSettings, SideSettings, spread_problem
 from proxy.documents import read_text
 from proxy.fleet.rules import PolicyName
 from proxy.limits import YAML_MAX_BYTES
@@ -169,6 +170,11 @@ class ModelSettings(Balancing):
     """The model that answers while no worker of this one can."""
     resume: bool = False
     """A stream whose worker is lost goes on with another one, as if nothing had happened."""
+    split: list[SideSettings] | None = None
+    """Requests by weight: to workers of one backend or another, or of one model or another. With a key of
+    `hash_header` or `hash_field` the same key takes the same side.
+    """
+    mirror: MirrorSettings | None = None
 
     template_style: str | None = None
     """A separator style of FastChat by name, where the worker's number means another one."""
@@ -217,6 +223,12 @@ class ModelSettings(Balancing):
         if file is not None:
             read_chat_template(file)
         return file
+
+    @model_validator(mode="after")
+    def _spread(self) -> ModelSettings:
+        if problem := spread_problem(self.split, self.mirror):
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _one_template(self) -> ModelSettings:

@@ -13,6 +13,7 @@ from proxy.backends.declared.look import BackendRules
 from proxy.backends.fastchat.discovery import FastChatFinders
 from proxy.backends.fastchat.look import FastChatLooks
 from proxy.backends.settings import BackendSettings
+from proxy.backends.spreading import unknown_sides
 from proxy.backends.workers.finder import Finders
 from proxy.backends.workers.identity import SameWorkers
 from proxy.backends.workers.look import Looks, ModelKnowledge
@@ -101,6 +102,8 @@ def check(settings: BackendSettings, rules: Mapping[str, BackendRules]) -> None:
 
         Guard(allow=settings.fastchat.accept.allow, addresses=settings.fastchat.accept.addresses)
     problems = unknown_kinds(settings.backends, rules)
+    for name, model in settings.models.items():
+        problems += unknown_sides(name, model.split, model.mirror, rules)
     if settings.dbgpt.workers_from and (dbgpt.BACKEND not in rules or rules[dbgpt.BACKEND].probe is None):
         problems.append(f"dbgpt.workers_from: no rules for the backend '{dbgpt.BACKEND}' tell how to look at a worker")
     if problems:

@@ -22,6 +22,7 @@ from proxy.ruleset.documents import OperationDoc, RouteDoc, WorkerDoc
 from proxy.ruleset.expressions import Workshop
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.spreading import check_spread, compile_spread
 from proxy.ruleset.writing import Askings, compile_target, written_route
 from proxy.translate.errors import error_answer, error_frame
 from proxy.translate.mapping import RULE_FAILURES, Read
@@ -176,6 +177,7 @@ def compile_route(
     )
     route = _with_worker(shop, route, doc.worker) if base is None else _sharing(route, base)
     route = written_route(shop, route, doc, askings)
+    check_spread(shop, route, doc.worker)
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)
@@ -185,8 +187,9 @@ def _with_worker(shop: Workshop, route: Route, doc: WorkerDoc | None) -> Route:
     """The route with what it needs of the fleet."""
     if doc is None:
         return route
-    model = shop.optional(doc.model, ("worker", "model"), MATCH | {"gateway"})
-    return replace(route, selection=doc.need, kind=doc.kind, model=model, exclusive=doc.exclusive)
+    roots = MATCH | {"gateway"}
+    model, spread = shop.optional(doc.model, ("worker", "model"), roots), compile_spread(shop, doc, roots)
+    return replace(route, selection=doc.need, kind=doc.kind, model=model, exclusive=doc.exclusive, spread=spread)
 
 
 def _sharing(route: Route, base: Route) -> Route:
@@ -200,6 +203,7 @@ def _sharing(route: Route, base: Route) -> Route:
         upstream=base.upstream,
         source=base.source,
         exclusive=base.exclusive,
+        spread=base.spread,
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_va
 
 from proxy.errors import Kind
 from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.spread_documents import MirrorDoc, SideDoc
 from proxy.ruleset.strict import Name, Strict, Text
 from proxy.translate.mapping import TypeName, Unknown
 from proxy.translate.operations import OPERATIONS
@@ -89,13 +90,27 @@ class MatchDoc(Strict):
 
 class WorkerDoc(Strict):
     """`worker`: which worker the request needs. need: lease (one that can answer now), known (what is known of it),
-    none.
+    none. split: where requests go by weight; mirror: where copies of them go.
     """
 
     kind: Name | None = None
     model: Text | None = None
     need: Selection = "lease"
     exclusive: bool = False
+    split: list[SideDoc] | None = None
+    mirror: MirrorDoc | None = None
+
+    @model_validator(mode="after")
+    def _spread(self) -> WorkerDoc:
+        if self.need != "lease" and (self.split or self.mirror):
+            raise ValueError("split and mirror are for requests that a worker answers; here need says otherwise")
+        if self.split is not None and len(self.split) < 2:
+            raise ValueError("split: expected two sides at least")
+        if self.split and not any(side.weight for side in self.split):
+            raise ValueError("split: the weights are all 0; expected one that is not")
+        if self.split and len({(side.backend, side.model) for side in self.split}) < len(self.split):
+            raise ValueError("split: two sides are the same workers")
+        return self
 
     @model_validator(mode="after")
     def _model_named(self) -> WorkerDoc:

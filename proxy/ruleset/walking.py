@@ -11,6 +11,7 @@ from proxy.documents.yaml import Path
 from proxy.ruleset import backend_documents as backends
 from proxy.ruleset import documents as docs
 from proxy.ruleset import probe_documents as probes
+from proxy.ruleset import spread_documents as spreads
 from proxy.ruleset.expressions import PLACEHOLDER
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.pack_documents import PackDoc
@@ -21,6 +22,8 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.Clamp: {"min", "max"},
     docs.MatchDoc: {"when"},
     docs.WorkerDoc: {"model"},
+    spreads.SideDoc: {"model"},
+    spreads.MirrorDoc: {"model"},
     docs.AskDoc: {"result"},
     docs.StepDoc: {"when", "check"},
     docs.BatchDoc: {"of"},

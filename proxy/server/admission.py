@@ -16,7 +16,8 @@ _NAMES_SHOWN = 20
 
 class Wanted(NamedTuple):
     """What a request needs. model: by the fleet's own name; name: as its client says it; kind: None for any; key: what
-    keeps requests together; pinned: the worker that it names; header: where it names it.
+    keeps requests together; pinned: the worker that it names; header: where it names it; backends: whose workers can be
+    asked, None: whichever.
     """
 
     model: str
@@ -25,12 +26,12 @@ class Wanted(NamedTuple):
     key: str | None = None
     pinned: str | None = None
     header: str | None = None
+    backends: frozenset[str] | None = None
 
 
 def lease_now(facilities: Facilities, wanted: Wanted, avoid: frozenset[str] = frozenset()) -> Lease | None:
     """A worker, None where all are at their limit. GatewayError where there is nobody to wait for."""
-    if not facilities.in_service(wanted.model, wanted.kind or "llm"):
-        raise _out_of_service(wanted, wanted.model)
+    refuse_out_of_service(facilities, wanted)
     try:
         lease = facilities.fleet.acquire(
             wanted.model,
@@ -47,6 +48,12 @@ def lease_now(facilities: Facilities, wanted: Wanted, avoid: frozenset[str] = fr
     if lease.model != wanted.model:
         _check_service(facilities, wanted, lease)
     return lease
+
+
+def refuse_out_of_service(facilities: Facilities, wanted: Wanted) -> None:
+    """GatewayError where the model takes no requests."""
+    if not facilities.in_service(wanted.model, wanted.kind or "llm"):
+        raise _out_of_service(wanted, wanted.model)
 
 
 async def queued_lease(

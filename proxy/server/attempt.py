@@ -20,10 +20,11 @@ from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink
 from proxy.server.tally import RuleTally
 from proxy.server.traffic import Traffic
 from proxy.server.turns import Turns
+from proxy.telemetry.request import Outcome as RequestOutcome
 from proxy.telemetry.request import RequestMetrics
 from proxy.translate.answer import refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Constant, Scope, header_values
-from proxy.translate.plan import Route, StreamSource, UpstreamPlan
+from proxy.translate.plan import Route, Spread, StreamSource, UpstreamPlan
 from proxy.translate.reader import StreamReader, collected
 from proxy.translate.request import Built, Question, build_request
 from proxy.types import Json, JsonObject
@@ -79,6 +80,11 @@ class Call:
     model: str = ""
     stopped: GatewayError | None = None
 
+    def spread(self, model: str) -> Spread:
+        """How requests for this model are shared out: as the settings say, or the rule where they say nothing."""
+        told, ruled = self.traffic.spreads.get(model, Spread()), self.route.spread
+        return Spread(told.sides or ruled.sides, told.mirror or ruled.mirror)
+
     def waited(self, seconds: float) -> None:
         """Add to the time in queues."""
         self.queued = (self.queued or 0.0) + seconds
@@ -105,7 +111,8 @@ class Attempt:
 
     def __init__(self, call: Call, lease: Hold, name: str) -> None:
         self.lease = lease
-        self.metrics = call.metrics.backend(_backend(lease.facts))
+        model, backend = answers_as(lease.facts)
+        self.metrics = call.metrics.backend(backend, model)
         self._call = call
         self._begun: float | None = None
         self.broke_off = False  # a collected stream ended without a reason
@@ -121,14 +128,22 @@ class Attempt:
         """The worker's base address."""
         return self.lease.address
 
+    @property
+    def answers_as(self) -> tuple[str, str]:
+        """The model that answers, by the fleet's name, and the backend of its worker."""
+        return answers_as(self.lease.facts)
+
+    def ended(self, outcome: RequestOutcome) -> None:
+        """Count how it went; only the first time counts."""
+        if self._begun is not None:
+            self.metrics.finished(outcome, time.monotonic() - self._begun)
+            self._begun = None
+
     def release(self, error: GatewayError | None, *, neutral: bool = False) -> None:
         """Give the worker back, say how it went (neutral: nothing), and have it looked at where it failed."""
         facilities = self._call.facilities
         self._call.tally.failed(error)
-        if self._begun is not None:
-            outcome = "cancelled" if neutral and error is None else outcome_of(error)
-            self.metrics.finished(outcome, time.monotonic() - self._begun)
-            self._begun = None
+        self.ended("cancelled" if neutral and error is None else outcome_of(error))
         silent = neutral or (error is None and self._unanswered) or self._out_of_time(error)
         rest = 0.0 if neutral else rest_after(error)
         self.lease.release("neutral" if silent else verdict_of(error), facilities.clock(), rest)
@@ -312,9 +327,10 @@ def worker_document(facts: ModelFacts, asked: str) -> JsonObject:
     return facts.document if facts.model == asked else {**facts.document, "public_name": asked}
 
 
-def _backend(facts: ModelFacts) -> str:
-    name = facts.document.get("backend")
-    return name if isinstance(name, str) else ""
+def answers_as(facts: ModelFacts) -> tuple[str, str]:
+    """A model by the fleet's name, and the backend of its worker ("": not said)."""
+    backend = facts.document.get("backend")
+    return facts.model, backend if isinstance(backend, str) else ""
 
 
 def _json(raw: bytes, address: str) -> Json:

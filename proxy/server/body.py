@@ -37,6 +37,15 @@ class Share:
         bodies.held += more
         self._size += more
 
+    def copy(self) -> Share | None:
+        """As much once more, for a copy of the request; None where there is no room for it."""
+        other = Share(self._bodies)
+        try:
+            other.grow(self._size)
+        except GatewayError:
+            return None
+        return other
+
     def release(self) -> None:
         """The request is over."""
         self._bodies.held -= self._size

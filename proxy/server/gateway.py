@@ -13,10 +13,11 @@ from proxy.errors import GatewayError
 from proxy.limits import BODIES_MAX_BYTES, REQUESTS_MAX
 from proxy.server.body import Bodies, Share, read_body
 from proxy.server.facilities import Facilities
+from proxy.server.mirror import Mirrors
 from proxy.server.outcomes import outcome_of
 from proxy.server.output import FLUSHED, finish_response, whole_size
 from proxy.server.responses import error_response, json_response
-from proxy.server.run import RequestRun
+from proxy.server.run import Arrival, RequestRun
 from proxy.server.turns import Turns
 from proxy.telemetry.request import Outcome
 from proxy.translate.errors import error_answer
@@ -48,6 +49,7 @@ class Gateway:
     def __init__(self, facilities: Facilities) -> None:
         self._facilities = facilities
         self._turns = Turns()
+        self._mirrors = Mirrors()
         self._bodies = Bodies(BODIES_MAX_BYTES)
         self._serving: set[_Serving] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -58,7 +60,10 @@ class Gateway:
         return len(self._serving)
 
     async def drain(self, seconds: float) -> int:
-        """Wait until nothing is in progress, or the time is over; how many requests still are."""
+        """Wait until nothing is in progress, or the time is over; how many requests still are. Copies for a mirror are
+        ended at once.
+        """
+        await self._mirrors.close()
         if self._serving:
             self._idle = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle}, timeout=seconds)
@@ -129,7 +134,8 @@ class Gateway:
         except GatewayError as error:
             return self._refuse(found[0], error, started, serving.key)
         scope["path"] = dict(match.parameters)
-        serving.run = RequestRun(self._facilities, self._turns, request, match.route, scope, started, serving.key)
+        arrival = Arrival(request, started, serving.key, serving.body)
+        serving.run = RequestRun(self._facilities, self._turns, self._mirrors, arrival, match.route, scope)
         return await serving.run.respond()
 
     def _admitted(self, request: web.Request, found: list[PathMatch]) -> str | None:

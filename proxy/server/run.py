@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -13,7 +14,9 @@ from proxy.fleet.facts import Kind
 from proxy.limits import MODEL_NAME_MAX
 from proxy.server.admission import Wanted, model_missing, unknown_model
 from proxy.server.attempt import Attempt, Call, worker_document
+from proxy.server.body import Share
 from proxy.server.facilities import Facilities
+from proxy.server.mirror import Mirrors
 from proxy.server.operate import operate
 from proxy.server.outcomes import outcome_of
 from proxy.server.output import whole_size
@@ -32,22 +35,27 @@ from proxy.types import Json
 log = logging.getLogger("proxy.access")
 
 
+class Arrival(NamedTuple):
+    """A request as it came. started: when; key: the name of the key that it brings; share: its part of the bytes that
+    bodies may have.
+    """
+
+    request: web.Request
+    started: float
+    key: str | None
+    share: Share
+
+
 class RequestRun:
-    """Answers one request whose route is known. `respond` may be called once. key: the name of the key it brings."""
+    """Answers one request whose route is known. `respond` may be called once."""
 
     def __init__(
-        self,
-        facilities: Facilities,
-        turns: Turns,
-        request: web.Request,
-        route: Route,
-        scope: Scope,
-        started: float,
-        key: str | None = None,
+        self, facilities: Facilities, turns: Turns, mirrors: Mirrors, arrival: Arrival, route: Route, scope: Scope
     ) -> None:
-        self._key = key
+        self._arrival = arrival
+        self._mirrors = mirrors
         self._facilities = facilities
-        self._request = request
+        self._request = arrival.request
         self._route = route
         self._scope = scope
         self._model = _asked_model(route, scope)
@@ -56,7 +64,7 @@ class RequestRun:
         label = self._resolved if facilities.fleet.knows(self._resolved) else "other" if self._model else ""
         metrics = facilities.metrics.request(route.name, label)
         tally = RuleTally(facilities.metrics.rules, route, scope)
-        self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, started)
+        self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, arrival.started)
         self._tries: Tries | None = None
         self._stream: StreamRun | None = None
 
@@ -115,7 +123,7 @@ class RequestRun:
             if route.operation is not None:
                 operate(self._facilities, route.operation, self._scope)
             return answer_response(route, client_answer(route, self._scope)), None
-        self._tries = tries = Tries(self._call, wanted)
+        self._tries = tries = Tries(self._call, wanted, self._mirrors, self._arrival.share)
         if route.target is not None:
             stream = StreamRun(self._call, tries, self._request, route.target)
             self._stream = stream
@@ -199,7 +207,7 @@ class RequestRun:
             key = traffic.hash_key(self._resolved, self._scope)
         except RULE_FAILURES:
             key = None  # a body in which there is no such field
-        return Wanted(self._resolved, name, kind, key, pinned or None, header)
+        return Wanted(self._resolved, name, kind, key, pinned or None, header, route.backends)
 
     def _look_up(self, wanted: Wanted) -> None:
         """What is known of the model, for a route that needs no worker."""
@@ -218,6 +226,8 @@ class RequestRun:
         call, metrics = self._call, self._call.metrics
         if self._tries is not None:
             self._tries.release(error, neutral=cancelled)
+            if cancelled:
+                self._tries.left()
             if self._tries.retried and error is None and not cancelled:
                 self._facilities.metrics.on_event("failover", model=metrics.model)
         self._count_stream()
@@ -228,14 +238,14 @@ class RequestRun:
         if call.queued is not None:
             metrics.spent("queue", call.queued)
         metrics.finished(outcome, seconds)
-        if self._key is not None:
-            self._facilities.metrics.on_event("keyed_request", key=self._key, outcome=outcome)
+        if self._arrival.key is not None:
+            self._facilities.metrics.on_event("keyed_request", key=self._arrival.key, outcome=outcome)
         level = logging.INFO if outcome in {"ok", "client_error", "cancelled"} else logging.WARNING
         if log.isEnabledFor(level):
             fields: dict[str, object] = {
                 "route": self._route.name,
                 "model": self._model[:MODEL_NAME_MAX],
-                "key": self._key,
+                "key": self._arrival.key,
                 "answered_by": call.model if call.model not in ("", self._resolved) else None,
                 "worker": call.workers[-1] if call.workers else None,
                 "outcome": outcome,

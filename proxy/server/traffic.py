@@ -5,11 +5,12 @@ together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from proxy.server.keys import ApiKeys
 from proxy.translate.mapping import Scope
+from proxy.translate.plan import Spread
 
 
 class RetryBudget:
@@ -76,7 +77,7 @@ class Traffic:
     keeps requests together, from the fleet's name of the model and what rules see of the request; attempts: workers
     that one request may be tried on in all; resumes: whether a model's streams go on elsewhere when their worker is
     lost; queue_seconds: how long a request for a model may wait for a worker; accepting: false while stopping; keys:
-    of clients.
+    of clients; spreads: who shares requests for a model, before what a route says, by the fleet's name of the model.
     """
 
     pin_header: str | None = None
@@ -87,3 +88,4 @@ class Traffic:
     queue_seconds: Callable[[str], float] = lambda model: 30.0
     accepting: Callable[[], bool] = lambda: True
     keys: ApiKeys = field(default_factory=ApiKeys)
+    spreads: Mapping[str, Spread] = field(default_factory=dict)

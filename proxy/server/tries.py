@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Final
 
 from proxy.errors import CALLER_KINDS, GatewayError
 from proxy.fleet.facts import Kind, ModelFacts, Outcome
 from proxy.fleet.lease import Lease
-from proxy.server.admission import Wanted, lease_now, nobody, queued_lease
+from proxy.server.admission import Wanted, lease_now, nobody, queued_lease, refuse_out_of_service
 from proxy.server.attempt import Attempt, Call
+from proxy.server.body import Share
+from proxy.server.mirror import Copy, Mirrors
 from proxy.server.outcomes import is_load, worth_retrying
+from proxy.server.split import directed, in_order, point
 
 log = logging.getLogger("proxy.access")
 
@@ -32,12 +36,16 @@ class _NoHold:
 
 class Tries:
     """The attempts of one request. current: the one under way, which whoever made this releases whatever happens;
-    retried: whether the request was begun anew.
+    retried: whether the request was begun anew. share: the request's body, for a copy of it.
     """
 
-    def __init__(self, call: Call, wanted: Wanted) -> None:
+    def __init__(self, call: Call, wanted: Wanted, mirrors: Mirrors, share: Share) -> None:
         self._call = call
         self._wanted = wanted
+        self._mirrors = mirrors
+        self._share = share
+        self._copy: Copy | None = None
+        self._sides = self._sides_of(wanted)
         self._may_wait = call.traffic.queue_seconds(wanted.model)
         self.retried = False
         self.current: Attempt | None = None
@@ -48,13 +56,12 @@ class Tries:
         call, wanted = self._call, self._wanted
         call.asked = call.facilities.clock()
         call.traffic.budget.request(call.asked)
+        refuse_out_of_service(call.facilities, wanted)
         if call.route.is_light:
-            lease = self._now(wanted, self._unfit())
-            if lease is None:
-                return self._begin(self._question_only())
-        else:
-            lease = await self._leased(wanted, self._unfit())
-        return self._begin(Attempt(call, lease, wanted.name))
+            return self._begin(self._light())
+        attempt = self._begin(Attempt(call, await self._anywhere(), wanted.name))
+        self._copy = self._mirrors.begin(call, wanted, attempt, self._share)
+        return attempt
 
     async def another(self, error: GatewayError, *, neutral: bool = False, resuming: bool = False) -> Attempt:
         """The next attempt, on a worker that this request has not been on. An error is raised where the request has to
@@ -96,16 +103,65 @@ class Tries:
         if attempt is not None:
             attempt.release(error, neutral=neutral)
 
+    def left(self) -> None:
+        """The client is gone; it would have been so for whoever has the copy."""
+        if self._copy is not None:
+            self._copy.stop()
+
+    def _sides_of(self, wanted: Wanted) -> list[Wanted]:
+        """What the request needs of the fleet, the best first; one alone where requests are not split."""
+        call = self._call
+        sides = call.spread(wanted.model).sides
+        if not sides or wanted.pinned is not None:
+            return [wanted]
+        resolve, at = call.facilities.directory.resolve, point(wanted.model, wanted.key, call.facilities.rng)
+        return [directed(wanted, side, call.scope, resolve) for side in in_order(sides, at)]
+
+    async def _anywhere(self, avoid: Collection[str] = ()) -> Lease:
+        """A lease on the first side that has a worker beside those to avoid. The first one's error where none has."""
+        why: GatewayError | None = None
+        for side in self._sides:
+            try:
+                lease = await self._leased(side, self._unfit(side).union(avoid))
+            except GatewayError as problem:
+                why = why or problem
+                continue
+            if why is not None:
+                self._goes_elsewhere(lease.address, why)
+            return lease
+        raise why or nobody(self._wanted)
+
+    def _light(self) -> Attempt:
+        """A mere question, such as a count of tokens: it takes a place at a worker that has one, and waits for none."""
+        why: GatewayError | None = None
+        for side in self._sides:
+            try:
+                lease = self._now(side, self._unfit(side))
+                attempt = self._question_only(side) if lease is None else Attempt(self._call, lease, side.name)
+            except GatewayError as problem:
+                why = why or problem
+                continue
+            if why is not None:
+                self._goes_elsewhere(attempt.address, why)
+            return attempt
+        raise why or nobody(self._wanted)
+
+    def _goes_elsewhere(self, worker: str, why: GatewayError) -> None:
+        facilities = self._call.facilities
+        facilities.metrics.on_event("split_fallback", model=self._call.metrics.model)
+        log.info("request goes to another side of the split", extra={"worker": worker, "reason": why.message})
+
     async def _following(self, error: GatewayError, *, resuming: bool) -> Lease:
         """A worker that this request has not been on; `error` where there is none."""
         call = self._call
-        wanted = self._wanted._replace(model=call.model) if resuming else self._wanted
-        unfit = call.facilities.directory.unfit(self._backend()) if resuming else self._unfit()
         try:
-            lease = await self._leased(wanted, unfit.union(call.workers))
+            if not resuming:
+                return await self._anywhere(call.workers)
+            wanted = self._wanted._replace(model=call.model, backends=self._backend())
+            lease = await self._leased(wanted, self._unfit(wanted).union(call.workers))
         except GatewayError:
             raise error from None
-        if resuming and lease.model != wanted.model:
+        if lease.model != wanted.model:
             lease.release("neutral", call.facilities.clock())  # a fallback would go on in another model's words
             raise error
         return lease
@@ -113,6 +169,8 @@ class Tries:
     async def _leased(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
         call = self._call
         lease = self._now(wanted, avoid)
+        if lease is None and self._mirrors.give_way(wanted, avoid):
+            lease = self._now(wanted, avoid)
         if lease is not None:
             return lease
         began = call.facilities.clock()
@@ -123,9 +181,9 @@ class Tries:
             call.waited(waited)
             self._may_wait -= waited
 
-    def _unfit(self) -> frozenset[str]:
-        """The workers that the rule cannot ask."""
-        return self._call.facilities.directory.unfit(self._call.route.backends)
+    def _unfit(self, wanted: Wanted) -> frozenset[str]:
+        """The workers that cannot be asked."""
+        return self._call.facilities.directory.unfit(wanted.backends)
 
     def _backend(self) -> frozenset[str] | None:
         """That of the worker which the request was on last: only such a one can go on with its stream."""
@@ -137,7 +195,7 @@ class Tries:
         try:
             return lease_now(self._call.facilities, wanted, avoid)
         except GatewayError:
-            if avoid and avoid == self._unfit() and (wanted.model, wanted.kind) in self._answerable():
+            if avoid and avoid == self._unfit(wanted) and (wanted.model, wanted.kind) in self._answerable():
                 text = f"the workers of the model '{wanted.name}' are of a kind that the rule cannot ask"
                 raise GatewayError("unsupported", text, field="model") from None
             raise
@@ -149,11 +207,11 @@ class Tries:
         self.current = attempt
         return attempt
 
-    def _question_only(self) -> Attempt:
-        """A mere question, such as a count of tokens, takes no place at a worker and waits for none."""
-        wanted, facilities = self._wanted, self._call.facilities
+    def _question_only(self, wanted: Wanted) -> Attempt:
+        """Where no worker has a place."""
+        facilities = self._call.facilities
         facts = facilities.fleet.known(wanted.model, wanted.kind)
         address = facts.document.get("address") if facts is not None else None
-        if facts is None or not isinstance(address, str) or address in self._unfit():
+        if facts is None or not isinstance(address, str) or address in self._unfit(wanted):
             raise nobody(wanted)
         return Attempt(self._call, _NoHold(facts, address), wanted.name)

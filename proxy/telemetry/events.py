@@ -59,6 +59,18 @@ _EVENTS: Final = (
         "Streams that lost their worker and were taken up by another, by model and result.",
         ("model", "result"),
     ),
+    _Event(
+        "split_fallback",
+        "gateway_split_fallbacks",
+        "Requests whose side of a split had no worker, and which went to another side, by model.",
+        ("model",),
+    ),
+    _Event(
+        "mirror_skipped",
+        "gateway_mirrors_skipped",
+        "Requests that were not copied although their mirror wanted it, by reason.",
+        ("reason",),
+    ),
     _Event("fallback", "gateway_fallbacks", "Requests that went to the fallback of their model, by model.", ("model",)),
     _Event(
         "keyed_request",

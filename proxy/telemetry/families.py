@@ -65,19 +65,24 @@ def request_families(bundles: Iterable[RequestMetrics]) -> Iterator[Metric]:
     yield from (requests, in_flight, duration, first, gaps, usage)
 
 
-def backend_families(bundles: Iterable[RequestMetrics]) -> Iterator[Metric]:
-    """What the workers of each backend did for each model, so that two backends can be compared under one load."""
-    sums: dict[tuple[str, str], BackendMetrics] = {}
-    for bundle in bundles:
-        for name, backend in bundle.backends.copy().items():
-            sums.setdefault((name or NONE, bundle.model), BackendMetrics(bundle)).take(backend)
-    pair = ["backend", "model"]
+def backend_families(bundles: Iterable[RequestMetrics], mirrored: Iterable[RequestMetrics] = ()) -> Iterator[Metric]:
+    """What the workers of each backend did for each model, so that two backends can be compared under one load.
+    mirrored: of copies of requests.
+    """
+    sums: dict[tuple[str, str, str], BackendMetrics] = {}
+    for role, each in (("main", bundles), ("mirror", mirrored)):
+        for bundle in each:
+            for (name, model), backend in bundle.backends.copy().items():
+                sums.setdefault((name or NONE, model, role), BackendMetrics(bundle)).take(backend)
+    names = ["backend", "model", "role"]
     requests = CounterMetricFamily(
-        "gateway_backend_requests", "Calls to workers, by backend, model and outcome.", labels=[*pair, "outcome"]
+        "gateway_backend_requests", "Calls to workers, by backend, model, role and outcome.", labels=[*names, "outcome"]
     )
-    in_flight = GaugeMetricFamily("gateway_backend_in_flight", "Calls to workers under way.", labels=pair)
+    in_flight = GaugeMetricFamily("gateway_backend_in_flight", "Calls to workers under way.", labels=names)
     tokens = CounterMetricFamily(
-        "gateway_backend_tokens", "Tokens that workers reported, by backend, model and type.", labels=[*pair, "type"]
+        "gateway_backend_tokens",
+        "Tokens that workers reported, by backend, model, role and type.",
+        labels=[*names, "type"],
     )
     histograms = {
         "duration": ("request_duration_seconds", "From a call to a worker to its end."),
@@ -86,7 +91,7 @@ def backend_families(bundles: Iterable[RequestMetrics]) -> Iterator[Metric]:
         "token": ("time_per_token_seconds", "Time for a token after the first, the mean of one stream."),
     }
     families = {
-        name: HistogramMetricFamily(f"gateway_backend_{suffix}", text, labels=pair)
+        name: HistogramMetricFamily(f"gateway_backend_{suffix}", text, labels=names)
         for name, (suffix, text) in histograms.items()
     }
     for labels, found in sums.items():

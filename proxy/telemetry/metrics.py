@@ -90,6 +90,7 @@ class Metrics:
         self._totals = Totals()
         self.rules = RuleTable(label_cap, wall_clock)
         self._requests: dict[tuple[str, str], RequestMetrics] = {}
+        self._mirrored: dict[tuple[str, str], RequestMetrics] = {}
         self._instances: dict[str, int] = {}
         self._accepted: dict[tuple[str, str], float] = {}
         self._waits: dict[str, HistogramCell] = {}
@@ -133,7 +134,15 @@ class Metrics:
         key = (self._labels["route"].fold(route), self._labels["model"].fold(model))
         bundle = self._requests.get(key)
         if bundle is None:
-            bundle = self._requests[key] = RequestMetrics(*key, self._totals)
+            bundle = self._requests[key] = RequestMetrics(*key, self._totals, self._labels["model"].fold)
+        return bundle
+
+    def mirrored(self, route: str, model: str) -> RequestMetrics:
+        """The counters of copies of requests, as `request`: nothing of them is among those of the requests."""
+        key = (self._labels["route"].fold(route), self._labels["model"].fold(model))
+        bundle = self._mirrored.get(key)
+        if bundle is None:
+            bundle = self._mirrored[key] = RequestMetrics(*key, Totals(), self._labels["model"].fold)
         return bundle
 
     def note(self, note: str, count: int = 1) -> None:
@@ -197,8 +206,9 @@ class Metrics:
         running = {OTHER, "", *(model for (_, model), bundle in self._requests.items() if bundle.in_flight)}
         for model in [name for name in labels.known() if name not in known and name not in running]:
             labels.forget(model)
-            for key in [key for key in self._requests if key[1] == model]:
-                del self._requests[key]
+            for bundles in (self._requests, self._mirrored):
+                for key in [key for key in bundles if key[1] == model]:
+                    del bundles[key]
             self._waits.pop(model, None)
             self._queue_ends.forget("model", model)
             self._events.forget("model", model)
@@ -230,7 +240,7 @@ class Metrics:
         yield build_family()
         bundles = list(self._requests.copy().values())
         yield from request_families(bundles)
-        yield from backend_families(bundles)
+        yield from backend_families(bundles, list(self._mirrored.copy().values()))
         yield from self.rules.families()
         yield from total_families(self._totals)
         for table in (self._notes, self._upstream_errors, self._queue_ends):

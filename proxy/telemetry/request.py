@@ -5,6 +5,7 @@ hot path too.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final, Literal, get_args
 
 from proxy.limits import BACKENDS_MAX
@@ -102,10 +103,12 @@ class BackendMetrics:
 class RequestMetrics:
     """Counts of the requests of one route for one model. Methods are for the event loop's thread; times are seconds.
 
-    A request calls `started` once and `finished` once, whatever happens between them.
+    fold: the label for a model's name. A request calls `started` once and `finished` once, whatever happens between
+    them.
     """
 
     __slots__ = (
+        "_fold",
         "_totals",
         "backends",
         "completion_tokens",
@@ -119,11 +122,12 @@ class RequestMetrics:
         "route",
     )
 
-    def __init__(self, route: str, model: str, totals: Totals) -> None:
+    def __init__(self, route: str, model: str, totals: Totals, fold: Callable[[str], str]) -> None:
         self.route = route
         self.model = model
         self._totals = totals
-        self.backends: dict[str, BackendMetrics] = {}
+        self._fold = fold
+        self.backends: dict[tuple[str, str], BackendMetrics] = {}
         self.in_flight = 0
         self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
         self.duration = HistogramCell(REQUEST_DURATION)
@@ -132,13 +136,16 @@ class RequestMetrics:
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
-    def backend(self, name: str) -> BackendMetrics:
-        """The counters of this backend: the same object for the same name. Those of too many are one, `other`."""
-        found = self.backends.get(name)
+    def backend(self, name: str, model: str) -> BackendMetrics:
+        """The counters of this backend for the model that answers: the same object for the same pair. Those of too many
+        are one, `other`.
+        """
+        key = name, self._fold(model)
+        found = self.backends.get(key)
         if found is None:
             if len(self.backends) >= BACKENDS_MAX:
-                name = OTHER
-            found = self.backends.setdefault(name, BackendMetrics(self))
+                key = OTHER, OTHER
+            found = self.backends.setdefault(key, BackendMetrics(self))
         return found
 
     def started(self) -> None:

@@ -230,6 +230,25 @@ class Asking:
 
 
 @dataclass(frozen=True)
+class Side:
+    """Workers of one backend (None: whichever), asked for the model that `model` gives (None, or null: the request's
+    own). weight: against those of the other sides; of a mirror: the share of the requests that it gets a copy of.
+    """
+
+    weight: float
+    backend: str | None = None
+    model: Read | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """sides: among which requests are split, none where they are not; mirror: who gets copies of them."""
+
+    sides: tuple[Side, ...] = ()
+    mirror: Side | None = None
+
+
+@dataclass(frozen=True)
 class Route:
     """One rule: which requests it takes, and what becomes of them.
 
@@ -268,6 +287,7 @@ class Route:
     errors_as_frame: bool = False
     needs_body: bool = True
     needs_key: bool = False
+    spread: Spread = Spread()
     sample: Mapping[str, Json] = field(default_factory=dict)
     backend: str | None = None
     call: CallPlan | None = None

@@ -28,12 +28,14 @@ NAMES = ("requests_total", "request_duration_seconds_count", "first_frame_second
 
 
 async def seen(rig: Rig, name: str) -> dict[str, float]:
-    """A metric of the one backend and model that there are, by the label that it has beside these; "" without one."""
+    """A metric of the one backend and model that there are, by the label that it has beside these (and the role); ""
+    without one.
+    """
     found: dict[str, float] = {}
     for (sample, labels), value in (await rig.scrape()).items():
         if sample == f"gateway_backend_{name}" and value:
             told = dict(labels)
-            assert (told.pop("backend"), told.pop("model")) == ("fastchat", "m")
+            assert (told.pop("backend"), told.pop("model"), told.pop("role")) == ("fastchat", "m", "main")
             found["".join(told.values())] = value
     return found
 
