@@ -32,8 +32,8 @@ def outcome_of(error: GatewayError | None) -> Outcome:
 
 
 def is_upstream(error: GatewayError) -> bool:
-    """Whether a worker is where it went wrong."""
-    return error.kind.startswith("upstream")
+    """Whether a worker is where it went wrong, whatever a refusal of it is called to the client."""
+    return error.kind.startswith("upstream") or error.upstream_status is not None
 
 
 def verdict_of(error: GatewayError | None) -> Verdict:

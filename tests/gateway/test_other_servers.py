@@ -199,3 +199,24 @@ async def test_what_an_ollama_server_refuses() -> None:
         assert said.status == 503
         assert said.error is not None
         assert "maximum pending requests" in said.error
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        json_response({"error": "server busy, please try again"}, "503 Service Unavailable"),
+        json_response({"error": "model 'llama3.2' not found"}, "404 Not Found"),
+    ],
+    ids=["busy", "gone"],
+)
+async def test_another_server_answers_for_one_that_cannot(refusal: bytes) -> None:
+    """Whatever a refusal is called in the rules: while the client has seen nothing, the next server is asked."""
+    known = {"/api/tags": json_response(OLLAMA_TAGS), "/api/show": json_response(OLLAMA_SHOW)}
+    full = Server({**known, "/api/chat": refusal})
+    free = Server({**known, "/api/chat": lines(line("Hi"), line("", done=True, done_reason="stop"))})
+    async with peer(full) as one, peer(free) as other:
+        backends = [{"kind": "ollama", "url": there.url, "probe_seconds": 600.0} for there in (one, other)]
+        async with running(given={"backends": backends}) as rig:
+            answers = [await DIALECTS["ollama"](rig.listen, "llama3.2") for _ in range(4)]
+    assert [(said.text, said.error) for said in answers] == [("Hi", None)] * 4
+    assert "/api/chat" in full.told, "it was never asked"
