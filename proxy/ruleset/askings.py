@@ -82,7 +82,7 @@ def compile_asking(
         condition=condition,
         steps=steps,
         upstream=upstream,
-        source=None if doc.stream is None else compile_source(shop, doc.stream.from_, CALLED),
+        source=None if doc.stream is None else compile_source(shop, doc.stream.from_, CALLED, backend.refusal),
         result=result,
         checks=compile_checks(shop, doc.checks, ("checks",), answered),
         exclusive=doc.exclusive,
@@ -210,7 +210,7 @@ def compile_framing(shop: Workshop, name: str, path: tuple[str | int, ...]) -> F
     return FRAMINGS[name]
 
 
-def compile_source(shop: Workshop, doc: FromDoc, roots: frozenset[str]) -> StreamSource:
+def compile_source(shop: Workshop, doc: FromDoc, roots: frozenset[str], refusal: Refusal | None = None) -> StreamSource:
     """How the worker's stream is read; the request's expressions may read `roots`, those of a frame `chunk` too."""
     path, chunk = ("stream", "from"), roots | {"chunk"}
     read, inner = doc.read, ("stream", "from", "read")
@@ -222,6 +222,8 @@ def compile_source(shop: Workshop, doc: FromDoc, roots: frozenset[str]) -> Strea
         usage=None if read.usage is None else _nullable(shop.value(read.usage, (*inner, "usage"), chunk, "usage")),
         error_code=shop.optional(read.error_code, (*inner, "error_code"), chunk),
         error_message=shop.optional(read.error_message, (*inner, "error_message"), chunk),
+        error_status=shop.optional(read.error_status, (*inner, "error_status"), chunk),
+        refusal=refusal,
         stops=shop.optional(doc.stops, (*path, "stops"), roots),
         prefix=shop.optional(doc.prefix, (*path, "prefix"), roots),
         missing_finish=doc.missing_finish,

@@ -213,13 +213,16 @@ class CallDoc(Strict):
 
 
 class ReadDoc(Strict):
-    """`read`: what a frame of the worker means."""
+    """`read`: what a frame of the worker means. error_status: the HTTP status that an error in a frame would have come
+    with, by which it is known as by that of a refusal.
+    """
 
     text: Text
     finish: Spec | None = None
     usage: Spec | None = None
     error_code: Text | None = None
     error_message: Text | None = None
+    error_status: Text | None = None
     reasoning: Text | None = None
     logprobs: Text | None = None
 

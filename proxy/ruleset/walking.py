@@ -29,7 +29,7 @@ _EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
     docs.BatchDoc: {"of"},
     docs.FailureDoc: {"code", "message"},
     docs.RequestDoc: {"headers"},
-    docs.ReadDoc: {"text", "error_code", "error_message", "reasoning", "logprobs"},
+    docs.ReadDoc: {"text", "error_code", "error_message", "error_status", "reasoning", "logprobs"},
     docs.FromDoc: {"stops", "prefix", "echoed"},
     docs.AnswerDoc: {"headers"},
     docs.AnswerCheckDoc: {"check"},

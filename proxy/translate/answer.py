@@ -46,10 +46,16 @@ def refused(plan: Refusal | None, status: int, text: str) -> tuple[Kind, str]:
         body: Json = orjson.loads(text)
     except orjson.JSONDecodeError:
         body = None
-    seen: Scope = {"body": body, "text": text, "status": status}
-    said, named = _tried(plan.message, seen), _tried(plan.kind, seen)
-    kind = next((kind for kind in get_args(Kind) if kind == named), plan.kinds.get(status, "upstream_status"))
-    return kind, said if isinstance(said, str) and said else text
+    said = _tried(plan.message, {"body": body, "text": text, "status": status})
+    return refusal_kind(plan, status, body, text), said if isinstance(said, str) and said else text
+
+
+def refusal_kind(plan: Refusal | None, status: int, body: Json, text: str = "") -> Kind:
+    """What an HTTP status other than 200 means, with this body."""
+    if plan is None:
+        return "upstream_status"
+    named = _tried(plan.kind, {"body": body, "text": text, "status": status})
+    return next((kind for kind in get_args(Kind) if kind == named), plan.kinds.get(status, "upstream_status"))
 
 
 def _tried(read: Read | None, scope: Scope) -> Json:

@@ -132,6 +132,7 @@ class StreamSource:
     echoed: what a worker repeats before the new text when it goes on with another one's stream; it sees `text`, what
     had come. None: it repeats nothing. finish_at_end: frames that still tell something, such as the usage, may follow
     the one that says why the answer ended. keeps_stops: the worker leaves the stop string that ended it in its text.
+    error_status: the HTTP status that an error in a frame would have come with; `refusal` says what that means.
     """
 
     framing: Framing
@@ -149,6 +150,8 @@ class StreamSource:
     logprobs: Read | None = None
     finish_at_end: bool = False
     keeps_stops: bool = False
+    error_status: Read | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import orjson
 
 from proxy.errors import Fault, GatewayError
 from proxy.limits import ERROR_TEXT_MAX
+from proxy.translate.answer import refusal_kind
 from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Omit, Read, Scope, needed_key, shown
 from proxy.translate.plan import StreamSource
 from proxy.translate.reasoning import Parts
@@ -303,6 +304,10 @@ class StreamReader:
         message = self._source.error_message(self.scope) if self._source.error_message is not None else None
         text = message if isinstance(message, str) and message else f"the worker reported error {shown(code)}"
         number = code if isinstance(code, int) and not isinstance(code, bool) else None
+        status = self._source.error_status(self.scope) if self._source.error_status is not None else None
+        if isinstance(status, int) and not isinstance(status, bool):
+            kind = refusal_kind(self._source.refusal, status, self.scope.get("chunk"))
+            raise GatewayError(kind, text[:ERROR_TEXT_MAX], upstream_code=number, upstream_status=status)
         raise GatewayError("upstream_error", text[:ERROR_TEXT_MAX], upstream_code=number)
 
 

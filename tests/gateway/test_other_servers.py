@@ -220,3 +220,22 @@ async def test_another_server_answers_for_one_that_cannot(refusal: bytes) -> Non
             answers = [await DIALECTS["ollama"](rig.listen, "llama3.2") for _ in range(4)]
     assert [(said.text, said.error) for said in answers] == [("Hi", None)] * 4
     assert "/api/chat" in full.told, "it was never asked"
+
+
+async def test_another_tgi_answers_for_one_that_is_full() -> None:
+    """It says so in an event of a stream with HTTP 200; what it says of the request itself is told at once."""
+    body: JsonObject = {"model": TGI_MODEL, "prompt": "Say", "raw": True, "stream": False}
+    full = Server(tgi(__generate_stream=events({"error": "Model is overloaded", "error_type": "overloaded"})))
+    end = token("Hi", details={"finish_reason": "eos_token", "generated_tokens": 1, "input_length": 2})
+    free = Server(tgi(__generate_stream=events(end)))
+    async with peer(full) as one, peer(free) as other:
+        backends = [{"kind": "tgi", "url": there.url, "probe_seconds": 600.0} for there in (one, other)]
+        async with running(given={"backends": backends}) as rig:
+            answers = [(await call(rig.listen, "POST", "/api/generate", body)).object for _ in range(4)]
+            full.answers["/generate_stream"] = free.answers["/generate_stream"] = events(
+                {"error": "Input validation error: `inputs` cannot be empty", "error_type": "validation"}
+            )
+            refused = await call(rig.listen, "POST", "/api/generate", body)
+    assert [answer["response"] for answer in answers] == ["Hi"] * 4
+    assert "/generate_stream" in full.told, "it was never asked"
+    assert (refused.status, "cannot be empty" in str(refused.object["error"])) == (400, True)
