@@ -47,7 +47,7 @@ async def ask_dbgpt(address: Address, model: str) -> Said:
     return Said(str(last["text"]), last["finish_reason"], _usage(last.get("usage")), None, reply.status)
 
 
-async def ask_openai(address: Address, model: str) -> Said:
+async def ask_openai(address: Address, model: str, path: str = "/v1/chat/completions") -> Said:
     """As OpenAI's clients ask: server-sent events with what is new."""
     body: JsonObject = {
         "model": model,
@@ -56,7 +56,7 @@ async def ask_openai(address: Address, model: str) -> Said:
         "max_tokens": 500,
         "stream_options": {"include_usage": True},
     }
-    reply = await call(address, "POST", "/v1/chat/completions", body)
+    reply = await call(address, "POST", path, body)
     if reply.status != 200:
         return Said("", None, None, _openai_error(reply.object), reply.status)
     events = [event.removeprefix("data: ") for event in reply.body.decode().split("\n\n") if event]
@@ -91,7 +91,12 @@ async def ask_ollama(address: Address, model: str) -> Said:
     return Said(text, last["done_reason"], usage, None, reply.status)
 
 
-DIALECTS: dict[str, Ask] = {"dbgpt": ask_dbgpt, "openai": ask_openai, "ollama": ask_ollama}
+async def ask_dbgpt_api(address: Address, model: str) -> Said:
+    """As the clients of DB-GPT's API server ask, which are OpenAI's."""
+    return await ask_openai(address, model, "/api/v1/chat/completions")
+
+
+DIALECTS: dict[str, Ask] = {"dbgpt": ask_dbgpt, "dbgpt-api": ask_dbgpt_api, "ollama": ask_ollama}
 
 
 def any_text(seed: int, pieces: int = 12) -> list[str]:
@@ -123,7 +128,7 @@ def _usage(usage: Json) -> tuple[Json, Json] | None:
 
 
 def _openai_error(body: JsonObject) -> str:
-    error = body["error"]
+    error = body.get("error", body)  # FastChat's server, and DB-GPT's, have the message at the top
     assert isinstance(error, dict), body
     return str(error["message"])
 
