@@ -55,6 +55,7 @@ def test_a_streamed_chat_makes_the_same_text(client: PipedClients, own: Own) -> 
     assert [at(part, "done") for part in parts] == [False] * (len(parts) - 1) + [True]
     assert at(parts[-1], "done_reason") == answer.finish_reason
     assert int_at(parts[-1], "eval_count") >= TOKENS - 1
+    assert int_at(parts[-1], "total_duration") > int_at(parts[-1], "eval_duration") > 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
