@@ -96,7 +96,7 @@ async def ask_dbgpt_api(address: Address, model: str) -> Said:
     return await ask_openai(address, model, "/api/v1/chat/completions")
 
 
-DIALECTS: dict[str, Ask] = {"dbgpt": ask_dbgpt, "dbgpt-api": ask_dbgpt_api, "ollama": ask_ollama}
+DIALECTS: dict[str, Ask] = {"dbgpt": ask_dbgpt, "openai": ask_openai, "dbgpt-api": ask_dbgpt_api, "ollama": ask_ollama}
 
 
 def any_text(seed: int, pieces: int = 12) -> list[str]:
