@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from proxy import __version__
 from proxy.backends.assembly import Advertised, Backends
 from proxy.backends.control import end_tasks
 from proxy.fleet.table import Fleet
 from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
 from proxy.operations import InForce, Operations, feed_metrics
+from proxy.recording.recorder import Recorder
 from proxy.reload import Loaded, Reloader, StartError, keep_fixed, loaded, read, read_rules
 from proxy.ruleset import RuleSet, found_pack
+from proxy.ruleset.wording import headers_of, words_of
 from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.facilities import Facilities
@@ -81,6 +84,7 @@ class RunningGateway:
         self._watching: asyncio.Task[None] | None = None
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
         self.reloader = Reloader(self._read, self._apply, self.metrics.on_event)
+        self._recorder = Recorder(self._recordings, self._words, lambda: headers_of(self.rules), __version__)
         self.operations = Operations(
             self._now,
             self.fleet,
@@ -88,6 +92,7 @@ class RunningGateway:
             self.reloader,
             lambda: (self.listen, self.advertised),
             self.metrics.rules,
+            self._recorder,
         )
 
     @property
@@ -115,6 +120,7 @@ class RunningGateway:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.pool.close)
+            stack.push_async_callback(self._recorder.end, "the gateway stopped")
             await self._start_demo(stack)
             runner = await self._listen(stack)
             backends = self._backends = self._make_backends()
@@ -217,6 +223,7 @@ class RunningGateway:
                 rng=self._rng,
                 in_service=backends.in_service,
                 operate=backends.operate,
+                recording=lambda: self._recorder.now,
             )
         )
         feed_metrics(self.metrics, self.fleet, backends, self.pool)
@@ -244,6 +251,14 @@ class RunningGateway:
 
     def _begin_to_stop(self) -> None:
         self._now.stopping = True
+
+    def _recordings(self) -> Path | None:
+        folder = self.settings.recordings
+        return Path(folder) if folder is not None else None
+
+    def _words(self) -> set[str]:
+        """What may be read in a recording whose texts are replaced: words of the rules, and names of models."""
+        return words_of(self.rules) | self.backends.public_names().keys() | {row.model for row in self.fleet.models()}
 
     async def _wind_down(self) -> None:
         if self.gateway is None:

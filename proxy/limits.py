@@ -83,3 +83,14 @@ DROPPED_FIELDS_MAX: Final = 50
 FIELD_NAME_MAX: Final = 64
 # Elements of an array, such as the messages of a chat, of which the fields are looked at.
 FIELD_ELEMENTS_MAX: Final = 1_000
+
+# A recording: its seconds, requests and bytes at most. An hour shows a daily pattern, and the file still fits a mail.
+RECORDING_SECONDS_MAX: Final = 3_600.0
+RECORDING_REQUESTS_MAX: Final = 10_000
+RECORDING_MAX_BYTES: Final = 256 * 1024 * 1024
+# One request of it, with all that was said; a longer one is left out and counted.
+RECORDED_REQUEST_MAX_BYTES: Final = 16 * 1024 * 1024
+# A line of a recording that is read: such a request as JSON, in which a byte can take six.
+RECORDING_LINE_MAX_BYTES: Final = 128 * 1024 * 1024
+# What may wait for being written; a disk that is slower than that loses requests of the recording, never of clients.
+RECORDING_WAITING_BYTES: Final = 64 * 1024 * 1024

@@ -11,6 +11,7 @@ from proxy.address import Address
 from proxy.backends.assembly import Backends
 from proxy.fleet.facts import WorkerView
 from proxy.fleet.table import Fleet
+from proxy.recording.recorder import Recorder, RecordingRefused, wanted
 from proxy.reload import Loaded, Reloader, utc
 from proxy.state import model_documents, names_for_people, rules_document, rules_summary, worker_document
 from proxy.telemetry.metrics import Metrics
@@ -45,10 +46,11 @@ class Operations:
         reloader: Reloader,
         addresses: Callable[[], tuple[Address, Address]],
         counted: RuleTable,
+        recorder: Recorder,
     ) -> None:
         self._now, self._fleet, self._backends, self._reloader = now, fleet, backends, reloader
         self._addresses = addresses
-        self._counted = counted
+        self._counted, self._recorder = counted, recorder
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and why."""
@@ -115,6 +117,21 @@ class Operations:
         """Read settings and rules again; whether they are in force, and how it ended."""
         result = await self._reloader.reload(why)
         return result.ok, result.document()
+
+    def recording(self) -> JsonObject:
+        """The recording under way, and the last one."""
+        return self._recorder.state()
+
+    async def record(self, asked: Json) -> JsonObject:
+        """Begin one. RecordingRefused where that cannot be done."""
+        return await self._recorder.begin(wanted(asked))
+
+    async def end_recording(self) -> JsonObject:
+        """End the one under way and write it to its end. RecordingRefused where there is none."""
+        found = await self._recorder.end("an operator ended it")
+        if found is None:
+            raise RecordingRefused("no recording is being made")
+        return found
 
     def _worker(self, worker: str, now: float) -> JsonObject | None:
         view = self._fleet.worker(worker)

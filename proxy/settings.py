@@ -186,6 +186,10 @@ class Settings(BackendSettings):
     balance: Balance = Balance()
     watch_files: bool = True
     """Read the settings and rules again when a file of theirs changes, as on SIGHUP. One with a mistake is refused."""
+    recordings: str | None = None
+    """The folder for recordings of requests, which an operator can have made over the admin address. They hold what
+    clients and workers say. Left out: nothing is ever recorded.
+    """
     shutdown_seconds: Seconds = SHUTDOWN_SECONDS
     """How long streams may go on after the gateway was asked to stop."""
     log: Log = Log()

@@ -11,6 +11,7 @@ from typing import Protocol
 import orjson
 from aiohttp import web
 
+from proxy.recording.recorder import RecordingRefused
 from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
 from proxy.types import Json, JsonObject
 
@@ -47,10 +48,19 @@ class Operated(Protocol):
     async def reload(self, why: str) -> tuple[bool, JsonObject]:
         """Read settings and rules again; whether they are in force, and the result."""
 
+    def recording(self) -> JsonObject:
+        """The recording under way, and the last one."""
+
+    async def record(self, asked: Json) -> JsonObject:
+        """Begin one. RecordingRefused where that cannot be done."""
+
+    async def end_recording(self) -> JsonObject:
+        """End the one under way and write it to its end. RecordingRefused where there is none."""
+
 
 def admin_app(metrics: Metrics, operated: Operated) -> web.Application:
     """GET /metrics, /healthz, /readyz, /status, /workers, /models, /rules;
-    POST /workers/ID/drain, /workers/ID/enable, /reload.
+    POST /workers/ID/drain, /workers/ID/enable, /reload, GET, POST and DELETE /record.
 
     /metrics: text format 0.0.4, rendered off the event loop; /healthz: 200 as long as the event loop runs;
     /readyz: 200 or 503 with a sentence; /reload: 200 or 409 with the mistakes; the rest: JSON.
@@ -62,6 +72,7 @@ def admin_app(metrics: Metrics, operated: Operated) -> web.Application:
             web.post("/workers/{id}/drain", _on_worker(operated.drain)),
             web.post("/workers/{id}/enable", _on_worker(operated.enable)),
             web.post("/reload", _reload(operated)),
+            *_recording(operated),
         ]
     )
     return app
@@ -73,7 +84,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def _no_strange_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A page in an operator's browser can post here without being allowed to read the answer; it sends its origin."""
-    if request.method == "POST" and "Origin" in request.headers:
+    if request.method not in {"GET", "HEAD"} and "Origin" in request.headers:
         return _json({"error": "refused: this request was made by a web page"}, 403)
     return await handler(request)
 
@@ -132,6 +143,28 @@ def _reload(operated: Operated) -> Handler:
         return _json(document, 200 if ok else 409)
 
     return serve
+
+
+def _recording(operated: Operated) -> list[web.RouteDef]:
+    async def state(_: web.Request) -> web.Response:
+        return _json(operated.recording())
+
+    async def begin(request: web.Request) -> web.Response:
+        raw = await request.read()
+        try:
+            return _json(await operated.record(orjson.loads(raw) if raw else {}))
+        except orjson.JSONDecodeError as error:
+            return _json({"error": f"the body is not JSON: {error}"}, 400)
+        except RecordingRefused as problem:
+            return _json({"error": str(problem)}, 400 if problem.mistake else 409)
+
+    async def end(_: web.Request) -> web.Response:
+        try:
+            return _json(await operated.end_recording())
+        except RecordingRefused as problem:
+            return _json({"error": str(problem)}, 409)
+
+    return [web.get("/record", state), web.post("/record", begin), web.delete("/record", end)]
 
 
 def _json(document: Json, status: int = 200) -> web.Response:

@@ -14,10 +14,12 @@ from proxy.errors import Fault, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
+from proxy.recording.tape import Tape
 from proxy.server.facilities import Facilities
 from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink, as_gateway_error
 from proxy.server.tally import RuleTally
+from proxy.server.taping import TapedSink
 from proxy.server.traffic import Traffic
 from proxy.server.turns import Turns
 from proxy.telemetry.request import Outcome as RequestOutcome
@@ -28,7 +30,7 @@ from proxy.translate.plan import Route, Spread, StreamSource, UpstreamPlan
 from proxy.translate.reader import StreamReader, collected
 from proxy.translate.request import Built, Question, build_request
 from proxy.types import Json, JsonObject
-from proxy.upstream import Target, Timeouts, UpstreamError
+from proxy.upstream import Sink, Target, Timeouts, UpstreamError
 
 log = logging.getLogger("proxy.access")
 
@@ -59,7 +61,8 @@ class Call:
     CPU that rewriting took; queued: seconds spent waiting for a worker or its turn, None where it could have waited for
     nothing; frames: received from workers; resumed: how often its stream went on with another worker; reader: of its
     last stream; workers: on which it was tried, in order; model: that the last of them answers with, "" before;
-    stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it.
+    stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it; tape:
+    where it is recorded.
     """
 
     facilities: Facilities
@@ -79,6 +82,7 @@ class Call:
     workers: list[str] = field(default_factory=list)
     model: str = ""
     stopped: GatewayError | None = None
+    tape: Tape | None = None
 
     def spread(self, model: str) -> Spread:
         """How requests for this model are shared out: as the settings say, or the rule where they say nothing."""
@@ -121,7 +125,9 @@ class Attempt:
         self._heard = False  # an answer, or the beginning of one, came before that of `_sink`
         call.workers.append(lease.address)
         call.model = lease.facts.model
-        call.scope["worker"] = worker_document(lease.facts, name)
+        call.scope["worker"] = worker = worker_document(lease.facts, name)
+        if call.tape is not None:
+            call.tape.tried(worker)
 
     @property
     def address(self) -> str:
@@ -143,6 +149,8 @@ class Attempt:
         """Give the worker back, say how it went (neutral: nothing), and have it looked at where it failed."""
         facilities = self._call.facilities
         self._call.tally.failed(error)
+        if self._call.tape is not None:
+            self._call.tape.gave_back(error)
         self.ended("cancelled" if neutral and error is None else outcome_of(error))
         silent = neutral or (error is None and self._unanswered) or self._out_of_time(error)
         rest = 0.0 if neutral else rest_after(error)
@@ -163,6 +171,8 @@ class Attempt:
             while True:
                 asked = time.perf_counter()
                 answer = await self._question(question)
+                if call.tape is not None:
+                    call.tape.asked(question.step, question.path, question.body, answer)
                 waited += time.perf_counter() - asked
                 question = run.send(answer)
         except StopIteration as done:
@@ -222,13 +232,20 @@ class Attempt:
                 headers=headers,
                 body=data,
                 timeouts=limits,
-                sink=sink,
+                sink=sink if seconds is not None else self._taped(sink, built, headers, body),
             )
         except UpstreamError as error:
             facilities.trouble(self.address)
             raise as_gateway_error(error) from None
         sink.opened(exchange)
         self._call.metrics.spent("connect", exchange.written_at - begun)
+
+    def _taped(self, sink: ResponseSink, built: Built, headers: dict[str, str], body: Json) -> Sink:
+        tape, plan, source = self._call.tape, _plan(built), built.route.source
+        if tape is None:
+            return sink
+        framing = None if source is None else source.framing
+        return TapedSink(sink, tape.sent(plan.method, plan.path, headers, body, framing))
 
     def _limits(self, seconds: float | None) -> Timeouts:
         """The time limits of one exchange. GatewayError where the request's time is over."""

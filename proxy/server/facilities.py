@@ -10,6 +10,7 @@ from typing import Protocol
 
 from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
+from proxy.recording.recorder import Recording
 from proxy.server.traffic import Traffic
 from proxy.telemetry.metrics import Metrics
 from proxy.translate.routes import RouteTable
@@ -40,6 +41,10 @@ def _always(model: str, kind: Kind) -> bool:
     return True
 
 
+def _none() -> Recording | None:
+    return None
+
+
 def _nothing(operation: str, model: str, kind: str | None) -> tuple[bool, str]:
     return False, "Not done: this gateway starts and stops no models."
 
@@ -49,7 +54,8 @@ class Facilities:
     """table, traffic: the routes and the decisions in force now; timeouts: by model; trouble: told the address of a
     worker that failed; in_service: whether a model takes new requests; operate: does an operation about a model (as
     its client calls it) and its kind (in the client's word, None for all), says whether it was done, and a sentence;
-    clock: seconds, of every time that the fleet is told; wall: seconds since 1970, for what clients are told.
+    clock: seconds, of every time that the fleet is told; wall: seconds since 1970, for what clients are told;
+    recording: the one that an operator wants, where one is being made.
     """
 
     table: Callable[[], RouteTable]
@@ -65,3 +71,4 @@ class Facilities:
     operate: Callable[[str, str, str | None], tuple[bool, str]] = _nothing
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
+    recording: Callable[[], Recording | None] = _none

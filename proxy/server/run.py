@@ -24,6 +24,7 @@ from proxy.server.responses import answer_response, error_response
 from proxy.server.sinks import broke_off
 from proxy.server.streaming import StreamRun
 from proxy.server.tally import RuleTally
+from proxy.server.taping import tape_answer
 from proxy.server.tries import Tries
 from proxy.server.turns import Turns
 from proxy.translate.answer import call_result, client_answer
@@ -67,6 +68,10 @@ class RequestRun:
         self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, arrival.started)
         self._tries: Tries | None = None
         self._stream: StreamRun | None = None
+        self._recording = recording = facilities.recording()
+        if recording is not None:
+            size, name = request.content_length or 0, f"{route.pack}/{route.name}"
+            self._call.tape = recording.begin(request.method, request.rel_url.raw_path, scope, size, name)
 
     def stop(self, error: GatewayError) -> None:
         """What the client is to be told when the request is cancelled next, because the gateway stops."""
@@ -100,6 +105,8 @@ class RequestRun:
                     self._request.transport.abort()  # a stream that breaks off must not look complete
             cancelled = False
             metrics.sent(0, whole_size(response))
+            if self._call.tape is not None:
+                tape_answer(self._call.tape, response, self._route)
             return response
         finally:
             self._close(error, cancelled=cancelled)
@@ -214,7 +221,9 @@ class RequestRun:
         facts = self._facilities.fleet.known(wanted.model, wanted.kind)
         if facts is None:
             raise unknown_model(self._facilities.directory.models(), wanted.name, wanted.kind)
-        self._scope["worker"] = worker_document(facts, wanted.name)
+        self._scope["worker"] = worker = worker_document(facts, wanted.name)
+        if self._call.tape is not None:
+            self._call.tape.tried(worker)
 
     # --- the end
     # -----------------------------------------------------------------------------------------------------------
@@ -238,6 +247,9 @@ class RequestRun:
         if call.queued is not None:
             metrics.spent("queue", call.queued)
         metrics.finished(outcome, seconds)
+        if self._recording is not None and call.tape is not None:
+            call.tape.over(outcome, error, seconds, self._scope["models"], complete=not cancelled)
+            self._recording.keep(call.tape)
         if self._arrival.key is not None:
             self._facilities.metrics.on_event("keyed_request", key=self._arrival.key, outcome=outcome)
         level = logging.INFO if outcome in {"ok", "client_error", "cancelled"} else logging.WARNING

@@ -9,10 +9,12 @@ from aiohttp.http import StreamWriter
 
 from proxy.errors import GatewayError
 from proxy.limits import FRAME_MAX_BYTES
+from proxy.recording.tape import Said
 from proxy.server.attempt import Attempt, Call
 from proxy.server.outcomes import is_upstream, worth_retrying
 from proxy.server.output import ClientOutput, finish_response
 from proxy.server.sinks import ClientStream
+from proxy.server.taping import TapedOutput
 from proxy.server.tries import Tries
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
@@ -36,6 +38,7 @@ class StreamRun:
         self._target = target
         self._resumes = False
         self._built: Built | None = None
+        self._told = Said(target.framing)
         self._output = ClientOutput()
         self._sink: ClientStream | None = None
         self.sent: web.StreamResponse | None = None
@@ -67,7 +70,7 @@ class StreamRun:
         while True:
             self._resumes = False
             try:
-                self._output = ClientOutput()
+                self._output = self._new_output()
                 built = self._built = await attempt.build()
                 sink = await self._open(attempt, built, self._translator(built, attempt), built.bodies[0])
                 await asyncio.wait((self._output.begun, sink.done), return_when=asyncio.FIRST_COMPLETED)
@@ -105,6 +108,8 @@ class StreamRun:
                 error = final
                 break
             self._call.resumed += 1
+            if self._call.tape is not None:
+                self._call.tape.resumed()
             try:
                 sink = await self._gone_on(attempt, sink)
                 error = None if sink.translator.closed else await attempt.over(sink)
@@ -117,6 +122,12 @@ class StreamRun:
                 "resumed", model=self._call.metrics.model, result="ok" if error is None else "failed"
             )
         return sink, error
+
+    def _new_output(self) -> ClientOutput:
+        if self._call.tape is None:
+            return ClientOutput()
+        self._told = Said(self._target.framing)
+        return TapedOutput(self._told)
 
     async def _gone_on(self, attempt: Attempt, lost: ClientStream) -> ClientStream:
         """Let another worker go on with what was lost."""
@@ -186,6 +197,8 @@ class StreamRun:
         else:
             response.force_close()  # the end of the connection is the only end that such a stream has
         self.sent = response
+        if self._call.tape is not None:
+            self._call.tape.answered(response.status, framing.content_type, self._told)
         writer = await response.prepare(self._request)
         if not isinstance(writer, StreamWriter):
             raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")

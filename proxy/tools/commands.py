@@ -306,4 +306,46 @@ def init(folder: Path, extends: str | None, *, as_json: bool) -> None:
         click.echo(f"  {PROGRAM} {line}")
 
 
-RULE_COMMANDS = (check, test, explain, translate, compat, schema, init)
+@click.command(cls=RuleCommand, short_help="Run recorded requests through rules, and show what changes.")
+@click.argument("recording", type=click.Path(path_type=Path))
+@RULES
+@AS_JSON
+def replay(recording: Path, rules: tuple[Path, ...], *, as_json: bool) -> None:
+    """Run the requests of a recording through a rule set, without a network, and show where another request would go to
+    the workers, or another answer to the clients.
+
+    RECORDING is a file that a gateway wrote (POST /record on its admin address). The workers say what they said then.
+    Exit code 1 where anything differs.
+    """
+    from proxy.recording.reading import Recording, RecordingError
+    from proxy.tools import replay_report, replaying
+
+    found: list[replaying.Compared] = []
+    left_off = 0
+    summary = replaying.Summary()
+    try:
+        recorded = Recording(recording)
+        chosen = loaded(rules, as_json=as_json)
+        comparing = replaying.Comparing(chosen, recorded.head.words if recorded.head.redacted else None)
+        for compared in replaying.replayed(recorded, comparing, told=sys.stderr):
+            summary.add(compared)
+            if not compared.differences:
+                continue
+            if len(found) < (replaying.LISTED_MAX if as_json else replaying.SHOWN_MAX):
+                found.append(compared)
+            else:
+                left_off += 1
+    except (RecordingError, OSError) as error:
+        fail(f"{recording}: {error.strerror}" if isinstance(error, OSError) else str(error))
+    if as_json:
+        say_json(replay_report.replay_json(summary, recorded.head, recorded.end, found, left_off))
+    else:
+        for each in found:
+            for line in replay_report.compared_lines(each):
+                click.echo(line)
+        for line in replay_report.summary_lines(summary, recorded.head, recorded.end, left_off):
+            click.echo(line)
+    sys.exit(1 if summary.different else 0)
+
+
+RULE_COMMANDS = (check, test, explain, translate, compat, schema, init, replay)

@@ -8,6 +8,7 @@ from aiohttp import ClientSession, web
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
+from proxy.recording.recorder import RecordingRefused, wanted
 from proxy.server.admin import admin_app
 from proxy.telemetry.metrics import Metrics
 from proxy.types import Json, JsonObject
@@ -22,6 +23,7 @@ class Gateway:
         self.state: JsonObject = {"version": "1", "fleet": [], "registrations": []}
         self.drained: set[str] = set()
         self.reloads: list[str] = []
+        self.recorded: list[Json] = []
         self.reloaded: tuple[bool, JsonObject] = (True, {"result": "ok"})
         self.address = ""
 
@@ -49,6 +51,22 @@ class Gateway:
     async def reload(self, why: str) -> tuple[bool, JsonObject]:
         self.reloads.append(why)
         return self.reloaded
+
+    def recording(self) -> JsonObject:
+        return {"now": None}
+
+    async def record(self, asked: Json) -> JsonObject:
+        wanted(asked)
+        if self.recorded:
+            raise RecordingRefused("a recording is being made")
+        self.recorded.append(asked)
+        return {"kept": 0}
+
+    async def end_recording(self) -> JsonObject:
+        if not self.recorded:
+            raise RecordingRefused("no recording is being made")
+        self.recorded.clear()
+        return {"kept": 3}
 
     def _set(self, worker: str, *, drained: bool) -> JsonObject | None:
         if worker != "10.0.0.5:21002":
@@ -192,6 +210,29 @@ async def test_a_reload_tells_how_it_ended(gateway: Gateway, ok: bool, status: i
     assert gateway.reloads == ["POST /reload"]
 
 
+async def test_a_recording_is_begun_and_ended(gateway: Gateway) -> None:
+    """With a body or without one; what cannot be now is 409, what was wrong is 400, each with a sentence."""
+    async with ClientSession() as session:
+        url = f"{gateway.address}/record"
+
+        async def ask(method: str, body: bytes = b"") -> tuple[int, Json]:
+            async with session.request(method, url, data=body) as response:
+                return response.status, await response.json()
+
+        assert await ask("GET") == (200, {"now": None})
+        assert await ask("DELETE") == (409, {"error": "no recording is being made"})
+        assert await ask("POST", b"{") == (
+            400,
+            {"error": "the body is not JSON: unexpected end of data: line 1 column 2 (char 1)"},
+        )
+        assert (await ask("POST", b'{"seconds": -1}'))[0] == 400
+        assert await ask("POST", b'{"seconds": 5}') == (200, {"kept": 0})
+        assert gateway.recorded == [{"seconds": 5}]
+        assert await ask("POST") == (409, {"error": "a recording is being made"})
+        assert await ask("DELETE") == (200, {"kept": 3})
+        assert await ask("POST") == (200, {"kept": 0})
+
+
 async def test_web_pages_cannot_operate(gateway: Gateway) -> None:
     """A page that an operator has open in a browser can post to loopback; what it posts is refused."""
     headers = {"Origin": "https://example.org"}
@@ -199,4 +240,8 @@ async def test_web_pages_cannot_operate(gateway: Gateway) -> None:
         for path in ("reload", "workers/10.0.0.5:21002/drain", "workers/10.0.0.5:21002/enable"):
             async with session.post(f"{gateway.address}/{path}") as response:
                 assert response.status == 403
+        for method in ("POST", "DELETE"):
+            async with session.request(method, f"{gateway.address}/record") as response:
+                assert response.status == 403
+    assert gateway.recorded == []
     assert (gateway.reloads, gateway.drained) == ([], set())

@@ -31,7 +31,10 @@ ALLOWED: dict[str, set[str]] = {
     "ruleset": {"documents", "errors", "expr", "framing", "limits", "translate", "types"},
     "upstream": {"errors", "limits", "types"},
     "telemetry": {"errors", "limits", "types"},
-    "server": {"errors", "expr", "fleet", "framing", "limits", "telemetry", "translate", "types", "upstream"},
+    "recording": {"errors", "framing", "limits", "threads", "types"},
+    "server": {
+        *("errors", "expr", "fleet", "framing", "limits", "recording", "telemetry", "translate", "types", "upstream"),
+    },
     "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "translate", "types"},
     "demo": {"limits", "types"},
     "tools": {

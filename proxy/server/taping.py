@@ -1,0 +1,73 @@
+"""What an operator wants recorded is noted where it comes and goes; nothing of this is in the way of other requests."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from aiohttp.http import StreamWriter
+
+from proxy.recording.tape import Said, Tape, TapedExchange
+from proxy.server.output import ClientOutput
+from proxy.translate.plan import Route
+from proxy.upstream import ResponseHead, Sink, UpstreamError
+
+
+class TapedSink:
+    """A worker's response on its way to another sink."""
+
+    def __init__(self, sink: Sink, exchange: TapedExchange) -> None:
+        self._sink, self._exchange = sink, exchange
+
+    @property
+    def begun(self) -> bool:
+        """As the other one says."""
+        return self._sink.begun
+
+    def on_head(self, head: ResponseHead) -> None:
+        """Called by the upstream, as the rest."""
+        self._exchange.status = head.status
+        self._sink.on_head(head)
+
+    def on_data(self, data: bytes) -> None:
+        """Noted first: the other one may end the exchange."""
+        self._exchange.said.add(data)
+        self._sink.on_data(data)
+
+    def on_end(self) -> None:
+        """The body was complete."""
+        self._exchange.complete = True
+        self._sink.on_end()
+
+    def on_error(self, error: UpstreamError) -> None:
+        """It was not."""
+        self._sink.on_error(error)
+
+
+class TapedOutput(ClientOutput):
+    """The body of a stream, noted as it goes out."""
+
+    def __init__(self, told: Said) -> None:
+        super().__init__()
+        self._told = told
+        self._attaching = False
+
+    def send(self, data: bytes) -> None:
+        """What was kept until there was a writer is sent twice, and noted once."""
+        if not self._attaching:
+            self._told.add(data)
+        super().send(data)
+
+    def attach(self, writer: StreamWriter) -> None:
+        """As for each output."""
+        self._attaching = True
+        super().attach(writer)
+        self._attaching = False
+
+
+def tape_answer(tape: Tape, response: web.StreamResponse, route: Route) -> None:
+    """A whole response; a stream was noted on its way."""
+    if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+        return
+    framing = route.target.framing if route.target is not None else None
+    told = Said(framing if framing is not None and framing.content_type == response.content_type else None)
+    told.add(response.body)
+    tape.answered(response.status, response.content_type, told)
