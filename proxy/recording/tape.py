@@ -15,7 +15,9 @@ from proxy.recording.redaction import BLACKED, Blackout, kept_headers, without_s
 from proxy.types import Json, JsonObject
 
 # What rules see of a request beside its body and its worker.
-_SCOPE = ("query", "headers", "path", "listener", "gateway", "models", "now", "request_id")
+_SCOPE = ("query", "headers", "path", "listener", "gateway", "models", "now", "request_id", "elapsed")
+# Of these, what is known only at its end.
+_LATE = ("models", "elapsed")
 
 
 class Said:
@@ -151,10 +153,12 @@ class Tape:
         """The response to the client is begun; its body is `told`, as far as it comes."""
         self._status, self._content_type, self._told = status, content_type, told
 
-    def over(self, outcome: str, failure: GatewayError | None, seconds: float, models: Json, *, complete: bool) -> None:
-        """The request has ended. models: as rules saw them; complete: the client got all of its answer."""
+    def over(
+        self, outcome: str, failure: GatewayError | None, seconds: float, scope: JsonObject, *, complete: bool
+    ) -> None:
+        """The request has ended. scope: what rules saw at its end; complete: the client got all of its answer."""
         self._outcome, self._failure, self._seconds, self._complete = outcome, failure, seconds, complete
-        self._scope["models"] = models
+        self._scope.update({name: scope.get(name) for name in _LATE})
 
     # --- what is kept
 

@@ -248,7 +248,8 @@ class RequestRun:
             metrics.spent("queue", call.queued)
         metrics.finished(outcome, seconds)
         if self._recording is not None and call.tape is not None:
-            call.tape.over(outcome, error, seconds, self._scope["models"], complete=not cancelled)
+            scope = self._scope if self._stream is None else {**self._scope, **self._stream.timed()}
+            call.tape.over(outcome, error, seconds, scope, complete=not cancelled)
             self._recording.keep(call.tape)
         if self._arrival.key is not None:
             self._facilities.metrics.on_event("keyed_request", key=self._arrival.key, outcome=outcome)

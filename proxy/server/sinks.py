@@ -312,15 +312,19 @@ class ClientStream(StreamSink):
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""
-        self.translator.scope["elapsed"] = self.elapsed()
+        self._time()
         self._output.send(self.translator.feed(frames))
         if self.translator.lost is not None:
             raise self.translator.lost
 
+    def _time(self) -> None:
+        if not self.translator.finished:
+            self.translator.scope["elapsed"] = self.elapsed()
+
     def ended(self) -> None:
         """End the client's stream."""
         translator = self.translator
-        translator.scope["elapsed"] = self.elapsed()
+        self._time()
         if self._complete_only and translator.reader.frames and not translator.reader.complete:
             self.broke_off = True
             raise broke_off(self._address)

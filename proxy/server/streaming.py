@@ -19,7 +19,7 @@ from proxy.server.tries import Tries
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
 from proxy.translate.stream import StreamTranslator
-from proxy.types import Json
+from proxy.types import Json, JsonObject
 
 
 class StreamRun:
@@ -61,6 +61,10 @@ class StreamRun:
             return response, error
         finally:
             self._let_go()
+
+    def timed(self) -> JsonObject:
+        """The `elapsed` that the last frames were written with."""
+        return {"elapsed": None if self._sink is None else self._sink.translator.scope.get("elapsed")}
 
     async def _begun(self) -> tuple[ClientStream, GatewayError | None]:
         """Try workers until one has something for the client, which is kept; with the error that came right behind it.

@@ -271,3 +271,17 @@ async def test_a_recording_disturbs_nobody(tmp_path: Path) -> None:
             found = await asyncio.gather(*(rig.stream(HELLO) for _ in range(40)))
         assert all(frames == expected for frames in found)
         assert len(lines(tmp_path)) == 40
+
+
+async def test_times_that_rules_write_are_those_of_then(tmp_path: Path) -> None:
+    """How long an answer took, what time it was, and the request's own id come out as they were told."""
+    settings = {"recordings": str(tmp_path)}
+    async with demo_worker("m", chunks_per_second=200) as worker, running(worker.address, given=settings) as rig:
+        async with recorded(rig, tmp_path):
+            messages: Json = [{"role": "user", "content": "Hello"}]
+            for stream in (True, False):
+                for more in ({"messages": messages}, {"prompt": "Hello"}):
+                    path = "/api/chat" if "messages" in more else "/api/generate"
+                    reply = await call(rig.listen, "POST", path, {"model": "m", "stream": stream, **more})
+                    assert b"total_duration" in reply.body
+        assert len(lines(tmp_path)) == 4

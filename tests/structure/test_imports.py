@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "translate", "types"},
     "demo": {"limits", "types"},
     "tools": {
-        *("backends", "documents", "errors", "expr", "framing", "garbage", "limits"),
+        *("backends", "documents", "errors", "expr", "framing", "garbage", "limits", "recording"),
         *("ruleset", "settings", "translate", "types"),
     },
     "settings": {"address", "backends", "documents", "fleet", "limits", "types"},
