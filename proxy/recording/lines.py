@@ -19,7 +19,8 @@ VERSION = 1
 class Strict(BaseModel):
     """An object in which an unknown key is a mistake and no value is converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # Read by a command alone; what is not asked for is not built.
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class Raw(Strict):

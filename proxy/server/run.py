@@ -70,7 +70,8 @@ class RequestRun:
         self._stream: StreamRun | None = None
         self._recording = recording = facilities.recording()
         if recording is not None:
-            size, name = request.content_length or 0, f"{route.pack}/{route.name}"
+            request, name = self._request, f"{route.pack}/{route.name}"
+            size = request.content_length or 0
             self._call.tape = recording.begin(request.method, request.rel_url.raw_path, scope, size, name)
 
     def stop(self, error: GatewayError) -> None:
