@@ -133,10 +133,11 @@ def compile_route(
     base: Route | None = None,
     askings: Askings | None = None,
     *,
+    beside: Route | None = None,
     complete: bool = True,
 ) -> Compiled:
-    """One rule file; `base` is the route that it is like. The sample worker of the pack goes along for the file's own
-    tests. complete: whether `doc` has everything that the file says.
+    """One rule file; `base` is the route that it is like, `beside` the one whose requests it shares. The sample worker
+    of the pack goes along for the file's own tests. complete: whether `doc` has everything that the file says.
     """
     askings = askings or {}
     shop = Workshop(document, functions, tables=pack.tables, certain_only=not (complete and pack.complete))
@@ -176,6 +177,8 @@ def compile_route(
         questions=askings,
     )
     route = _with_worker(shop, route, doc.worker) if base is None else _sharing(route, base)
+    if beside is not None:
+        route = _requests_of(route, beside)
     route = written_route(shop, route, doc, askings)
     check_spread(shop, route, doc.worker)
     for index, test in enumerate(doc.tests):
@@ -190,6 +193,22 @@ def _with_worker(shop: Workshop, route: Route, doc: WorkerDoc | None) -> Route:
     roots = MATCH | {"gateway"}
     model, spread = shop.optional(doc.model, ("worker", "model"), roots), compile_spread(shop, doc, roots)
     return replace(route, selection=doc.need, kind=doc.kind, model=model, exclusive=doc.exclusive, spread=spread)
+
+
+def _requests_of(route: Route, other: Route) -> Route:
+    """The route with the requests of the other one, and what those need of the fleet."""
+    return replace(
+        route,
+        methods=other.methods,
+        path=other.path,
+        headers=other.headers,
+        condition=other.condition,
+        selection=other.selection,
+        kind=other.kind,
+        model=other.model,
+        needs_body=other.needs_body,
+        errors_as_frame=other.errors_as_frame,
+    )
 
 
 def _sharing(route: Route, base: Route) -> Route:

@@ -312,13 +312,15 @@ class RouteDoc(Strict):
     """A rule file: one route. errors: whether an error looks as the table's body or its frame; a stream's always is a
     frame.
 
-    like: another route of the pack, whose worker, steps, call, request and stream.from this one shares.
+    like: another route of the pack, whose worker, steps, call, request and stream.from this one shares. beside: another
+    route of the pack, whose match and worker this one shares, for workers of other backends than the pack's.
     """
 
     route: Name
     description: Text
     match: MatchDoc
     like: Name | None = None
+    beside: Name | None = None
     worker: WorkerDoc | None = None
     steps: list[StepDoc] = []
     call: CallDoc | None = None
@@ -329,6 +331,15 @@ class RouteDoc(Strict):
     errors: Literal["body", "frame"] | None = None
     fields: FieldsDoc | None = None
     tests: list[TestDoc] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _requests(cls, said: object) -> object:
+        if not isinstance(said, dict) or said.get("beside") is None:
+            return said
+        if {"match", "worker", "request"} & said.keys():
+            raise ValueError("beside takes match and worker from the other route; leave match, worker and request out")
+        return {**said, "match": {"method": [], "path": "/"}}
 
     @model_validator(mode="after")
     def _shape(self) -> RouteDoc:
@@ -351,7 +362,7 @@ class RouteDoc(Strict):
         if self.stream is not None and (self.request is None or self.stream.from_ is None):
             raise ValueError("a stream needs a request that starts it, and from, which says how it is read")
         asks = self.request is not None or any(step.ask for step in self.steps)
-        if asks and (self.worker is None or self.worker.need != "lease"):
+        if asks and self.beside is None and (self.worker is None or self.worker.need != "lease"):
             raise ValueError("a request needs a worker that can answer now: add worker with kind and model")
         if self.request is not None and self.request.batch is not None and self.stream is not None:
             raise ValueError("a stream cannot be asked for in batches")
@@ -367,7 +378,7 @@ class RouteDoc(Strict):
     def _calling(self, call: CallDoc) -> RouteDoc:
         if self.request is not None or (self.stream is not None and self.stream.from_ is not None):
             raise ValueError("a call is asked as the worker's backend wants it; leave request and stream.from out")
-        if self.worker is None or self.worker.need != "lease":
+        if self.beside is None and (self.worker is None or self.worker.need != "lease"):
             raise ValueError("a call needs a worker that can answer now: add worker with kind and model")
         if any(step.ask is not None and step.ask.operation is None for step in self.steps):
             raise ValueError("beside a call, steps ask for an operation, since nobody knows the worker's paths here")

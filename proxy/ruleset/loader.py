@@ -225,7 +225,8 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, askings: Askings, 
             )
         )
     examples = read_pack.doc.examples if read_pack else []
-    return _Loaded(pack.name, [source.route for source in routes], tests, examples, sources)
+    served = [source.route for source in routes if source.doc.beside is None]
+    return _Loaded(pack.name, served, tests, examples, sources)
 
 
 def _compiled_routes(
@@ -239,7 +240,7 @@ def _compiled_routes(
     complete: bool,
 ) -> list[RouteSource]:
     # A route may be like one that stands in a later file, and one that failed may be the one that is missed.
-    reads = sorted(reads, key=lambda read: read.doc.like is not None)
+    reads = sorted(reads, key=lambda read: (read.doc.beside is not None, read.doc.like is not None))
     sources: list[RouteSource] = []
     plain: dict[str, RouteSource] = {}
     for read in reads:
@@ -250,14 +251,63 @@ def _compiled_routes(
                 message = "in this pack that is not itself like another"
                 mistakes.append(document.at(("like",), f"no route '{doc.like}' {message}{suggestion(doc.like, plain)}"))
             continue
-        like = base and base.route
-        compiled = compile_route(document, doc, pack, errors, functions, like, askings, complete=read.complete)
+        beside = next((each for each in sources if each.doc.route == doc.beside), None)
+        if doc.beside and beside is None:
+            if complete:
+                hint = suggestion(doc.beside, [each.doc.route for each in sources])
+                mistakes.append(document.at(("beside",), f"no route '{doc.beside}' in this pack{hint}"))
+            continue
+        compiled = compile_route(
+            document,
+            doc,
+            pack,
+            errors,
+            functions,
+            base and base.route,
+            askings,
+            beside=beside and beside.route,
+            complete=read.complete,
+        )
         source = RouteSource(compiled.route, document, doc, base)
         if base is None:
             plain[doc.route] = source
         mistakes += compiled.mistakes
         sources.append(source)
-    return sources
+    return _joined(sources, mistakes)
+
+
+def _joined(sources: list[RouteSource], mistakes: list[Diagnostic]) -> list[RouteSource]:
+    """The routes, each with the one that stands beside it."""
+    beside: dict[str, RouteSource] = {}
+    for source in sources:
+        if source.doc.beside is None:
+            continue
+        own = next(each for each in sources if each.doc.route == source.doc.beside)
+        first = beside.setdefault(source.doc.beside, source)
+        problem = _unjoinable(own, source)
+        if first is not source:
+            problem = f"the route '{first.doc.route}' stands beside '{source.doc.beside}' already"
+        if problem:
+            mistakes.append(source.document.at(("beside",), problem))
+    return [
+        source._replace(route=replace(source.route, others=beside[source.doc.route].route))
+        if source.doc.route in beside
+        else source
+        for source in sources
+    ]
+
+
+def _unjoinable(own: RouteSource, other: RouteSource) -> str:
+    """Why one route cannot stand beside another; "" where it can."""
+    route, name = own.route, own.doc.route
+    if own.doc.beside is not None:
+        return f"the route '{name}' stands beside another one itself"
+    if route.backend is None or route.backends != frozenset({route.backend}):
+        return f"the route '{name}' is not for the workers of one backend alone"
+    kept = None if route.target is None else route.target.framing
+    if kept is not (None if other.route.target is None else other.route.target.framing) or other.route.also:
+        return f"it must answer as '{name}' does: with a stream of the same framing, or with one answer"
+    return ""
 
 
 def _named(source: RouteSource, pack: PackDoc) -> RouteSource:

@@ -61,6 +61,8 @@ def variant_for(route: Route, backend: str | None) -> Route:
     """The route as it is for workers of a backend; None: of its pack's own. ValueError where it asks none of them."""
     if backend is None or backend == route.backend:
         return route
+    if route.others is not None:
+        return variant_for(route.others, backend)
     if backend not in route.variants:
         raise ValueError(f"the route '{route.name}' asks no worker of the kind '{backend}'")
     return replace(route.variants[backend][0], variants=route.variants)

@@ -29,7 +29,7 @@ _BACKEND_SIDES: Final = ("call", "result", "answer")
 
 def review(rules: RuleSet, functions: FunctionRegistry) -> list[Diagnostic]:
     """Every finding, in no order."""
-    found = list(_shadowed([source for pack in rules.sources for source in pack.routes]))
+    found = list(_shadowed([source for pack in rules.sources for source in pack.routes if not source.doc.beside]))
     for pack in rules.sources:
         errors = ErrorsDoc.model_validate(pack.errors.value)
         for each in written(errors):
@@ -64,7 +64,7 @@ def _route_findings(pack: PackSource, source: RouteSource, functions: FunctionRe
     known = {
         **_KNOWN,
         "worker": _KNOWN["worker"] | pack.doc.sample.keys(),
-        "path": frozenset(path_pattern(source.doc.match.path).groupindex),
+        "path": frozenset(path_pattern(source.route.path).groupindex),
     }
     yield from _expression_findings(source.document, source.doc, known, source.asking.doc.steps, functions)
     yield from _endless(source)

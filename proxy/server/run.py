@@ -168,7 +168,7 @@ class RequestRun:
 
     async def _once(self, attempt: Attempt, answers: list[Json]) -> web.Response:
         """The answer of one worker. answers: of the parts that were asked for, also by earlier attempts."""
-        route, scope = self._route, self._scope
+        scope = self._scope
         built = await attempt.build()
         asked = built.route
         if asked.source is not None:
@@ -189,7 +189,7 @@ class RequestRun:
             else:
                 scope["answers"] = whole
                 scope["upstream"] = whole[0] if whole else None
-        return answer_response(route, client_answer(route, scope))
+        return answer_response(asked, client_answer(asked, scope))
 
     # --- the request
     # -------------------------------------------------------------------------------------------------------

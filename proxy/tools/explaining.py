@@ -77,8 +77,8 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject, backend: str |
     if match is None:
         error = GatewayError("not_found", f"no rule for {request.method} {request.path} fits this request")
         return Explanation(tuple(candidates), others, refused=refusal(found[0].route.errors, error, None))
-    source = sources[match.route.place]
     route = variant_for(match.route, backend)
+    source = sources[route.place]
     known: JsonObject = {**route.sample, **worker}
     scope = {**scope, "path": dict(match.parameters), "worker": known, "models": [known]}
     followed = follow(route, source, rules.backends, scope)

@@ -265,7 +265,8 @@ class Route:
     several where they depend on the call, and the route itself is the first one of its pack's own backend. In a
     variant `asking` says how its workers are asked. A route without a `call` asks workers of `backend` only (None:
     whichever). questions: how the operations that steps ask are put to the workers of each backend. also: the same
-    route with the stream in other framings.
+    route with the stream in other framings. others: the route in whose way workers of all other backends than `backend`
+    are asked; None: they are not.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Route:
     variants: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
     questions: Mapping[str, Mapping[str, tuple[Asking, ...]]] = field(default_factory=dict)
     also: tuple[Route, ...] = ()
+    others: Route | None = None
     named: NamedFields = NOTHING_NAMED
 
     def accepted(self, accept: str) -> Route:
@@ -311,6 +313,9 @@ class Route:
     @cached_property
     def backends(self) -> frozenset[str] | None:
         """The backends whose workers this route can ask; None: whichever."""
+        if self.others is not None and self.backend is not None:
+            beside = self.others.backends
+            return None if beside is None else beside | {self.backend}
         if self.call is not None:
             return frozenset(self.variants)
         questions = [step.call for step in self.steps if isinstance(step, Step) and step.call is not None]

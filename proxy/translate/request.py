@@ -51,6 +51,7 @@ def build_request(route: Route, scope: Scope) -> Generator[Question, Json, Built
     with a call `call`, its arguments, and `asked`, what the worker's side sees. GatewayError where the caller's request
     is refused.
     """
+    route = _way_of(route, scope)
     half = _client_half(route, scope)
     variant, inner = yield from _followed(half, route.name, Fault("request", route.pack, route.name))
     asking = variant.asking or route
@@ -87,6 +88,12 @@ def _followed(half: Generator[Question, Json, Half], name: str, fault: Fault) ->
 
 def _unfit(name: str, problem: Exception, fault: Fault) -> GatewayError:
     return GatewayError("invalid_request", f"the request does not fit the rule '{name}': {problem}", fault=fault)
+
+
+def _way_of(route: Route, scope: Scope) -> Route:
+    """The route itself, or the one beside it where the worker is of another backend."""
+    is_own = route.others is None or _backend(scope) in ("", route.backend)
+    return route if is_own or route.others is None else route.others
 
 
 def chosen_variant(route: Route, scope: Scope, arguments: Json) -> tuple[Route, Scope]:
