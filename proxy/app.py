@@ -209,6 +209,7 @@ class RunningGateway:
             port_model=self._model_of,
             in_service=backends.in_service,
             service_version=backends.service_version,
+            offered=backends.offered,
         )
         self.gateway = Gateway(
             Facilities(

@@ -26,6 +26,7 @@ from proxy.backends.settings import BackendSettings
 from proxy.backends.sources import Sources
 from proxy.fleet.facts import KINDS, Kind
 from proxy.fleet.table import Fleet
+from proxy.fleet.totals import under_way
 from proxy.limits import FIRST_LOOK_SECONDS
 from proxy.types import Json, JsonObject
 
@@ -251,24 +252,24 @@ class Backends:
         return [*self._registrar.status(), *self._offering.status()]
 
     def offered(self) -> frozenset[str]:
-        """The names of the models that FastChat's clients find here, as far as they can be answered now."""
+        """The names of the models that FastChat's clients find here, as far as they can be answered now.
+
+        All of them, unless the gateway stands beside FastChat's own workers in a controller's list.
+        """
+        fastchat = self._settings.fastchat
+        wants_all = fastchat.offer == "all" or not fastchat.register_with
         serving = [view for view in self._fleet.workers() if view.up]
         others = {facts.model for view in serving for facts in view.models if facts.document.get("backend") != BACKEND}
         answerable, in_service = self._fleet.answerable(), self._service.answers
         return frozenset(
             name
             for name, model in self._names().models.items()
-            if (self._settings.fastchat.offer == "all" or model in others)
+            if (wants_all or model in others)
             and any((model, kind) in answerable and in_service(model, kind) for kind in KINDS)
         )
 
-    def under_way(self) -> int:
-        """Requests that workers hold for this gateway, and those that wait for one."""
-        waiting = sum(row.waiting for row in self._fleet.queues())
-        return waiting + sum(view.in_flight for view in self._fleet.workers())
-
     def _offer(self) -> Offer:
-        return Offer(tuple(sorted(self.offered())), self.under_way())
+        return Offer(tuple(sorted(self.offered())), under_way(self._fleet))
 
     def _memberships(self) -> list[Membership]:
         here = self._advertised

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from proxy.backends.fastchat import conversation as templates
+from proxy.backends.fastchat import dialogue
 from proxy.expr import STANDARD, ExpressionError, FunctionRegistry, Parameter
 from proxy.types import Json, JsonObject
 
@@ -30,6 +31,26 @@ def rule_functions() -> FunctionRegistry:
             )
         ],
     )(_render_prompt)
+    registry.register(
+        name="dialogue_template",
+        parameters=[Parameter("name", "string")],
+        returns="object",
+        doc="A FastChat conversation template for a model that takes messages; `messages_of` reads prompts in it.",
+        examples=[("dialogue_template('m').sep_style", 6)],
+    )(_dialogue_template)
+    registry.register(
+        name="messages_of",
+        parameters=[Parameter("prompt", "string")],
+        returns="array",
+        doc="The messages of a prompt in `dialogue_template`; of any other prompt, itself as what the user says.",
+        examples=[
+            ("messages_of('Hi')", [{"role": "user", "content": "Hi"}]),
+            (
+                r"""messages_of(`"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"`)""",
+                [{"role": "user", "content": "Hi"}],
+            ),
+        ],
+    )(_messages_of)
     registry.register(
         name="stop_strings",
         parameters=[_CONVERSATION, Parameter("requested", "any")],
@@ -77,6 +98,14 @@ def _render_prompt(messages: Json, conversation: Json) -> Json:
         return templates.render_prompt(prepared, messages)
     except ValueError as error:
         raise ExpressionError(str(error)) from None
+
+
+def _dialogue_template(name: Json) -> Json:
+    return dialogue.template(str(name))
+
+
+def _messages_of(prompt: Json) -> Json:
+    return dialogue.messages_of(str(prompt))
 
 
 def _stop_strings(conversation: Json, requested: Json) -> Json:

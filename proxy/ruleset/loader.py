@@ -50,12 +50,15 @@ class RouteTest(NamedTuple):
 
 
 class RouteSource(NamedTuple):
-    """A route with what its rule file says, and the places of every value of it; base: the route that it is like."""
+    """A route with what its rule file says, and the places of every value of it; base: the route that it is like;
+    beside: the one whose requests it shares.
+    """
 
     route: Route
     document: Document
     doc: RouteDoc
     base: RouteSource | None = None
+    beside: RouteSource | None = None
 
     @property
     def asking(self) -> RouteSource:
@@ -268,7 +271,7 @@ def _compiled_routes(
             beside=beside and beside.route,
             complete=read.complete,
         )
-        source = RouteSource(compiled.route, document, doc, base)
+        source = RouteSource(compiled.route, document, doc, base, beside)
         if base is None:
             plain[doc.route] = source
         mistakes += compiled.mistakes

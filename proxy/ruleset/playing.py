@@ -24,6 +24,7 @@ GATEWAY_SAMPLE: JsonObject = {
     "port": 8090,
     "version": "0",
     "default_model": "sample",
+    "requests": 0,
 }
 
 
@@ -61,6 +62,8 @@ def variant_for(route: Route, backend: str | None) -> Route:
     """The route as it is for workers of a backend; None: of its pack's own. ValueError where it asks none of them."""
     if backend is None or backend == route.backend:
         return route
+    if route.backends is None:
+        return replace(route, sample={**route.sample, "backend": backend})
     if route.others is not None:
         return variant_for(route.others, backend)
     if backend not in route.variants:

@@ -18,7 +18,7 @@ NAMES: Final[dict[str, Seen]] = {
     "headers": Seen("the headers, names in lower case, without `authorization`"),
     "path": Seen("the parameters of the path"),
     "listener": Seen("the address that the request came to", frozenset({"port", "model"})),
-    "gateway": Seen("the gateway itself", frozenset({"host", "port", "version", "default_model"})),
+    "gateway": Seen("the gateway itself", frozenset({"host", "port", "version", "default_model", "requests"})),
     "now": Seen("the time of the request, in whole seconds since 1970"),
     "request_id": Seen("32 random hexadecimal digits of the request's own"),
     "worker": Seen(
@@ -31,7 +31,7 @@ NAMES: Final[dict[str, Seen]] = {
         ),
     ),
     "models": Seen(
-        "each known model: `model`, `kind`, `up`, `address`, `context_length`; in `probe` the names asked for"
+        "each known model: `model`, `kind`, `up`, `offered`, `address`, `context_length`; in `probe` those asked for"
     ),
     "steps": Seen("the values that the steps before it have set"),
     "item": Seen("the element, inside `each`"),

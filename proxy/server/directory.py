@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from proxy import __version__
 from proxy.fleet.facts import Kind, ModelFacts
 from proxy.fleet.table import Fleet
+from proxy.fleet.totals import under_way
 from proxy.types import Json, JsonObject
 
 
@@ -15,7 +16,7 @@ class ModelDirectory:
 
     public_names: public name to the fleet's own, a model's aliases after its own name; default_model: the setting;
     port_model: the model that a port stands for; in_service: whether a model takes requests of a kind, which
-    service_version counts the changes of.
+    service_version counts the changes of; offered: the names of the models that are offered to further clusters.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class ModelDirectory:
         port_model: Callable[[int], str | None],
         in_service: Callable[[str, Kind], bool],
         service_version: Callable[[], int],
+        offered: Callable[[], Collection[str]],
     ) -> None:
         self._fleet = fleet
         self._host = host
@@ -36,7 +38,7 @@ class ModelDirectory:
         self._default_model = default_model
         self._public_names = public_names
         self._port_model = port_model
-        self._in_service, self._service_version = in_service, service_version
+        self._in_service, self._service_version, self._offered = in_service, service_version, offered
         self._version = -1, -1
         self._names: dict[str, str] = {}
         self._public: dict[str, str] = {}
@@ -56,9 +58,15 @@ class ModelDirectory:
         return {"port": port, "model": None if model is None else self._public.get(model, model)}
 
     def models(self) -> list[Json]:
-        """model (a public name), kind, up, address and context_length of each name and kind that was ever seen."""
+        """model (a public name), kind, up, offered, address and context_length of each name and kind that was ever
+        seen.
+        """
         self._refresh()
         return self._models
+
+    def requests(self) -> int:
+        """How many requests are under way, waiting ones too."""
+        return under_way(self._fleet)
 
     def resolve(self, model: str) -> str:
         """The fleet's own name of a model."""
@@ -88,7 +96,7 @@ class ModelDirectory:
         for name, model in self._names.items():
             called.setdefault(model, []).append(name)
         self._public = {model: names[0] for model, names in called.items()}
-        rows = self._fleet.models()
+        rows, offered = self._fleet.models(), self._offered()
         self._models = []
         for row in rows:
             facts = self._fleet.known(row.model, row.kind)
@@ -97,6 +105,7 @@ class ModelDirectory:
                     "model": name,
                     "kind": row.kind,
                     "up": row.answerable and self._in_service(row.model, row.kind),
+                    "offered": name in offered,
                     "address": facts.document.get("address") if facts else None,
                     "context_length": facts.context_length if facts else None,
                 }

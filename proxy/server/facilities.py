@@ -30,6 +30,9 @@ class Directory(Protocol):
     def models(self) -> list[Json]:
         """What rules see as `models`: one object for each model and kind, with up."""
 
+    def requests(self) -> int:
+        """What rules see as `gateway.requests`: how many requests are under way, waiting ones too."""
+
     def resolve(self, model: str) -> str:
         """The fleet's own name of a model that clients may know by another."""
 

@@ -118,7 +118,10 @@ class RequestRun:
     async def _answer(self) -> tuple[web.StreamResponse, GatewayError | None]:
         route = self._route
         directory = self._facilities.directory
-        self._scope["models"] = directory.models() if route.selection == "none" else []
+        self._scope["models"] = []
+        if route.selection == "none":
+            self._scope["models"] = directory.models()
+            self._scope["gateway"] = {**directory.gateway(), "requests": directory.requests()}
         wanted = self._wanted()
         if wanted is None or route.selection == "known":
             if wanted is not None:

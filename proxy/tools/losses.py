@@ -77,7 +77,8 @@ def compatibility(pack: PackSource, backends: Mapping[str, BackendSource], wante
     for source in pack.routes:
         call = source.asking.doc.call
         fields = [own.judged(field) for field in (_inline(pack, source) if call is None else _calling(pack, source))]
-        if call is not None and backend is not None:
+        others_only = source.beside is not None and name == pack.doc.backend
+        if call is not None and backend is not None and not others_only:
             arguments = set(call.with_)
             for way in backend.operations:
                 if way.asking.operation == call.operation and (way.doc.stream or source.doc.answer):
@@ -155,7 +156,9 @@ def _calling(pack: PackSource, source: RouteSource) -> Iterator[Field]:
     if call is None:
         return
     seen = _seen(source, lambda scope, built: [scope.get("call")])
-    reads, whole = fields_read((pack.doc, source.doc, asking.doc), ("body",))
+    shared = source.beside.asking.doc.worker if source.beside is not None else None
+    docs = (pack.doc, source.doc, asking.doc, *([shared] if shared is not None else []))
+    reads, whole = fields_read(docs, ("body",))
     known = _client_origins(asking)
     made = {argument: origins(values_of(spec), ("body",), known) for argument, spec in call.with_.items()}
     names = {*seen.given, *reads, *(asking.doc.fields.request if asking.doc.fields else [])}

@@ -54,7 +54,7 @@ def schemas() -> dict[str, JsonObject]:
     """
     return {
         "settings": _schema(Settings),
-        "rule": _with_extension(_schema(RouteDoc), {REMOVE: _TEXTS}),
+        "rule": _with_extension(_requested(_schema(RouteDoc)), {REMOVE: _TEXTS}),
         "pack": _with_extension(_schema(PackDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
         "errors": _mergeable(_schema(ErrorsDoc)),
         "backend": _with_extension(_schema(BackendDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
@@ -71,6 +71,17 @@ def _schema(model: type[BaseModel]) -> JsonObject:
         spec["oneOf"] = [{"required": [name]} for name in ("from", "value", "fields", "items")]
         _replace(schema, "#/$defs/SpecDoc", lambda ref: {"anyOf": [_TEXT, ref]})
     return {"$schema": _DRAFT, **schema}
+
+
+def _requested(schema: JsonObject) -> JsonObject:
+    """A route says which requests it takes, or beside which other one it stands."""
+    needed = cast("list[Json]", schema["required"])
+    ways = ("match", "beside")
+    return {
+        **schema,
+        "required": [name for name in needed if name not in ways],
+        "oneOf": [{"required": [name]} for name in ways],
+    }
 
 
 def _with_extension(schema: JsonObject, more: JsonObject) -> JsonObject:

@@ -65,6 +65,8 @@ def start(rules: RuleSet, folder: Path, wanted: str | None) -> Start:
 def _example_test(source: RouteSource) -> TestDoc | None:
     """A test of a request that is taken, where the request is a mapping to which a field can be added."""
     request = source.doc.request
+    if source.beside is not None:
+        return None  # it is for workers of other backends than the pack's
     if source.doc.call is None and (request is None or request.body.fields is None or source.doc.worker is None):
         return None
     taken = (test for test in source.doc.tests if test.expect.error is None and isinstance(test.given.request, dict))

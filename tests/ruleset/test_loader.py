@@ -36,7 +36,8 @@ def test_the_shipped_packs_have_no_mistake_and_pass_their_own_tests() -> None:
     outcomes = list(run_tests(rules.tests))
     assert [(outcome.test.test.name, outcome.problems) for outcome in outcomes if outcome.problems] == []
     operations = {each.asking.name for backend in rules.backends.values() for each in backend.operations}
-    assert {route.name for route in rules.table.routes} | operations == {
+    routes = [*rules.table.routes, *(route.others for route in rules.table.routes if route.others is not None)]
+    assert {route.name for route in routes} | operations == {
         outcome.test.route.name for outcome in outcomes
     }
 
