@@ -74,7 +74,7 @@ def growing(draw: st.DrawFn) -> list[bytes]:
 
 
 def scope_of(route: Route, *, echo: bool) -> JsonObject:
-    steps: JsonObject = {"stop": ["</s>"], "prompt": "Say: ", "echo": echo}
+    steps: JsonObject = {"stop": ["</s>"], "prompt": "Say: ", "echo": echo, "event": {"object": "event"}}
     return {
         **route.sample,
         "body": {},
