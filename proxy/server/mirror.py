@@ -59,7 +59,7 @@ class Mirrors:
     def begin(self, call: Call, wanted: Wanted, attempt: Attempt, share: Share) -> Copy | None:
         """Copy a request that has a worker, where its mirror wants that and can have it. Does not wait."""
         mirror, facilities = call.spread(wanted.model).mirror, call.facilities
-        if mirror is None or wanted.pinned is not None or call.route.is_light or self._closed:
+        if mirror is None or wanted.pinned is not None or self._closed:
             return None
         if facilities.rng.random() >= mirror.weight or not call.traffic.accepting():
             return None
@@ -118,7 +118,6 @@ class Copy:
         self._call = call
         self._attempt = attempt
         self._room = room
-        self._sink: ResponseSink | None = None
         self._begun = call.facilities.clock()
         self.ended = False
         self.task = asyncio.create_task(self._run(), name="mirror")
@@ -138,8 +137,6 @@ class Copy:
 
     def stop(self) -> None:
         """Let the worker go at once; the rest ends by itself."""
-        if self._sink is not None:
-            self._sink.close()
         self._end("cancelled", None)
         self.task.cancel()
 
@@ -209,7 +206,6 @@ class Copy:
         refuse_failure(plan, built.scope, answer)
 
     async def _through(self, sink: ResponseSink, built: Built, body: Json) -> None:
-        self._sink = sink
         try:
             await self._attempt.open(sink, built, body)
             error = await self._attempt.over(sink)

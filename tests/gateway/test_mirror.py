@@ -10,7 +10,7 @@ import pytest
 
 from proxy.limits import MIRRORS_MAX
 from proxy.types import Json, JsonObject
-from tests.gateway.client import connected
+from tests.gateway.client import call, connected
 from tests.gateway.rig import Rig, until
 from tests.gateway.scripted import (
     LAST_CHUNK,
@@ -217,6 +217,52 @@ async def test_another_model_can_be_the_mirror(tmp_path: Path, caplog: pytest.Lo
         assert await who(rig, 3) == {"Old": 3}
         await until(lambda: ends(caplog) == ["ok"] * 3, lambda: str(ends(caplog)))
         assert [request.body for request in following.asked] == [b'{"model":"m-next","text":"Who?"}'] * 3
+
+
+async def test_a_copy_does_not_slow_its_own_request_down(tmp_path: Path) -> None:
+    """It never goes to the worker that the request is on."""
+    models = {"m": {"mirror": {"model": "m-next"}}}
+    async with (
+        talker("old", "Both", "m", "m-next") as both,
+        talking(write_packs(tmp_path), both, models=models) as rig,
+    ):
+        assert await who(rig, 3) == {"Both": 3}
+        assert len(both.asked) == 3
+        assert await skipped(rig) == {"no_worker": 3}
+
+
+async def test_a_worker_on_trial_is_left_to_clients(tmp_path: Path) -> None:
+    """Only a request that may say how it went can close a breaker again, so no copy takes its place."""
+    models = mirrored()
+    breaker = {"breaker": {"failures": 1, "open_seconds": 0.05, "most_open_seconds": 0.05}}
+    async with (
+        talker("old", "Old") as old,
+        talker("new", "New") as new,
+        talking(write_packs(tmp_path), old, new, models=models, balance={**breaker, "pin_header": "X-W"}) as rig,
+    ):
+        new.part = then_closed()
+        assert (await talk(rig, x_w=new.peer.url)).status == 500
+        new.part = None
+        await asyncio.sleep(0.1)  # now the breaker admits one request
+        assert await who(rig, 3) == {"Old": 3}
+        assert (len(new.asked), await skipped(rig)) == (1, {"no_worker": 3})
+        assert await who(rig, 1, x_w=new.peer.url) == {"New": 1}
+        assert await who(rig, 1) == {"Old": 1}
+        await until_asked(new, 3)
+
+
+async def test_a_question_is_not_copied(tmp_path: Path) -> None:
+    """A count of tokens is nothing to compare."""
+    async with (
+        talker("old", "Old") as old,
+        talker("new", "New") as new,
+        talking(write_packs(tmp_path), old, new, models=mirrored()) as rig,
+    ):
+        for _ in range(3):
+            assert (await call(rig.listen, "POST", "/length", {"model": "m", "text": "x"})).json == {"tokens": 3}
+        await rig.quiet()
+        assert {request.path for request in new.peer.requests} == {"/models"}
+        assert await skipped(rig) == {}
 
 
 async def test_a_mirror_waits_for_nobody(tmp_path: Path) -> None:
