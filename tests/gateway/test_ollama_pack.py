@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 
 from proxy.types import JsonObject
 from tests.gateway.client import call, connected
-from tests.gateway.rig import Rig, with_demo
+from tests.gateway.rig import Rig, demo_worker, running, with_demo
 
 CHAT: JsonObject = {"model": "m:latest", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -29,6 +30,19 @@ async def test_an_unknown_call_is_refused_in_ollamas_words(rig: Rig) -> None:
         assert path in str(reply.object["error"])
     reply = await call(rig.listen, "GET", "/api/chat")
     assert (reply.status, list(reply.object)) == (405, ["error"])
+
+
+async def test_a_key_is_wanted_where_there_are_keys() -> None:
+    """As Ollama's clients bring it; a wrong one and none are told in Ollama's words."""
+    key = "key-of-a-team"
+    keys = [{"name": "team", "sha256": hashlib.sha256(key.encode()).hexdigest()}]
+    async with demo_worker() as worker, running(worker.address, given={"api_keys": keys}) as rig:
+        answers = [
+            await call(rig.listen, "POST", "/api/chat", {**CHAT, "stream": False}, **headers)
+            for headers in ({}, {"authorization": "Bearer another"}, {"authorization": f"Bearer {key}"})
+        ]
+    assert [answer.status for answer in answers] == [401, 401, 200]
+    assert [list(answer.object) for answer in answers[:2]] == [["error"]] * 2
 
 
 async def test_the_durations_are_those_of_the_answer() -> None:

@@ -15,6 +15,7 @@ from tests.gateway.client import Connection, call
 from tests.gateway.dialects import DIALECTS, SYSTEM, USER, Ask, any_text
 from tests.gateway.quill_server import CARD, VOLUME, Quill, quill
 from tests.gateway.rig import Rig, running, until
+from tests.structure.sources import ROOT
 
 RULES = Path(__file__).with_name("quill")
 
@@ -146,3 +147,11 @@ async def test_a_wrong_key_is_told_to_whoever_runs_the_gateway() -> None:
             status = (await call(rig.gateway.admin, "GET", "/status", connection="close")).body.decode()
     assert "another-card" not in status
     assert "403" in status
+
+
+def test_the_program_knows_nothing_of_it() -> None:
+    """All that it takes is in the folder of rules and in the settings."""
+    words = ("quill", "x-library-card", "/shelf", "stroke")
+    files = [*(ROOT / "proxy").rglob("*.py"), *(ROOT / "rules").rglob("*.yaml")]
+    assert files
+    assert [str(file) for file in files if any(word in file.read_text(encoding="utf-8") for word in words)] == []

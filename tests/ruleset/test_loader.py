@@ -37,9 +37,7 @@ def test_the_shipped_packs_have_no_mistake_and_pass_their_own_tests() -> None:
     assert [(outcome.test.test.name, outcome.problems) for outcome in outcomes if outcome.problems] == []
     operations = {each.asking.name for backend in rules.backends.values() for each in backend.operations}
     routes = [*rules.table.routes, *(route.others for route in rules.table.routes if route.others is not None)]
-    assert {route.name for route in routes} | operations == {
-        outcome.test.route.name for outcome in outcomes
-    }
+    assert {route.name for route in routes} | operations == {outcome.test.route.name for outcome in outcomes}
 
 
 def test_packs_and_folders_of_packs(tmp_path: Path) -> None:
