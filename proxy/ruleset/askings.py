@@ -9,9 +9,11 @@ from typing import NamedTuple
 from proxy.documents import Diagnostic, Document, suggestion
 from proxy.expr import FunctionRegistry
 from proxy.framing import FRAMINGS, Framing
+from proxy.ruleset.answer_documents import AnswerCheckDoc, FromDoc
 from proxy.ruleset.backend_documents import AskingDoc, BackendDoc
-from proxy.ruleset.documents import AnswerCheckDoc, AskDoc, FromDoc, RequestDoc, SpecDoc, StepDoc
+from proxy.ruleset.documents import AskDoc, RequestDoc, StepDoc
 from proxy.ruleset.expressions import Workshop
+from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.probes import compile_probe
 from proxy.translate.mapping import Constant, Fields, OmitNull, Read, Value
 from proxy.translate.operations import OPERATIONS

@@ -1,4 +1,4 @@
-"""What a rule file may say: one class for each kind of mapping in it. The keys are documented in docs/rules.md.
+"""What a rule file may say: one class for each kind of mapping in it. The text below a key is its documentation.
 
 Only shapes are checked here; names of tables, expressions and what they read are the compiler's work.
 """
@@ -7,97 +7,46 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from proxy.errors import Kind
+from proxy.ruleset.answer_documents import AnswerDoc, StreamDoc
+from proxy.ruleset.mapping_documents import Spec
 from proxy.ruleset.selftest_documents import TestDoc
 from proxy.ruleset.spread_documents import MirrorDoc, SideDoc
-from proxy.ruleset.strict import Name, Strict, Text
-from proxy.translate.mapping import TypeName, Unknown
+from proxy.ruleset.strict import Expression, Message, Name, Strict, Text
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import Selection
-from proxy.translate.text import Mode
-
-
-class Clamp(Strict):
-    """`clamp`: bounds into which a number is moved; a number or an expression each."""
-
-    min: int | float | str | None = None
-    max: int | float | str | None = None
-
-
-class SpecDoc(Strict):
-    """Where one value of the output comes from, and what happens to it on the way. A bare string is `from`."""
-
-    from_: Text | None = Field(None, alias="from")
-    value: JsonValue = None
-    fields: dict[str, Spec] | None = None
-    items: list[Spec] | None = None
-    each: Text | None = None
-    where: Text | None = None
-    when: Text | None = None
-    default: JsonValue = None
-    null: Literal["omit", "keep", "refuse"] = "omit"
-    required: bool = False
-    table: Name | dict[str, JsonValue] | None = None
-    unknown: Unknown = "refuse"
-    type: TypeName | None = None
-    min: int | float | None = None
-    max: int | float | None = None
-    one_of: list[JsonValue] | None = None
-    clamp: Clamp | None = None
-    name: Text | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> SpecDoc:
-        sources = sorted({"from_", "value", "fields", "items"} & self.model_fields_set)
-        if len(sources) != 1:
-            given = " and ".join(source.rstrip("_") for source in sources) or "none"
-            raise ValueError(f"a mapping needs exactly one of from, value, fields, items; got {given}")
-        if self.where is not None and self.each is None:
-            raise ValueError("where filters the elements of each; there is no each here")
-        if "unknown" in self.model_fields_set and self.table is None:
-            raise ValueError("unknown says what to do with a value that the table lacks; there is no table here")
-        if self.null == "refuse" and self.from_ is None:
-            raise ValueError("null: refuse needs a from that is a plain path such as body.temperature")
-        if (self.min is not None or self.max is not None) and self.type not in {None, "integer", "number"}:
-            raise ValueError(f"min and max are for numbers; the type here is {self.type}")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        return self
-
-
-def _expression_is_from(value: object) -> object:
-    if isinstance(value, str):
-        return {"from": value}
-    if not isinstance(value, dict):
-        written = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        raise ValueError(f"expected an expression or a mapping; a constant is written {{value: {written[:40]}}}")
-    return value
-
-
-Spec = Annotated[SpecDoc, BeforeValidator(_expression_is_from)]
 
 
 class MatchDoc(Strict):
     """`match`: which requests the route takes."""
 
     method: Text | list[Text]
+    """GET, POST, PUT, PATCH or DELETE, or a list of them. GET takes HEAD too."""
     path: Text
+    """A path, in which {name} stands for a segment, or for a part of one."""
     headers: dict[str, str] = {}
-    when: Text | None = None
+    """Headers that the request must have: a value, or * for any."""
+    when: Expression | None = None
+    """A condition on the request."""
 
 
 class WorkerDoc(Strict):
-    """`worker`: which worker the request needs. need: lease (one that can answer now), known (what is known of it),
-    none. split: where requests go by weight; mirror: where copies of them go.
-    """
+    """`worker`: which worker the request needs."""
 
     kind: Name | None = None
-    model: Text | None = None
+    """llm or text2vec. Left out: either."""
+    model: Expression | None = None
+    """The name of the model."""
     need: Selection = "lease"
+    """lease: a worker that can answer now; known: what is known of the model, also while its workers are down; none: no
+    worker.
+    """
     exclusive: bool = False
+    """One such request at a time reaches each worker."""
     split: list[SideDoc] | None = None
+    """Requests go to these by their weights."""
     mirror: MirrorDoc | None = None
 
     @model_validator(mode="after")
@@ -125,19 +74,22 @@ def _operation(name: str) -> str:
     return name
 
 
-OperationName = Annotated[str, AfterValidator(_operation)]
+OperationName = Annotated[str, AfterValidator(_operation), Field(json_schema_extra={"enum": [*OPERATIONS]})]
 
 
 class AskDoc(Strict):
-    """`ask`: a question to the worker before the request: POST `path` with `body`, its answer seen as `upstream` by
-    `result`; or an `operation` `with` its arguments, whose results `result` sees by their names.
-    """
+    """`ask`: a question to the worker before the request. Where it fails, the step is null."""
 
     path: Text | None = None
+    """POST this path of the worker."""
     body: Spec | None = None
+    """With this body."""
     operation: OperationName | None = None
+    """Or ask for an operation, as the worker's backend puts it."""
     with_: dict[str, Spec] | None = Field(None, alias="with")
-    result: Text
+    """With these arguments."""
+    result: Expression
+    """What is kept of the answer: of `upstream`, or of the operation's results."""
 
     @model_validator(mode="after")
     def _path_or_operation(self) -> AskDoc:
@@ -152,13 +104,21 @@ class StepDoc(Strict):
     """One step: `set` names a value (by `value`, a mapping, or `ask`), or `check` refuses what does not hold."""
 
     set: Name | None = None
+    """The name of a value for later: `steps.NAME`."""
     value: Spec | None = None
+    """Where it comes from."""
     ask: AskDoc | None = None
-    when: Text | None = None
-    check: Text | None = None
+    """Or the question to the worker that gives it."""
+    when: Expression | None = None
+    """Only if this holds; else it is null."""
+    check: Expression | None = None
+    """Refuse the request where this does not hold."""
     error: Kind = "invalid_request"
-    message: Text | None = None
+    """The kind of the error."""
+    message: Message | None = None
+    """What the caller is told."""
     field: Text | None = None
+    """Which of the caller's fields it is about."""
 
     @model_validator(mode="after")
     def _set_or_check(self) -> StepDoc:
@@ -176,161 +136,99 @@ class StepDoc(Strict):
 
 
 class BatchDoc(Strict):
-    """`batch`: ask the worker in parts of `size` elements of the array `of`."""
+    """`batch`: ask the worker in parts, one after the other; the body sees each part as `batch`."""
 
-    of: Text
+    of: Expression
+    """The array."""
     size: Annotated[int, Field(ge=1, le=10_000)]
+    """Elements in one request."""
 
 
 class FailureDoc(Strict):
-    """`failure`: how a whole answer of the worker says that it failed: a code that is neither null nor 0, and a
-    message.
-    """
+    """`failure`: how a whole answer of the worker, `upstream`, says that it failed."""
 
-    code: Text
-    message: Text | None = None
+    code: Expression
+    """Neither null nor 0 where it failed."""
+    message: Expression | None = None
+    """What the worker says of it."""
 
 
 class RequestDoc(Strict):
-    """`request`: what goes to the worker. resume: fields of the body when another worker goes on with a lost stream."""
+    """`request`: what goes to the worker."""
 
     method: Literal["POST", "GET"] = "POST"
+    """How the worker is asked."""
     path: Text
-    headers: dict[str, Text] = {}
+    """A path of the worker's."""
+    headers: dict[str, Expression] = {}
+    """Headers that the worker gets; one that is null is left out."""
     batch: BatchDoc | None = None
     failure: FailureDoc | None = None
     body: Spec
+    """What it gets."""
     resume: dict[Text, Spec] | None = None
+    """The fields of the body that differ where another worker goes on with a lost stream. Left out: a lost stream stays
+    lost.
+    """
 
 
 class CallDoc(Strict):
-    """`call`: what is asked of whichever worker the request gets: an operation `with` its arguments. How that worker
-    is asked is in the pack of its backend.
+    """`call`: what is asked of whichever worker the request gets. How that worker is asked is in the pack of its
+    backend.
     """
 
     operation: OperationName
+    """Which one."""
     with_: dict[str, Spec] = Field(alias="with")
-
-
-class ReadDoc(Strict):
-    """`read`: what a frame of the worker means. error_status: the HTTP status that an error in a frame would have come
-    with, by which it is known as by that of a refusal.
-    """
-
-    text: Text
-    finish: Spec | None = None
-    usage: Spec | None = None
-    error_code: Text | None = None
-    error_message: Text | None = None
-    error_status: Text | None = None
-    reasoning: Text | None = None
-    logprobs: Text | None = None
-
-
-class FromDoc(Strict):
-    """`stream.from`: the worker's stream. finish_at_end: frames that still tell something follow the one that has the
-    finish, so the client is told at the end of the stream. keeps_stops: one of `stops` that ended the text is still at
-    its end, and is cut off.
-    """
-
-    framing: Name
-    text: Mode
-    read: ReadDoc
-    stops: Text | None = None
-    prefix: Text | None = None
-    missing_finish: Text | None = None
-    echoed: Text | None = None
-    finish_at_end: bool = False
-    keeps_stops: bool = False
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> FromDoc:
-        if self.echoed is not None and self.text != "cumulative":
-            raise ValueError("stream.from.echoed is cut off each frame's whole text; it needs text: cumulative")
-        if self.keeps_stops and self.stops is None:
-            raise ValueError("stream.from.keeps_stops is about stop strings; it needs stops")
-        return self
-
-
-class ToDoc(Strict):
-    """`stream.to`: the client's stream. also: further framings, among which its Accept header chooses; first: a frame
-    before the first one; final: one more behind the last.
-    """
-
-    framing: Name
-    also: list[Name] = []
-    text: Mode
-    hold_back: Annotated[int, Field(ge=0, le=64)] = 0
-    first: Spec | None = None
-    chunk: Spec
-    last: Spec | None = None
-    final: Spec | None = None
-    resumed: Spec | None = None
-
-
-class StreamDoc(Strict):
-    """`stream`: without `to` it is collected into `answer`."""
-
-    from_: FromDoc | None = Field(None, alias="from")
-    to: ToDoc | None = None
-
-
-class AnswerCheckDoc(Strict):
-    """A condition on what the worker answered; where it does not hold, the answer is not passed on."""
-
-    check: Text
-    message: Text
-
-
-class AnswerDoc(Strict):
-    """`answer`: a whole answer to the client."""
-
-    status: Annotated[int, Field(ge=200, le=599)] = 200
-    headers: dict[str, Text] = {}
-    checks: list[AnswerCheckDoc] = []
-    body: Spec
+    """A mapping for each argument."""
 
 
 class OperationDoc(Strict):
-    """`operation`: what the gateway does before it answers. kind: the client's word for one kind of the model."""
+    """`operation`: what the gateway does before it answers."""
 
     does: Literal["start_model", "stop_model"]
-    model: Text
-    kind: Text | None = None
+    """What is done."""
+    model: Expression
+    """The name of the model."""
+    kind: Expression | None = None
+    """The client's word for one kind of the model."""
 
 
 class FieldsDoc(Strict):
-    """`fields`: names that the two sides have beside those in the tests: in the client's request, in the worker's
-    answer or frames.
-    """
+    """`fields`: names that the two sides have beside those in the tests, for `compat`."""
 
     request: list[Text] = []
+    """In the client's request."""
     answer: list[Text] = []
+    """In the worker's answer or frames."""
 
 
 class RouteDoc(Strict):
-    """A rule file: one route. errors: whether an error looks as the table's body or its frame; a stream's always is a
-    frame.
-
-    like: another route of the pack, whose worker, steps, call, request and stream.from this one shares. beside: another
-    route of the pack, whose match and worker this one shares, for workers of other backends than the pack's.
-    """
+    """A rule file: one route."""
 
     route: Name
+    """Its name within the pack."""
     description: Text
+    """What it is for, in a sentence."""
     match: MatchDoc
     like: Name | None = None
+    """Another route of the pack, whose worker, steps, call, request and stream.from this one shares."""
     beside: Name | None = None
+    """Another route of the pack, whose match and worker this one shares, for workers of other backends than the pack's."""
     worker: WorkerDoc | None = None
     steps: list[StepDoc] = []
+    """What is looked at and worked out before the request, in order."""
     call: CallDoc | None = None
     request: RequestDoc | None = None
     stream: StreamDoc | None = None
     answer: AnswerDoc | None = None
     operation: OperationDoc | None = None
     errors: Literal["body", "frame"] | None = None
+    """Whether an error looks as the `body` or the `frame` of errors.yaml. Left out: a frame in a stream, else the body.
+    """
     fields: FieldsDoc | None = None
     tests: list[TestDoc] = []
+    """Run by `test`, and before the rule is served."""
 
     @model_validator(mode="before")
     @classmethod
@@ -387,17 +285,5 @@ class RouteDoc(Strict):
         return self
 
 
-for _model in (
-    SpecDoc,
-    AskDoc,
-    StepDoc,
-    FailureDoc,
-    CallDoc,
-    RequestDoc,
-    ReadDoc,
-    ToDoc,
-    AnswerDoc,
-    StreamDoc,
-    RouteDoc,
-):
+for _model in (AskDoc, StepDoc, FailureDoc, CallDoc, RequestDoc, RouteDoc):
     _model.model_rebuild()

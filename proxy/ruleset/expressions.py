@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from proxy.documents import Diagnostic, Document, clipped, suggestion
 from proxy.documents.yaml import Path
 from proxy.expr import Expression, ExpressionSyntaxError, FunctionRegistry, compile_expression
-from proxy.ruleset.documents import Clamp, SpecDoc
 from proxy.ruleset.lint import negated_selection, paths_read, steps_read
+from proxy.ruleset.mapping_documents import Clamp, SpecDoc
 from proxy.translate import mapping
 from proxy.translate.mapping import Read, Value
 from proxy.translate.routes import HIDDEN_HEADERS

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from proxy.documents import Diagnostic, suggestion
 from proxy.documents.validate import inside
-from proxy.ruleset.documents import SpecDoc
+from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.tree import Spot, Tree
 
 EXTENDS, REMOVE = "extends", "remove"

@@ -6,18 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from proxy.ruleset.documents import Spec
-from proxy.ruleset.strict import Strict, Text
+from proxy.ruleset.mapping_documents import Spec
+from proxy.ruleset.strict import Expression, Strict, Text
 from proxy.translate.probe import ModelKind
 
 
 class ProbeCallDoc(Strict):
-    """A question over HTTP. query: an expression for each parameter behind the path; null leaves it out."""
+    """A question over HTTP."""
 
     method: Literal["GET", "POST"] = "GET"
+    """How the worker is asked."""
     path: Text
-    query: dict[Text, Text] = Field(default_factory=dict)
+    """A path of the worker's."""
+    query: dict[Text, Expression] = Field(default_factory=dict)
+    """A parameter behind the path each; one that is null is left out."""
     body: Spec | None = None
+    """What it gets."""
 
     @model_validator(mode="after")
     def _body_is_posted(self) -> ProbeCallDoc:
@@ -27,23 +31,27 @@ class ProbeCallDoc(Strict):
 
 
 class StatusProbeDoc(ProbeCallDoc):
-    """`probe.status`: whether a worker is there and, where it tells, which models it serves.
+    """`probe.status`: whether a worker is there and, where it tells, which models it serves."""
 
-    models: their names, or objects of name, kinds, context_length and embedding_size; absent: the settings, or a
-    controller, have to say.
+    models: Expression | None = None
+    """The names of its models, or objects of name, kinds, context_length and embedding_size. Left out: the settings
+    have to say.
     """
-
-    models: Text | None = None
-    queue_length: Text | None = None
+    queue_length: Expression | None = None
+    """How many requests wait there."""
 
 
 class ModelProbeDoc(ProbeCallDoc):
-    """`probe.model`: what a worker tells of one model. when: on its kinds, as far as they are known; absent: always."""
+    """`probe.model`: what a worker tells of one model; once in its life, and now and then."""
 
-    when: Text | None = None
-    kinds: Text | None = None
-    context_length: Text | None = None
-    embedding_size: Text | None = None
+    when: Expression | None = None
+    """Only of such models."""
+    kinds: Expression | None = None
+    """llm, text2vec, or both in a list."""
+    context_length: Expression | None = None
+    """Tokens of its context."""
+    embedding_size: Expression | None = None
+    """Numbers of a vector."""
 
     @model_validator(mode="after")
     def _reads_something(self) -> ModelProbeDoc:
@@ -53,13 +61,16 @@ class ModelProbeDoc(ProbeCallDoc):
 
 
 class ProbeDoc(Strict):
-    """`probe`: how the workers of a backend are looked at. kinds, context_length, limit: where nobody else says."""
+    """`probe`: how the workers of a backend are looked at."""
 
     status: StatusProbeDoc
     model: ModelProbeDoc | None = None
-    kinds: Text | Annotated[list[ModelKind], Field(min_length=1)] = "'llm'"
+    kinds: Expression | Annotated[list[ModelKind], Field(min_length=1)] = "'llm'"
+    """The kinds of a model of which nobody else says them: a list, or an expression on `model`."""
     context_length: Annotated[int, Field(ge=1)] | None = None
+    """The same for its context."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """The most requests that a worker takes at once, where the settings do not say."""
 
 
 for _model in (ProbeCallDoc, StatusProbeDoc, ModelProbeDoc, ProbeDoc):

@@ -10,10 +10,12 @@ from pydantic import BaseModel
 from proxy.documents import Diagnostic, Document, clipped, suggestion
 from proxy.expr import FunctionRegistry, compile_expression
 from proxy.framing import FRAMINGS
+from proxy.ruleset.answer_documents import FromDoc
 from proxy.ruleset.backends import AskingSource, BackendSource
-from proxy.ruleset.documents import FromDoc, RouteDoc, SpecDoc, StepDoc
+from proxy.ruleset.documents import RouteDoc, StepDoc
 from proxy.ruleset.lint import paths_read
 from proxy.ruleset.loader import PackSource, RouteSource, RuleSet
+from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.pack_documents import ErrorsDoc
 from proxy.ruleset.vocabulary import NAMES
 from proxy.ruleset.walking import Written, reads_of, written

@@ -14,48 +14,68 @@ class ReceivedDoc(Strict):
     """`given.received`: what had come of a stream when its worker was lost."""
 
     text: str
+    """The text so far."""
     tokens: Annotated[int, Field(ge=0)]
+    """How many tokens those were."""
 
 
 class GivenDoc(Strict):
-    """`given`: what a test puts in. chunks: the worker's stream; answer(s): its whole answers; asked: answers by step
-    name; received: what a lost stream had brought, so that `upstream` is the request with which another worker goes on,
-    and `chunks` are what that one says. backend: that of the worker, where it is not the pack's own.
-    """
+    """`given`: what a test puts in."""
 
     request: JsonValue = None
+    """The client's request."""
     backend: str | None = None
+    """The worker's backend, where it is not the pack's own."""
     query: dict[str, str] = {}
+    """Its query parameters."""
     headers: dict[str, str] = {}
+    """Its headers, in lower case."""
     path: dict[str, str] = {}
+    """Its path parameters."""
     worker: dict[str, JsonValue] = {}
+    """The worker, over the pack's `sample`."""
     listener: dict[str, JsonValue] = {}
+    """The address that the request comes to."""
     models: list[dict[str, JsonValue]] | None = None
+    """The models that are known."""
     asked: dict[str, JsonValue] = {}
+    """The worker's answers to steps that ask, by the name of the step."""
     chunks: list[JsonValue] | None = None
+    """The frames of its stream."""
     cut: bool = False
+    """Its connection breaks off after them."""
     received: ReceivedDoc | None = None
+    """What a lost stream had brought: `upstream` is then the request with which another worker goes on, and `chunks`
+    are what that one says.
+    """
     answers: list[JsonValue] | None = None
+    """Its whole answers."""
 
 
 class ExpectedErrorDoc(Strict):
-    """`expect.error`: what a refused request is refused for; `says` is a part of the message."""
+    """`expect.error`: what the request is refused for."""
 
     kind: Kind
+    """The kind of the error."""
     field: str | None = None
+    """The field that is named."""
     says: str | None = None
+    """A part of the message."""
 
 
 class ExpectDoc(Strict):
-    """`expect`: what must come out. Objects match when each key named here matches; `without` names keys that must be
-    absent.
-    """
+    """`expect`: what must come out. Of objects only the keys that are named count."""
 
     upstream: JsonValue = None
+    """What goes to the worker; a list for a batch."""
     without: list[str] = []
+    """Keys that must not be in it."""
     chunks: list[JsonValue] | None = None
+    """The client's frames."""
     last: JsonValue = None
+    """The last one of them."""
     answer: JsonValue = None
+    """The client's whole answer."""
     error: ExpectedErrorDoc | None = None
 
     @model_validator(mode="after")
@@ -66,10 +86,11 @@ class ExpectDoc(Strict):
 
 
 class TestDoc(Strict):
-    """One test inside a rule file."""
+    """One test inside a rule file. A stream is run as a whole, and again cut at every byte."""
 
     __test__ = False
 
     name: Text
+    """What it shows."""
     given: GivenDoc
     expect: ExpectDoc

@@ -6,14 +6,16 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from proxy.ruleset.strict import Strict, Text
+from proxy.ruleset.strict import Expression, Strict, Text
 
 
 class SomewhereDoc(Strict):
-    """Workers of a backend (left out: whichever), asked for a model (an expression; left out: the request's own)."""
+    """Some of the workers."""
 
     backend: Text | None = None
-    model: Text | None = None
+    """Those of this backend. Left out: whichever."""
+    model: Expression | None = None
+    """Asked for this model. Left out: the request's own."""
 
     @model_validator(mode="after")
     def _something(self) -> SomewhereDoc:
@@ -23,12 +25,14 @@ class SomewhereDoc(Strict):
 
 
 class SideDoc(SomewhereDoc):
-    """One of `worker.split`: weight against the weights of the others."""
+    """`worker.split`: one side of it."""
 
     weight: Annotated[float, Field(ge=0, le=1_000_000)]
+    """Against the weights of the others."""
 
 
 class MirrorDoc(SomewhereDoc):
-    """`worker.mirror`: where copies of requests go. share: of how many, 1 for all."""
+    """`worker.mirror`: where copies of requests go; their answers are measured and thrown away."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of how many requests; 1: of all."""

@@ -15,7 +15,7 @@ class Seen(NamedTuple):
 NAMES: Final[dict[str, Seen]] = {
     "body": Seen("the request's JSON object; in `refusal` the JSON of the worker's answer, null where it is none"),
     "query": Seen("the query parameters"),
-    "headers": Seen("the headers, names in lower case, without `authorization`"),
+    "headers": Seen("the headers, names in lower case, without those that hold a secret"),
     "path": Seen("the parameters of the path"),
     "listener": Seen("the address that the request came to", frozenset({"port", "model"})),
     "gateway": Seen("the gateway itself", frozenset({"host", "port", "version", "default_model", "requests"})),
@@ -50,6 +50,7 @@ NAMES: Final[dict[str, Seen]] = {
     "finish": Seen("why the answer ended; null before its end"),
     "usage": Seen("the tokens of prompt and answer"),
     "logprobs": Seen("the probabilities of tokens"),
+    "elapsed": Seen("the seconds until the answer's first byte, and in all", frozenset({"first", "total"})),
     "vectors": Seen("the vectors, in the order of the texts"),
     "count": Seen("how many tokens there are; null where the worker cannot tell"),
     "upstream": Seen("the worker's answer, the first one of a batch"),

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
 from proxy.documents.yaml import Path
-from proxy.ruleset import backend_documents as backends
-from proxy.ruleset import documents as docs
-from proxy.ruleset import probe_documents as probes
-from proxy.ruleset import spread_documents as spreads
+from proxy.ruleset.backend_documents import CallTestDoc
 from proxy.ruleset.expressions import PLACEHOLDER
 from proxy.ruleset.lint import paths_read
-from proxy.ruleset.pack_documents import PackDoc
 from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.strict import EXPRESSION, MESSAGE
 
-_EXPRESSIONS: Final[dict[type[BaseModel], set[str]]] = {
-    docs.SpecDoc: {"from_", "each", "where", "when"},
-    docs.Clamp: {"min", "max"},
-    docs.MatchDoc: {"when"},
-    docs.WorkerDoc: {"model"},
-    spreads.SideDoc: {"model"},
-    spreads.MirrorDoc: {"model"},
-    docs.AskDoc: {"result"},
-    docs.StepDoc: {"when", "check"},
-    docs.BatchDoc: {"of"},
-    docs.FailureDoc: {"code", "message"},
-    docs.RequestDoc: {"headers"},
-    docs.ReadDoc: {"text", "error_code", "error_message", "error_status", "reasoning", "logprobs"},
-    docs.FromDoc: {"stops", "prefix", "echoed"},
-    docs.AnswerDoc: {"headers"},
-    docs.AnswerCheckDoc: {"check"},
-    docs.OperationDoc: {"model", "kind"},
-    PackDoc: {"trace"},
-    backends.BackendDoc: {"headers"},
-    backends.RefusalDoc: {"message", "kind"},
-    backends.AskingDoc: {"when"},
-    probes.StatusProbeDoc: {"query", "models", "queue_length"},
-    probes.ModelProbeDoc: {"query", "when", "kinds", "context_length", "embedding_size"},
-    probes.ProbeDoc: {"kinds"},
-}
-# Sentences with expressions in braces.
-_MESSAGES: Final[dict[type[BaseModel], set[str]]] = {docs.StepDoc: {"message"}, docs.AnswerCheckDoc: {"message"}}
 _CONDITIONS: Final = frozenset({"when", "where", "check"})
 
 
@@ -69,11 +40,12 @@ def _walk(value: object, path: Path) -> Iterator[Written]:
     if isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
             child, inner = getattr(value, name), (*path, info.alias or name)
-            if name in _EXPRESSIONS.get(type(value), ()):
+            marks = _marks_of(type(value))[name]
+            if EXPRESSION in marks:
                 yield from _texts(child, inner, condition=name in _CONDITIONS)
-            elif name in _MESSAGES.get(type(value), ()) and isinstance(child, str):
+            elif MESSAGE in marks and isinstance(child, str):
                 yield from (Written(inner, found, condition=False) for found in PLACEHOLDER.findall(child))
-            elif not isinstance(value, (TestDoc, backends.CallTestDoc)):
+            elif not isinstance(value, (TestDoc, CallTestDoc)):
                 yield from _walk(child, inner)
     elif isinstance(value, list):
         for index, child in enumerate(value):
@@ -81,6 +53,26 @@ def _walk(value: object, path: Path) -> Iterator[Written]:
     elif isinstance(value, dict):
         for name, child in value.items():
             yield from _walk(child, (*path, name))
+
+
+@functools.cache
+def _marks_of(model: type[BaseModel]) -> dict[str, frozenset[str]]:
+    fields = model.model_fields.items()
+    return {name: _marks(info.annotation) | _texts_in(info.metadata) for name, info in fields}
+
+
+def _marks(annotation: Any) -> frozenset[str]:
+    """The texts with which a type is annotated, also within a union, a list or a mapping."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _marks(inner[0]) | _texts_in(inner[1:])
+    if get_origin(annotation) is Literal:
+        return frozenset()
+    return frozenset().union(*map(_marks, inner))
+
+
+def _texts_in(metadata: Iterable[object]) -> frozenset[str]:
+    return frozenset(each for each in metadata if isinstance(each, str))
 
 
 def _texts(value: object, path: Path, *, condition: bool) -> Iterator[Written]:

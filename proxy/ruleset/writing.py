@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from proxy.framing import Framing
+from proxy.ruleset.answer_documents import ToDoc
 from proxy.ruleset.askings import compile_framing
-from proxy.ruleset.documents import RouteDoc, Spec, ToDoc
+from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.expressions import Workshop
+from proxy.ruleset.mapping_documents import Spec
 from proxy.translate.mapping import Value
 from proxy.translate.plan import Asking, CallPlan, Route, StreamTarget
 from proxy.translate.quick import quick_step

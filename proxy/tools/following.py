@@ -11,8 +11,9 @@ from proxy.documents import Document
 from proxy.documents.yaml import Path
 from proxy.errors import GatewayError
 from proxy.ruleset.backends import AskingSource, BackendSource
-from proxy.ruleset.documents import SpecDoc, StepDoc
+from proxy.ruleset.documents import StepDoc
 from proxy.ruleset.loader import RouteSource
+from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.playing import run_request
 from proxy.ruleset.walking import reads_of
 from proxy.translate.errors import error_answer

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from proxy.ruleset.documents import SpecDoc, StepDoc
+from proxy.ruleset.documents import StepDoc
 from proxy.ruleset.lint import paths_read
+from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.walking import reads_of, written
 from proxy.types import Json
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple, get_args
 
 from proxy.errors import GatewayError
+from proxy.ruleset.answer_documents import FromDoc
 from proxy.ruleset.backends import AskingSource, BackendSource, tests_of
-from proxy.ruleset.documents import FromDoc, SpecDoc
 from proxy.ruleset.loader import PackSource, RouteSource
+from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.playing import run_request, variant_for
 from proxy.ruleset.selftest_documents import GivenDoc, TestDoc
 from proxy.ruleset.walking import written

@@ -33,6 +33,13 @@ class _Described(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        found = super().dict_schema(schema)
+        title = self.generate_inner(schema["values_schema"]).get("title") if "values_schema" in schema else None
+        if title is not None:
+            found["additionalProperties"]["title"] = title
+        return found
+
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         found = super().model_schema(schema)
         found.pop("title", None)
@@ -53,16 +60,16 @@ def schemas() -> dict[str, JsonObject]:
     (backend.yaml), `operation` (how a backend is asked for one).
     """
     return {
-        "settings": _schema(Settings),
-        "rule": _with_extension(_requested(_schema(RouteDoc)), {REMOVE: _TEXTS}),
-        "pack": _with_extension(_schema(PackDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
-        "errors": _mergeable(_schema(ErrorsDoc)),
-        "backend": _with_extension(_schema(BackendDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
-        "operation": _with_extension(_schema(AskingDoc), {REMOVE: _TEXTS}),
+        "settings": plain_schema(Settings),
+        "rule": _with_extension(_requested(plain_schema(RouteDoc)), {REMOVE: _TEXTS}),
+        "pack": _with_extension(plain_schema(PackDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
+        "errors": _mergeable(plain_schema(ErrorsDoc)),
+        "backend": _with_extension(plain_schema(BackendDoc), {REMOVE: _TEXTS, REMOVE_ROUTES: _TEXTS}),
+        "operation": _with_extension(plain_schema(AskingDoc), {REMOVE: _TEXTS}),
     }
 
 
-def _schema(model: type[BaseModel]) -> JsonObject:
+def plain_schema(model: type[BaseModel]) -> JsonObject:
     """A model's own schema; a mapping may be a bare expression, and has one source."""
     schema = cast("JsonObject", model.model_json_schema(by_alias=True, schema_generator=_Described))
     definitions = _definitions(schema)

@@ -10,6 +10,7 @@ from proxy.backends.functions import rule_functions
 from proxy.expr import STANDARD, Function, FunctionRegistry
 from proxy.expr.additions import register_additions
 from proxy.expr.functions import TYPES
+from proxy.tools.reference.rules import rules_page
 from proxy.tools.reference.sections import Section, anchor, sections, table
 from proxy.tools.schemas import schemas
 from proxy.types import Json
@@ -19,7 +20,11 @@ _MADE: Final = "<!-- Made by `make docs` from the program; do not edit. -->"
 
 def pages() -> dict[str, str]:
     """File name to text."""
-    return {"settings.md": _page(_settings()), "functions.md": _page(_functions())}
+    return {
+        "settings.md": _page(_settings()),
+        "functions.md": _page(_functions()),
+        "rules.md": _page(rules_page()),
+    }
 
 
 def _page(lines: Iterable[str]) -> str:

@@ -26,34 +26,50 @@ class Key(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One mapping of a file. path: where it stands, `request.body.fields.NAME`; empty: the file itself."""
+    """One mapping of a file. path: where it stands, `stream.from.read`; empty: the file itself. file: which one."""
 
     path: str
     text: str
     keys: tuple[Key, ...]
+    file: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Its heading on a page of several files."""
+        return _heading(self.file, self.path)
 
 
-def sections(schema: JsonObject, given: dict[str, str] | None = None) -> list[Section]:
-    """Every mapping with keys of its own, each once, where it is found first. given: definition to the link of one that
-    is described elsewhere.
+def sections(schema: JsonObject, links: dict[str, str] | None = None, file: str = "") -> list[Section]:
+    """Every mapping with keys of its own, each once, where it is found first. links: definition to the link of one that
+    is described elsewhere, to which those of this file are added. file: its heading on a page of several.
     """
-    walk = _Walk(schema, given or {})
-    walk.visit("", schema)
-    return [Section(path, _sentence(each), tuple(walk.keys(each))) for path, each in walk.found]
+    walk = _Walk(schema, {} if links is None else links, file)
+    walk.visit("", walk.resolved(schema))
+    return [Section(path, _sentence(each), tuple(walk.keys(each)), file) for path, each in walk.found]
+
+
+def _heading(file: str, path: str) -> str:
+    return f"{file}: {path}" if file else path
 
 
 class _Walk:
-    def __init__(self, schema: JsonObject, given: dict[str, str]) -> None:
+    def __init__(self, schema: JsonObject, links: dict[str, str], file: str) -> None:
         self._definitions = cast("dict[str, JsonObject]", schema.get("$defs", {}))
-        self._places: dict[str, str] = dict(given)
+        self._places = links
+        self._file = file
         self.found: list[tuple[str, JsonObject]] = []
+
+    def resolved(self, schema: JsonObject) -> JsonObject:
+        """The schema itself where it is only a reference to one of its definitions."""
+        reference = schema.get("$ref")
+        return self._definitions[reference.removeprefix(_REFERENCE)] if isinstance(reference, str) else schema
 
     def visit(self, path: str, schema: JsonObject) -> None:
         self.found.append((path, schema))
         for name, child in _properties(schema).items():
             for inner, definition in self._inside(child, f"{path}.{name}" if path else name):
                 if definition not in self._places:
-                    self._places[definition] = f"[{inner}](#{anchor(inner)})"
+                    self._places[definition] = f"[{inner}](#{anchor(_heading(self._file, inner))})"
                     self.visit(inner, self._definitions[definition])
 
     def _inside(self, schema: Json, path: str) -> Iterator[tuple[str, str]]:
@@ -89,15 +105,22 @@ class _Walk:
         if isinstance(reference, str):
             return self._places[reference.removeprefix(_REFERENCE)]
         branches = [branch for branch in _branches(schema) if branch != _NULL]
+        if any(isinstance(branch, dict) and str(branch.get("$ref")).endswith("/SpecDoc") for branch in branches):
+            branches = [branch for branch in branches if "$ref" in cast("JsonObject", branch)]
         if branches:
             return " or ".join(dict.fromkeys(self.expected(branch) for branch in branches))
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if isinstance(values, list):
+            link = self._places.get(json.dumps(values))
+            if link is not None:
+                return link
             return ", ".join(f"`{value}`" for value in values)
         if schema.get("type") == "array":
             return f"list of {self.expected(schema['items'])}" if schema.get("items") else "list"
         if schema.get("type") == "object":
             inner = schema.get("additionalProperties")
+            for pattern in cast("dict[str, Json]", schema.get("patternProperties", {})).values():
+                inner = pattern
             return f"mapping to {self.expected(inner)}" if isinstance(inner, dict) and inner else "mapping"
         return _plain(schema)
 
