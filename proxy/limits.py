@@ -12,6 +12,12 @@ YAML_MAX_VALUES: Final = 50_000
 YAML_MAX_DEPTH: Final = 40
 # Files in one rule pack; a pack is a folder that a person edits.
 PACK_MAX_FILES: Final = 200
+# Files and folders of any kind in one rule pack, and how deep; a folder with more is not one that a person edits.
+PACK_MAX_ENTRIES: Final = 5_000
+PACK_MAX_DEPTH: Final = 5
+# All rule files together, those of a pack as often as another one extends it. The ones that come with the program have
+# a quarter of a million.
+RULES_MAX_BYTES: Final = 2_000_000
 # Packs that extend each other in a row; nobody can follow more.
 EXTENDS_MAX: Final = 5
 

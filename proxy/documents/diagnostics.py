@@ -35,9 +35,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the nearest known name, or, where none is near, the list of what is known; nothing
     where that would be too much to look through.
     """
-    names = sorted(known)
+    names = [*known]
     if len(names) > _NAMES_MAX or len(name) > _NAME_MAX:
         return ""
+    names.sort()
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"

@@ -13,7 +13,7 @@ from proxy.expr import logic, select
 from proxy.expr.calls import build_call
 from proxy.expr.errors import ExpressionError, ExpressionSyntaxError
 from proxy.expr.functions import Evaluate, Function, FunctionRegistry, Parameter, describe
-from proxy.expr.growth import refuse_growth
+from proxy.expr.growth import copies_of
 from proxy.expr.nodes import Kind, Node
 from proxy.expr.parse import parse
 from proxy.expr.reads import path_of, reads_of
@@ -25,14 +25,16 @@ class Expression:
 
     `path`: the names when the expression is only `a.b.c` (quoted names count), else None. `roots`: the top-level names
     it reads. `reads_everything`: it also uses the document as a whole, so `roots` is not all that it depends on.
+    `copies`: how often the result may hold what is read.
     `evaluate` is the bare closure, for where every call counts: beside ExpressionError it can raise RecursionError,
     when values nested as deep as Python's stack are compared.
     """
 
-    __slots__ = ("evaluate", "path", "reads_everything", "roots", "source")
+    __slots__ = ("copies", "evaluate", "path", "reads_everything", "roots", "source")
 
-    def __init__(self, source: str, tree: Node, evaluate: Evaluate) -> None:
+    def __init__(self, source: str, tree: Node, evaluate: Evaluate, copies: int) -> None:
         self.source = source
+        self.copies = copies
         self.path = path_of(tree)
         self.roots, self.reads_everything = reads_of(tree)
         self.evaluate = evaluate
@@ -57,8 +59,8 @@ def compile_expression(
     `||`, `&&`, `|` or `.` is one level, however long.
     """
     tree = parse(source, max_length=max_length, max_depth=max_depth)
-    refuse_growth(tree)
-    return Expression(source, tree, _Compiler(functions).build(tree))
+    copies = copies_of(tree, functions)
+    return Expression(source, tree, _Compiler(functions).build(tree), copies)
 
 
 class _Compiler:

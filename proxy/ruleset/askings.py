@@ -111,10 +111,11 @@ def compile_steps(shop: Workshop, steps: list[StepDoc], roots: frozenset[str]) -
         name = str(step.set)
         if name in shop.steps:
             shop.mistake((*path, "set"), f"a second step sets '{name}'")
+        shop.grown = 0
         call = None if step.ask is None else _question(shop, step.ask, (*path, "ask"), roots)
         value = None if step.value is None else shop.value(step.value, (*path, "value"), roots, name)
         result.append(Step(name, value, call, shop.optional(step.when, (*path, "when"), roots)))
-        shop.steps.add(name)
+        shop.step_set(name, (*path, "set"))
     return tuple(result)
 
 

@@ -15,7 +15,7 @@ from proxy.ruleset.backend_documents import AskingDoc, BackendDoc, CallTestDoc
 from proxy.ruleset.naming import named_by_asking
 from proxy.ruleset.reading import ReadDocument, read_as
 from proxy.ruleset.selftest_documents import ExpectDoc, GivenDoc, TestDoc
-from proxy.ruleset.sources import BACKEND, BACKENDS, FileChanges, PackFiles, read_pack, shipped_packs
+from proxy.ruleset.sources import BACKEND, BACKENDS, FileChanges, PackFiles, Reading, read_pack, shipped_packs
 from proxy.translate.mapping import Fields, Read, RootRead
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import Answer, Asking, CallPlan, ErrorEntry, ErrorTable, Route, StreamTarget
@@ -58,15 +58,14 @@ def backend_folders(path: Path) -> Iterator[Path]:
                 yield from sorted(child for child in home.iterdir() if (child / BACKEND.head).is_file())
 
 
-def load_backends(
-    paths: Iterable[Path], functions: FunctionRegistry, mistakes: list[Diagnostic]
-) -> dict[str, BackendSource]:
+def load_backends(paths: Iterable[Path], functions: FunctionRegistry, reading: Reading) -> dict[str, BackendSource]:
     """Every backend by its name: those that come with the program, and those at `paths`, which take the place of a
     shipped one of the same name.
     """
     shipped = {folder.resolve(): folder for folder in shipped_packs(BACKEND)}
     own = {folder.resolve(): folder for path in paths for folder in backend_folders(path)}
-    read = [read_pack(folder, mistakes, BACKEND) for folder in {**shipped, **own}.values()]
+    mistakes = reading.mistakes
+    read = [read_pack(folder, reading, BACKEND) for folder in {**shipped, **own}.values()]
     extended = {files.base.resolve() for files in read if files.base is not None}
     backends: dict[str, BackendSource] = {}
     for files in read:

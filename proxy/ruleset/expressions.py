@@ -18,6 +18,8 @@ from proxy.translate.mapping import Read, Value
 from proxy.translate.routes import HIDDEN_HEADERS
 from proxy.types import Json
 
+# Steps that double what others set fill the memory as expressions do that double what they read.
+STEP_COPIES_MAX = 1_000_000
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -25,7 +27,8 @@ PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 class Workshop:
     """What compiling one file needs, and where its mistakes are collected.
 
-    steps: the names that the steps compiled so far set. certain_only: a part of the file or of its pack could not be
+    steps: the names that the steps compiled so far set; copies: how often each may hold what is read; grown: the same
+    of all expressions compiled since it was last set to 0. certain_only: a part of the file or of its pack could not be
     read, and what may only follow from that is not reported.
     """
 
@@ -34,6 +37,8 @@ class Workshop:
     tables: dict[str, dict[str, Json]] = field(default_factory=dict)
     certain_only: bool = False
     steps: set[str] = field(default_factory=set)
+    copies: dict[str, int] = field(default_factory=dict)
+    grown: int = 0
     mistakes: list[Diagnostic] = field(default_factory=list)
 
     def mistake(self, path: Path, message: str, *, key: bool = False, certain: bool = False) -> None:
@@ -62,13 +67,22 @@ class Workshop:
             if ("headers", name) in {path[:2] for path in paths_read(source)} and "headers" in roots:
                 text = f"expression '{clipped(source)}' reads 'headers.{name}', which holds a secret and is hidden"
                 self.mistake(path, text, certain=True)
-        if "steps" in expression.roots & roots:
-            for name in sorted(steps_read(source) - self.steps):
+        read = steps_read(source) if "steps" in expression.roots & roots else frozenset()
+        self.grown += expression.copies * max((self.copies.get(name, 1) for name in read), default=1)
+        if read:
+            for name in sorted(read - self.steps):
                 hint = suggestion(name, self.steps)
                 self.mistake(
                     path, f"expression '{clipped(source)}' reads 'steps.{name}', which no step before it sets{hint}"
                 )
         return expression
+
+    def step_set(self, name: str, path: Path) -> None:
+        """Note that the step whose expressions were compiled since `grown` was 0 sets this name."""
+        if self.grown > STEP_COPIES_MAX:
+            self.mistake(path, f"steps.{name} could hold what is read more than {STEP_COPIES_MAX:,} times over")
+        self.copies[name] = min(self.grown, STEP_COPIES_MAX)
+        self.steps.add(name)
 
     def read(self, source: str, path: Path, roots: frozenset[str]) -> Read:
         """As `expression`, for places that need only to read."""

@@ -22,6 +22,7 @@ from proxy.ruleset.sources import (
     PACK_FILE,
     FileChanges,
     PackFiles,
+    Reading,
     found_pack,
     read_pack,
     shipped_packs,
@@ -124,12 +125,13 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     examples: list[str] = []
     sources: list[PackSource] = []
     paths = [found_pack(path) for path in paths]
-    backends = load_backends(paths, functions, mistakes)
+    reading = Reading(mistakes)
+    backends = load_backends(paths, functions, reading)
     askings = askings_of(backends.values())
     folders = [*{folder.resolve(): folder for folder in _pack_folders(paths, mistakes)}.values()]
     if not folders and not mistakes:
         folders = shipped_packs(DIALECT)
-    read = [read_pack(folder, mistakes) for folder in folders]
+    read = [read_pack(folder, reading) for folder in folders]
     extended = {files.base.resolve() for files in read if files.base is not None}
     for files in read:
         folder = files.folder

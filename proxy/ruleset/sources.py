@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
+import itertools
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +12,14 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from proxy.documents import Diagnostic, Document, DocumentError, read_text, read_yaml, suggestion
-from proxy.limits import EXTENDS_MAX, PACK_MAX_FILES, YAML_MAX_BYTES
+from proxy.limits import (
+    EXTENDS_MAX,
+    PACK_MAX_DEPTH,
+    PACK_MAX_ENTRIES,
+    PACK_MAX_FILES,
+    RULES_MAX_BYTES,
+    YAML_MAX_BYTES,
+)
 from proxy.ruleset.backend_documents import AskingDoc, BackendDoc
 from proxy.ruleset.documents import RouteDoc
 from proxy.ruleset.extending import EXTENDS, Change, Extension
@@ -88,20 +97,48 @@ def found_pack(path: Path) -> Path:
     return next((folder for folder in shipped_packs(DIALECT) if folder.name == str(path)), path)
 
 
-def read_pack(
-    folder: Path, mistakes: list[Diagnostic], layout: Layout = DIALECT, chain: tuple[Path, ...] = ()
-) -> PackFiles:
+class Reading:
+    """Reading of rule files, where their mistakes are noted, as long as they are not too much together."""
+
+    def __init__(self, mistakes: list[Diagnostic]) -> None:
+        self.mistakes = mistakes
+        self._left = RULES_MAX_BYTES
+
+    def read(self, file: Path) -> Document | None:
+        """The document in a file; None after noting why there is none."""
+        if self._left < 0:
+            return None
+        try:
+            text = read_text(file, YAML_MAX_BYTES)
+            self._left -= len(text)
+            if self._left >= 0:
+                return read_yaml(text, str(file))
+            self._note(file, f"the rule files up to here are over the limit of {RULES_MAX_BYTES} bytes together")
+        except DocumentError as error:
+            self.mistakes += error.diagnostics
+        except UnicodeDecodeError as error:
+            self._note(file, f"not UTF-8 text: {error.reason} at byte {error.start}")
+        except OSError as error:
+            self._note(file, str(error.strerror) if error.errno == errno.EFBIG else f"cannot be read: {error.strerror}")
+        return None
+
+    def _note(self, file: Path, message: str) -> None:
+        self.mistakes.append(Diagnostic(str(file), 1, 1, message))
+
+
+def read_pack(folder: Path, reading: Reading, layout: Layout = DIALECT, chain: tuple[Path, ...] = ()) -> PackFiles:
     """The pack in this folder. `chain` has the folders of the packs that extend it."""
-    pack = _read(folder / layout.head, mistakes)
+    mistakes = reading.mistakes
+    pack = reading.read(folder / layout.head)
     extends = _value(pack, EXTENDS) if pack is not None else None
     files = _rule_files(folder, mistakes, layout, may_be_none=extends is not None)
-    routes = [document for file in files if (document := _read(file, mistakes)) is not None]
+    routes = [document for file in files if (document := reading.read(file)) is not None]
     errors_file = folder / ERRORS_FILE
-    errors = _read(errors_file, mistakes) if layout.errors and (extends is None or errors_file.exists()) else None
+    errors = reading.read(errors_file) if layout.errors and (extends is None or errors_file.exists()) else None
     if pack is None or extends is None:
         routes = _without_stray_extensions(routes, mistakes, layout)
         return PackFiles(folder, pack, errors, tuple(routes), complete=len(routes) == len(files))
-    base = _base_of(folder, pack, extends, chain, mistakes, layout)
+    base = _base_of(folder, pack, extends, chain, reading, layout)
     if base is None:
         return PackFiles(folder, None, errors, (), complete=False)
     own = PackFiles(folder, pack, errors, tuple(routes), complete=len(routes) == len(files))
@@ -113,7 +150,7 @@ def _base_of(
     pack: Document,
     extends: object,
     chain: tuple[Path, ...],
-    mistakes: list[Diagnostic],
+    reading: Reading,
     layout: Layout,
 ) -> PackFiles | None:
     shipped = [child.name for child in shipped_packs(layout)]
@@ -138,9 +175,9 @@ def _base_of(
     if problem is None and len(chain) > EXTENDS_MAX:
         problem = f"extends: more than {EXTENDS_MAX} packs extend each other"
     if problem is not None:
-        mistakes.append(pack.at((EXTENDS,), problem))
+        reading.mistakes.append(pack.at((EXTENDS,), problem))
         return None
-    return read_pack(base, mistakes, layout, chain)
+    return read_pack(base, reading, layout, chain)
 
 
 class _Extending:
@@ -254,7 +291,7 @@ def _without_stray_extensions(routes: list[Document], mistakes: list[Diagnostic]
 
 def _rule_files(folder: Path, mistakes: list[Diagnostic], layout: Layout, *, may_be_none: bool) -> list[Path]:
     """The further files of a pack; hidden ones are editors' own."""
-    found = sorted(path for path in folder.rglob("*.y*ml") if not path.name.startswith("."))
+    found = sorted(_named_as_rules(folder, mistakes))
     mistakes += [
         Diagnostic(str(path), 1, 1, "the name of a rule file ends with .yaml")
         for path in found
@@ -269,14 +306,26 @@ def _rule_files(folder: Path, mistakes: list[Diagnostic], layout: Layout, *, may
     return files
 
 
-def _read(file: Path, mistakes: list[Diagnostic]) -> Document | None:
-    try:
-        return read_yaml(read_text(file, YAML_MAX_BYTES), str(file))
-    except DocumentError as error:
-        mistakes += error.diagnostics
-    except UnicodeDecodeError as error:
-        mistakes.append(Diagnostic(str(file), 1, 1, f"not UTF-8 text: {error.reason} at byte {error.start}"))
-    except OSError as error:
-        reason = str(error.strerror) if error.errno == errno.EFBIG else f"cannot be read: {error.strerror}"
-        mistakes.append(Diagnostic(str(file), 1, 1, reason))
-    return None
+def _named_as_rules(folder: Path, mistakes: list[Diagnostic]) -> list[Path]:
+    """What has the name of a rule file in this folder and those in it; links to folders are not followed."""
+    found: list[Path] = []
+    waiting = [(folder, 1)]
+    left = PACK_MAX_ENTRIES
+    while waiting:
+        here, depth = waiting.pop()
+        with os.scandir(here) as entries:
+            for entry in itertools.islice(entries, left + 1):
+                left -= 1
+                if entry.name.startswith("."):
+                    continue
+                if fnmatch.fnmatch(entry.name, "*.y*ml"):
+                    found.append(here / entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append((here / entry.name, depth + 1))
+        problem = f"more than {PACK_MAX_ENTRIES:,} files in one pack" if left < 0 else None
+        if problem is None and depth == PACK_MAX_DEPTH and waiting and waiting[-1][1] > depth:
+            problem = f"folders in a pack are nested more than {PACK_MAX_DEPTH} deep"
+        if problem is not None:
+            mistakes.append(Diagnostic(str(here), 1, 1, problem))
+            return []
+    return found

@@ -44,6 +44,9 @@ ELSEWHERE = {
     "more than {} values": "tests/documents/test_yaml.py",
     "there is no such folder; expected a rule pack": "tests/cli/test_commands.py",
     "files in one pack; the limit is": "tests/ruleset/test_loader.py",
+    "more than {} files in one pack": "tests/cli/test_hostile_packs.py",
+    "are over the limit of {} bytes together": "tests/cli/test_hostile_packs.py",
+    "could hold what is read more than {} times over": "tests/cli/test_hostile_packs.py",
 }
 
 
