@@ -36,7 +36,7 @@ _SHOWN: Final = REQUEST | _RESULTS | {"new_text", "new_reasoning"}
 PLACES: Final[dict[str, dict[str, frozenset[str]]]] = {
     "A dialect pack": {
         "match.when, trace": MATCH,
-        "worker.model": MATCH | {"gateway"},
+        "worker": MATCH | {"gateway"},
         "steps, request, call.with, operation, stream.from": REQUEST,
         "request with batch": REQUEST | {"batch"},
         "steps[].ask.result with path": REQUEST | {"upstream"},
