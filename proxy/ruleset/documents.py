@@ -214,7 +214,7 @@ class RouteDoc(Strict):
     like: Name | None = None
     """Another route of the pack, whose worker, steps, call, request and stream.from this one shares."""
     beside: Name | None = None
-    """Another route of the pack, whose match and worker this one shares, for workers of other backends than the pack's."""
+    """Another route of the pack, whose match and worker this one shares, for workers of other backends."""
     worker: WorkerDoc | None = None
     steps: list[StepDoc] = []
     """What is looked at and worked out before the request, in order."""
