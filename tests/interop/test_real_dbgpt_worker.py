@@ -118,6 +118,20 @@ def test_a_dbgpt_client_gets_it_too(cluster: Cluster, relay: Relay, own: Own) ->
     assert joined(chunks) == answer.text
 
 
+def test_a_fastchat_client_gets_it_too(relay: Relay, own: Own) -> None:
+    """What it writes in the template that it is given is a dialogue again before DB-GPT's worker."""
+    gateway = f"http://127.0.0.1:{relay.plan.port}"
+    conversation = at(post_json(f"{gateway}/worker_get_conv_template", {"model": PLAIN}), "conv")
+    system, (user, assistant) = text_at(conversation, "system_template"), list_at(conversation, "roles")
+    sep = text_at(conversation, "sep")
+    prompt = sep.join([system.format(system_message="Be brief."), f"{user}\nHello", f"{assistant}\n"])
+    body: JsonObject = {"model": PLAIN, "prompt": prompt, "echo": False, "temperature": 1e-6, "max_new_tokens": TOKENS}
+    frames = post_frames(f"{gateway}/worker_generate_stream", body)
+    said: list[Json] = [{"role": "system", "content": "Be brief."}, {"role": "human", "content": "Hello"}]
+    answer = own.answer(PLAIN, said, max_new_tokens=TOKENS)
+    assert (frames[-1]["text"], frames[-1]["finish_reason"]) == (answer.text, "stop")
+
+
 def test_a_prompt_reaches_a_proxy_as_a_message(relay: Relay, own: Own) -> None:
     """A proxy of DB-GPT looks at nothing else."""
     answer = own.answer(PLAIN, [{"role": "human", "content": "SELECT name"}], max_new_tokens=TOKENS)
