@@ -24,6 +24,10 @@ def explanation_lines(request: Request, found: Explanation) -> Iterator[str]:
         place = near(candidate.source.route.place)
         if candidate.why is None:
             yield _labelled("takes it", f"{click.style(label, fg='green')}  {place}")
+            if found.route is not None and found.route.doc.beside is not None:
+                route = found.route.route
+                beside = click.style(f"{route.pack}/{route.name}", fg="green")
+                yield _labelled("beside", f"{beside}, which is for such workers  {near(route.place)}")
         else:
             yield _labelled("not", f"{label}: {candidate.why}  {place}")
     if found.others:

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from proxy.backends.functions import rule_functions
+from proxy.ruleset import load_rules, shipped_rules
+from proxy.ruleset.backends import BackendSource
+from proxy.ruleset.loader import PackSource
 from proxy.tools.commands import check, compat
+from proxy.tools.losses import backend_compatibility, compatibility
 from proxy.types import Json
 from tests.tools.calling import write_calls
 from tests.tools.packs import inside, run, run_json, write_pack, write_two_packs
@@ -219,3 +226,23 @@ def test_what_is_accepted_of_a_backend(tmp_path: Path) -> None:
 def test_a_shipped_backend_by_its_name() -> None:
     """It needs no path."""
     assert fates(run_json(compat, "fastchat"), "generate", "call")["max_tokens"] == ("changed", ["max_new_tokens"])
+
+
+SHIPPED = load_rules([shipped_rules()], rule_functions())
+
+
+@pytest.mark.parametrize("backend", SHIPPED.backends)
+@pytest.mark.parametrize("pack", SHIPPED.sources, ids=lambda pack: pack.name)
+def test_what_the_shipped_packs_lose_is_said(pack: PackSource, backend: str) -> None:
+    """Whichever dialect meets whichever backend: what gets nowhere is accepted with its reason."""
+    found = compatibility(pack, SHIPPED.backends, backend)
+    assert found.fields
+    assert [field for field in found.fields if field.lost] == []
+
+
+@pytest.mark.parametrize("backend", SHIPPED.backends.values(), ids=lambda backend: backend.name)
+def test_what_the_shipped_backends_lose_is_said(backend: BackendSource) -> None:
+    """Nothing is accepted that is not lost, either."""
+    found = backend_compatibility(backend)
+    assert [field for field in found.fields if field.lost] == []
+    assert found.stale == ()
