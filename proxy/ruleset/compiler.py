@@ -22,7 +22,7 @@ from proxy.ruleset.documents import OperationDoc, RouteDoc, WorkerDoc
 from proxy.ruleset.expressions import Workshop
 from proxy.ruleset.pack_documents import ErrorsDoc, PackDoc
 from proxy.ruleset.selftest_documents import TestDoc
-from proxy.ruleset.spreading import check_spread, compile_spread
+from proxy.ruleset.spreading import compile_spread
 from proxy.ruleset.writing import Askings, compile_target, written_route
 from proxy.translate.errors import error_answer, error_frame
 from proxy.translate.mapping import RULE_FAILURES, Read
@@ -180,7 +180,6 @@ def compile_route(
     if beside is not None:
         route = _requests_of(route, beside)
     route = written_route(shop, route, doc, askings)
-    check_spread(shop, route, doc.worker)
     for index, test in enumerate(doc.tests):
         _check_test(shop, route, test, index)
     return Compiled(route, shop.mistakes)

@@ -28,6 +28,7 @@ from proxy.ruleset.sources import (
     shipped_packs,
     shipped_rules,
 )
+from proxy.ruleset.spreading import spread_mistakes
 from proxy.ruleset.writing import Askings
 from proxy.translate.mapping import Constant
 from proxy.translate.plan import Asking, ErrorEntry, ErrorTable, Route
@@ -278,7 +279,11 @@ def _compiled_routes(
             plain[doc.route] = source
         mistakes += compiled.mistakes
         sources.append(source)
-    return _joined(sources, mistakes)
+    joined = _joined(sources, mistakes)
+    if complete:
+        for each in joined:
+            mistakes += spread_mistakes(each.document, each.doc.worker, each.route)
+    return joined
 
 
 def _joined(sources: list[RouteSource], mistakes: list[Diagnostic]) -> list[RouteSource]:

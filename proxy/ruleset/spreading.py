@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from proxy.documents import suggestion
+from collections.abc import Iterator
+
+from proxy.documents import Diagnostic, Document, suggestion
 from proxy.documents.yaml import Path
 from proxy.ruleset.documents import WorkerDoc
 from proxy.ruleset.expressions import Workshop
@@ -19,34 +21,37 @@ def compile_spread(shop: Workshop, doc: WorkerDoc, roots: frozenset[str]) -> Spr
     return Spread(sides, mirror)
 
 
-def check_spread(shop: Workshop, route: Route, doc: WorkerDoc | None) -> None:
-    """Note what cannot be meant: a backend that the route cannot ask, and a copy for where the request is already."""
+def spread_mistakes(document: Document, doc: WorkerDoc | None, route: Route) -> Iterator[Diagnostic]:
+    """What cannot be meant: a backend that the route cannot ask, and a copy for where the request is already. route: as
+    it is once the one beside it is known.
+    """
     if doc is None:
         return
-    for index, side in enumerate(doc.split or []):
-        _check_backend(shop, route, side, (*_WORKER, "split", index))
-    if doc.mirror is None:
-        return
-    path = (*_WORKER, "mirror")
-    _check_backend(shop, route, doc.mirror, path)
-    only = route.backends is not None and {doc.mirror.backend} == set(route.backends)
-    if only and doc.mirror.model is None and not doc.split:
-        shop.mistake(path, f"the mirror is what it mirrors: '{doc.mirror.backend}' is the only backend of this route")
-    mirror, weighty = doc.mirror, [side for side in doc.split or [] if side.weight]
-    if weighty and all((side.backend, side.model) == (mirror.backend, mirror.model) for side in weighty):
-        shop.mistake(path, "the mirror is what it mirrors: the only side of the split that has weight")
-    ways = [way for name, ways in route.variants.items() if doc.mirror.backend in (None, name) for way in ways]
+    places: list[tuple[Path, SomewhereDoc]] = [(("split", index), side) for index, side in enumerate(doc.split or [])]
+    if doc.mirror is not None:
+        places.append((("mirror",), doc.mirror))
+    for place, where in places:
+        if where.backend is not None and route.backends is not None and where.backend not in route.backends:
+            known = suggestion(where.backend, sorted(route.backends))
+            message = f"no backend '{where.backend}' that this route can ask{known}"
+            yield document.at((*_WORKER, *place, "backend"), message)
+    if doc.mirror is not None:
+        for message in _mirror_problems(doc.mirror, doc.split or [], route):
+            yield document.at((*_WORKER, "mirror"), message)
+
+
+def _mirror_problems(mirror: MirrorDoc, split: list[SideDoc], route: Route) -> Iterator[str]:
+    weighty = {(side.backend, side.model) for side in split if side.weight}
+    if weighty == {(mirror.backend, mirror.model)}:
+        yield "the mirror is what it mirrors: the only side of the split that has weight"
+    if not split and mirror.model is None and set(route.backends or ()) == {mirror.backend}:
+        yield f"the mirror is what it mirrors: '{mirror.backend}' is the only backend of this route"
+    variants = {**route.variants, **(route.others.variants if route.others is not None else {})}
+    ways = [way for name, ways in variants.items() if mirror.backend in (None, name) for way in ways]
     if route.is_light or all(way.exclusive for way in ways or [route]):
-        shop.mistake(path, "a mirror never waits, and never makes others wait: it cannot have calls that take turns")
+        yield "a mirror never waits, and never makes others wait: it cannot have calls that take turns"
 
 
 def _side(shop: Workshop, doc: SideDoc | MirrorDoc, path: Path, roots: frozenset[str]) -> Side:
     weight = doc.weight if isinstance(doc, SideDoc) else doc.share
     return Side(weight, doc.backend, shop.optional(doc.model, (*path, "model"), roots))
-
-
-def _check_backend(shop: Workshop, route: Route, doc: SomewhereDoc, path: Path) -> None:
-    if doc.backend is None or route.backends is None or doc.backend in route.backends:
-        return
-    known = suggestion(doc.backend, sorted(route.backends))
-    shop.mistake((*path, "backend"), f"no backend '{doc.backend}' that this route can ask{known}")

@@ -263,3 +263,12 @@ def test_a_mirror_of_the_only_workers_there_are_is_a_mistake(tmp_path: Path) -> 
     (rules / "talk/own.yaml").write_text(OWN, encoding="utf-8")
     with pytest.raises(DocumentError, match="the mirror is what it mirrors"):
         read_rules([str(rules)])
+
+
+def test_a_route_beside_another_is_asked_too(tmp_path: Path) -> None:
+    """A pass-through for workers of one backend may be split with those that are asked in its name by a call."""
+    (tmp_path / "pack.yaml").write_text("pack: own\ndescription: x\nextends: fastchat-worker\n", encoding="utf-8")
+    split = "worker: {split: [{weight: 1, backend: fastchat}, {weight: 1, backend: openai}]}"
+    (tmp_path / "own.yaml").write_text(f"extends: worker_generate_stream\n{split}\n", encoding="utf-8")
+    (route,) = [each for each in read_rules([str(tmp_path)]).table.routes if each.name == "worker_generate_stream"]
+    assert [side.backend for side in route.spread.sides] == ["fastchat", "openai"]
