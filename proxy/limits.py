@@ -56,6 +56,11 @@ MIRRORS_MAX: Final = 16
 MIRROR_ANSWER_BYTES: Final = 32 * 1024 * 1024
 # One that is not over by then is slow; more need not be known.
 MIRROR_SECONDS: Final = 600.0
+# Answers that one request may ask for (`call.each`): as many choices as clients' dialects allow. Each is a request to a
+# worker.
+ELEMENTS_MAX: Final = 128
+# Of those that make one whole answer, so many are under way at once: one request is not to fill a worker's every place.
+ELEMENTS_AT_ONCE: Final = 4
 
 # Text of an error that goes to a caller or into a log line; a worker may answer with a whole HTML page.
 ERROR_TEXT_MAX: Final = 2_000

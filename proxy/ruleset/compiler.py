@@ -44,6 +44,7 @@ MATCH = frozenset({"body", "query", "headers", "path", "listener"})
 REQUEST = MATCH | {"gateway", "models", "now", "request_id", "steps", "worker"}
 COLLECTED = REQUEST | {"chunk", "text", "reasoning", "finish", "usage"}
 CHUNK = COLLECTED | {"new_text", "new_reasoning"}
+ELEMENT = frozenset({"item", "index"})
 ANSWER = REQUEST | {"upstream", "answers"}
 ERROR = frozenset({"error", "text"})
 
@@ -147,8 +148,8 @@ def compile_route(
     methods = _methods(shop, doc)
     _check_path(shop, doc)
     stream = doc.stream
-    operation = _operation_called(doc, base)
-    results = None if operation is None else frozenset(OPERATIONS[operation].results)
+    steps = compile_steps(shop, doc.steps, REQUEST)
+    call = _call(shop, doc, base)
     route = Route(
         name=doc.route,
         pack=pack.name,
@@ -160,14 +161,14 @@ def compile_route(
         selection="none",
         kind=None,
         model=None,
-        steps=compile_steps(shop, doc.steps, REQUEST),
-        call=_call(shop, doc, base),
+        steps=steps,
+        call=call,
         errors=errors,
         trace=pack.trace,
         upstream=None if doc.request is None else compile_request(shop, doc.request, REQUEST),
         source=None if stream is None or stream.from_ is None else compile_source(shop, stream.from_, REQUEST),
-        target=None if stream is None or stream.to is None else compile_target(shop, stream.to, _shown(results)),
-        answer=_answer(shop, doc, base, results),
+        target=None if stream is None or stream.to is None else compile_target(shop, stream.to, _shown(call)),
+        answer=_answer(shop, doc, base, call),
         operation=_operation(shop, doc.operation),
         errors_as_frame=_errors_as_frame(shop, doc, errors),
         needs_body=any(method != "GET" for method in methods),
@@ -225,18 +226,13 @@ def _sharing(route: Route, base: Route) -> Route:
     )
 
 
-def _operation_called(doc: RouteDoc, base: Route | None) -> str | None:
-    if base is not None:
-        return None if base.call is None else base.call.operation
-    return None if doc.call is None else doc.call.operation
-
-
 def _call(shop: Workshop, doc: RouteDoc, base: Route | None) -> CallPlan | None:
     if base is not None or doc.call is None:
         return None if base is None else base.call
     call = doc.call
-    arguments = compile_arguments(shop, call.operation, call.with_, ("call", "with"), REQUEST)
-    return CallPlan(call.operation, arguments)
+    roots = REQUEST if call.each is None else REQUEST | ELEMENT
+    arguments = compile_arguments(shop, call.operation, call.with_, ("call", "with"), roots)
+    return CallPlan(call.operation, arguments, shop.optional(call.each, ("call", "each"), REQUEST))
 
 
 def _operation(shop: Workshop, doc: OperationDoc | None) -> Operation | None:
@@ -282,20 +278,21 @@ def _errors_as_frame(shop: Workshop, doc: RouteDoc, errors: ErrorTable) -> bool:
     return doc.errors == "frame" or (streams and errors.stream_status is not None)
 
 
-def _shown(results: frozenset[str] | None) -> frozenset[str]:
-    """What a frame's mapping may read. results: of the operation that is called; None: the route reads the worker's
-    frames itself.
-    """
-    return CHUNK if results is None else REQUEST | results | {"new_text", "new_reasoning"}
+def _shown(call: CallPlan | None) -> frozenset[str]:
+    """What a frame's mapping may read. call: None where the route reads the worker's frames itself."""
+    if call is None:
+        return CHUNK
+    results = REQUEST | OPERATIONS[call.operation].results.keys() | {"new_text", "new_reasoning"}
+    return results if call.each is None else results | ELEMENT
 
 
-def _answer(shop: Workshop, doc: RouteDoc, base: Route | None, results: frozenset[str] | None) -> Answer | None:
+def _answer(shop: Workshop, doc: RouteDoc, base: Route | None, call: CallPlan | None) -> Answer | None:
     if doc.answer is None:
         return None
     asked = (base.source if base else doc.stream), (base.upstream if base else doc.request)
     roots = COLLECTED if asked[0] is not None else ANSWER if asked[1] is not None else REQUEST
-    if results is not None:
-        roots = REQUEST | results
+    if call is not None:
+        roots = REQUEST | (OPERATIONS[call.operation].results.keys() if call.each is None else {"results", "usage"})
     if roots is not REQUEST:
         roots = roots | {"elapsed"}
     return Answer(
@@ -304,6 +301,13 @@ def _answer(shop: Workshop, doc: RouteDoc, base: Route | None, results: frozense
         body=shop.value(doc.answer.body, ("answer", "body"), roots),
         checks=compile_checks(shop, doc.answer.checks, ("answer", "checks"), roots),
     )
+
+
+def _check_parts(shop: Workshop, test: TestDoc, path: tuple[str | int, ...]) -> None:
+    for name, said in (("chunks", test.given.chunks), ("answers", test.given.answers)):
+        if any(not isinstance(each, list) for each in said or []):
+            text = f"the call is made for each element, so {name} has a list for each of them"
+            shop.mistake((*path, name), text, key=True)
 
 
 def _check_test(shop: Workshop, route: Route, test: TestDoc, index: int) -> None:
@@ -327,10 +331,15 @@ def _check_test(shop: Workshop, route: Route, test: TestDoc, index: int) -> None
         shop.mistake(
             (*path, "chunks"), "this route reads no stream; what its worker says is given as answers", key=True
         )
-    if test.given.received is not None and all(way.upstream is None or way.upstream.resume is None for way in ways):
+    several = route.call is not None and route.call.each is not None
+    if test.given.received is not None and several:
+        shop.mistake((*path, "received"), "a call that is made for each element is tested without losses", key=True)
+    elif test.given.received is not None and all(way.upstream is None or way.upstream.resume is None for way in ways):
         shop.mistake(
             (*path, "received"), "this route has no request.resume, with which a lost stream goes on", key=True
         )
+    if several:
+        _check_parts(shop, test, path)
     if test.given.answers is not None and all(way.upstream is None or way.source is not None for way in ways):
         shop.mistake((*path, "answers"), "this route takes no whole answer of a worker", key=True)
     return None

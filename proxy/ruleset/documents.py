@@ -179,6 +179,8 @@ class CallDoc(Strict):
 
     operation: OperationName
     """Which one."""
+    each: Expression | None = None
+    """An array: the call is made once for each of its elements, with `item` and `index`."""
     with_: dict[str, Spec] = Field(alias="with")
     """A mapping for each argument."""
 

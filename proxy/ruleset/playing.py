@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.framing import Framing, FramingError
 from proxy.limits import FRAME_MAX_BYTES
-from proxy.translate.answer import ClientAnswer, call_result, client_answer
+from proxy.translate.answer import ClientAnswer, call_result, client_answer, client_results
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, StreamSource
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, build_request
+from proxy.translate.request import Built, Question, Steps, build_request
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 
@@ -71,11 +71,30 @@ def variant_for(route: Route, backend: str | None) -> Route:
     return replace(route.variants[backend][0], variants=route.variants)
 
 
-def run_request(route: Route, scope: Scope, answer: Callable[[Question], Json]) -> Built:
+class Part(NamedTuple):
+    """The request for one element of a call's array, or the only one. scope: the client's for it."""
+
+    built: Built
+    scope: Scope
+
+
+def run_parts(route: Route, scope: Scope, answer: Callable[[Question], Json]) -> list[Part]:
+    """As `run_request`, for each element of the array where the call is made for several."""
+    known: Steps = {}
+    parts = [Part(run_request(route, scope, answer, 0, known), scope)]
+    for index in range(1, parts[0].built.elements):
+        own = dict(scope)
+        parts.append(Part(run_request(route, own, answer, index, known), own))
+    return parts
+
+
+def run_request(
+    route: Route, scope: Scope, answer: Callable[[Question], Json], index: int = 0, known: Steps | None = None
+) -> Built:
     """The route's steps, put into `scope`, and its requests to the worker, whose part `answer` plays when a step asks.
-    GatewayError where the request is refused.
+    GatewayError where the request is refused. index, known: as for `build_request`.
     """
-    run = build_request(route, scope)
+    run = build_request(route, scope, index, known)
     try:
         question = next(run)
         while True:
@@ -117,17 +136,37 @@ def whole_result(built: Built, answers: list[Json]) -> JsonObject:
     return {"answers": answers, "upstream": answers[0] if answers else None}
 
 
-def translator_of(built: Built, scope: Scope, *, resumable: bool = False) -> StreamTranslator:
-    """What rewrites the stream of the worker that got this request. scope: the client's."""
+def translator_of(
+    built: Built, scope: Scope, *, resumable: bool = False, earlier: Sequence[Json] = (), more: bool = False
+) -> StreamTranslator:
+    """What rewrites the stream of the worker that got this request. scope: the client's; earlier, more: of the streams
+    before and behind it, as for `StreamTranslator`.
+    """
     route = built.route
     if route.source is None or route.target is None:
         raise GatewayError("internal", f"the rule at {route.place} writes no stream")
     client = None if route.call is None else scope
-    return StreamTranslator(route.source, route.target, route.errors, built.scope, client=client, resumable=resumable)
+    return StreamTranslator(
+        route.source,
+        route.target,
+        route.errors,
+        built.scope,
+        client=client,
+        resumable=resumable,
+        earlier=earlier,
+        more=more,
+    )
 
 
 def play_collected(built: Built, scope: Scope, reads: Iterable[bytes], *, cut: bool) -> Collected:
     """The answer that the route makes of the worker's stream. GatewayError where it makes none. scope: the client's."""
+    reader = read_collected(built, reads, cut=cut)
+    answer = client_answer(built.route, {**scope, **client_results(built.route, [collected(reader)])})
+    return Collected(answer, tuple(reader.notes))
+
+
+def read_collected(built: Built, reads: Iterable[bytes], *, cut: bool) -> StreamReader:
+    """The worker's stream, read to its end. GatewayError where that is none."""
     route = built.route
     if route.source is None:
         raise GatewayError("internal", f"the rule at {route.place} reads no stream")
@@ -141,7 +180,7 @@ def play_collected(built: Built, scope: Scope, reads: Iterable[bytes], *, cut: b
     if cut and not reader.complete:
         raise _cut_off()
     reader.end()
-    return Collected(client_answer(route, {**scope, **collected(reader)}), tuple(reader.notes))
+    return reader
 
 
 def _cut_off() -> GatewayError:

@@ -14,10 +14,11 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.ruleset.loader import RouteTest
 from proxy.ruleset.playing import (
+    Part,
     frames_of,
-    play_collected,
     play_stream,
-    run_request,
+    read_collected,
+    run_parts,
     sample_scope,
     translator_of,
     variant_for,
@@ -25,11 +26,11 @@ from proxy.ruleset.playing import (
     wire_of,
 )
 from proxy.ruleset.selftest_documents import ExpectDoc, GivenDoc
-from proxy.translate.answer import client_answer, refuse_failure
+from proxy.translate.answer import client_answer, client_results, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
-from proxy.translate.reader import Received
-from proxy.translate.request import Built, resumed_request
+from proxy.translate.reader import Received, collected
+from proxy.translate.request import resumed_request
 from proxy.types import Json
 
 
@@ -65,22 +66,23 @@ class Outcome(NamedTuple):
 def run_tests(tests: Iterable[RouteTest]) -> Iterator[Outcome]:
     """Run each test of a rule set."""
     for test in tests:
-        chunks = test.test.given.chunks
+        given = test.test.given.chunks
         accept = {name.lower(): value for name, value in test.test.given.headers.items()}.get("accept", "")
         route = variant_for(test.route.accepted(accept), test.test.given.backend)
-        yield Outcome(test, tuple(_problems(test, route)), 0 if chunks is None else len(wire_of(route, chunks)))
+        wires = [] if given is None else [wire_of(route, chunks) for chunks in _by_part(route, given)]
+        yield Outcome(test, tuple(_problems(test, route)), sum(map(len, wires)))
 
 
 def _problems(test: RouteTest, route: Route) -> Iterator[Problem]:
     given, expect = test.test.given, test.test.expect
     scope = _scope(route, given)
     try:
-        built = run_request(route, scope, lambda question: given.asked.get(question.step))
-        bodies = built.bodies
+        parts = run_parts(route, scope, lambda question: given.asked.get(question.step))
+        bodies = [body for part in parts for body in part.built.bodies]
         if given.received is not None:
             received = given.received
-            bodies = [resumed_request(built, body, received.text, received.tokens) for body in bodies]
-        result = _result(built, scope, given)
+            bodies = [resumed_request(parts[0].built, body, received.text, received.tokens) for body in bodies]
+        result = _result(parts, given)
     except GatewayError as error:
         yield from _error_problems(expect, error)
         return
@@ -113,40 +115,61 @@ def _scope(route: Route, given: GivenDoc) -> Scope:
     return scope if given.models is None else {**scope, "models": list(given.models)}
 
 
-def _result(built: Built, scope: Scope, given: GivenDoc) -> Json:
+def _by_part(route: Route, given: list[Json]) -> list[list[Json]]:
+    """What the worker says in each part of a request; all of it in the only one where the call is made once."""
+    if route.call is None or route.call.each is None:
+        return [given]
+    return [said if isinstance(said, list) else [said] for said in given]
+
+
+def _result(parts: list[Part], given: GivenDoc) -> Json:
     """The client's frames, or the one answer; None where the test gives nothing for the worker to say."""
-    route = built.route
+    route, scope = parts[0].built.route, parts[0].scope
+    said = given.chunks if route.source is not None else given.answers
+    if route.upstream is None:
+        return client_answer(route, scope).body if route.answer is not None else None
+    if said is None:
+        return None
+    by_part = _by_part(route, said)
+    if len(by_part) != len(parts):
+        raise GatewayError("internal", f"the test says what is answered to {len(by_part)} of {len(parts)} parts")
     if route.source is not None:
-        return None if given.chunks is None else _stream_result(built, scope, given.chunks, given)
-    if route.upstream is not None:
-        if given.answers is None:
-            return None
-        answers = list(given.answers)
+        return _stream_result(parts, [wire_of(route, chunks) for chunks in by_part], given)
+    found = []
+    for part, answers in zip(parts, by_part, strict=True):
         for answer in answers:
-            refuse_failure(route.upstream, built.scope, answer)
-        scope = {**scope, **whole_result(built, answers)}
-    return client_answer(route, scope).body if route.answer is not None else None
+            refuse_failure(route.upstream, part.built.scope, answer)
+        found.append(whole_result(part.built, answers))
+    return client_answer(route, {**scope, **client_results(route, found)}).body
 
 
-def _stream_result(built: Built, scope: Scope, chunks: list[Json], given: GivenDoc) -> Json:
-    wire = wire_of(built.route, chunks)
-    whole = _play(built, scope, [wire], given)
-    bytewise = _play(built, scope, [wire[index : index + 1] for index in range(len(wire))], given)
+def _stream_result(parts: list[Part], wires: list[bytes], given: GivenDoc) -> Json:
+    whole = _play(parts, [[wire] for wire in wires], given)
+    bytewise = _play(parts, [[wire[index : index + 1] for index in range(len(wire))] for wire in wires], given)
     if whole != bytewise:
         raise GatewayError("internal", "the frames depend on where the worker's bytes are cut")
     return whole
 
 
-def _play(built: Built, scope: Scope, reads: list[bytes], given: GivenDoc) -> Json:
-    route = built.route
+def _play(parts: list[Part], reads: list[list[bytes]], given: GivenDoc) -> Json:
+    route = parts[0].built.route
     if route.source is None:
         return None
     if route.target is None:
-        return play_collected(built, scope, reads, cut=given.cut).answer.body
-    translator = translator_of(built, scope, resumable=True)
-    if given.received is not None:
-        translator.resume(built.scope, Received(given.received.text, given.received.tokens))
-    return frames_of(route.target.framing, play_stream(translator, route.source, reads, cut=given.cut))
+        readers = [read_collected(part.built, read, cut=given.cut) for part, read in zip(parts, reads, strict=True)]
+        found = client_results(route, [collected(reader) for reader in readers])
+        return client_answer(route, {**parts[0].scope, **found}).body
+    out, usages = b"", list[Json]()
+    for index, (part, read) in enumerate(zip(parts, reads, strict=True)):
+        more = index + 1 < len(parts)
+        translator = translator_of(part.built, part.scope, resumable=True, earlier=usages, more=more)
+        if given.received is not None:
+            translator.resume(part.built.scope, Received(given.received.text, given.received.tokens))
+        out += play_stream(translator, route.source, read, cut=given.cut)
+        if translator.error is not None:
+            break
+        usages.append(translator.reader.usage)
+    return frames_of(route.target.framing, out)
 
 
 def _error_problems(expect: ExpectDoc, error: GatewayError) -> Iterator[Problem]:

@@ -54,6 +54,7 @@ NAMES: Final[dict[str, Seen]] = {
     "vectors": Seen("the vectors, in the order of the texts"),
     "count": Seen("how many tokens there are; null where the worker cannot tell"),
     "upstream": Seen("the worker's answer, the first one of a batch"),
+    "results": Seen("the results of the operation for each element, in their order"),
     "answers": Seen("the worker's answers to all parts of a batch"),
     "call": Seen("the arguments of the operation"),
     "error": Seen("what went wrong", frozenset({"kind", "message", "field", "code", "status", "upstream_code"})),

@@ -28,7 +28,7 @@ from proxy.translate.answer import refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Constant, Scope, header_values
 from proxy.translate.plan import Route, Spread, StreamSource, UpstreamPlan
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, build_request
+from proxy.translate.request import Built, Question, Steps, build_request
 from proxy.types import Json, JsonObject
 from proxy.upstream import Sink, Target, Timeouts, UpstreamError
 
@@ -62,7 +62,8 @@ class Call:
     nothing; frames: received from workers; resumed: how often its stream went on with another worker; reader: of its
     last stream; workers: on which it was tried, in order; model: that the last of them answers with, "" before;
     stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it; tape:
-    where it is recorded.
+    where it is recorded. index: which element of an array it answers, where there is one; steps: what steps gave for
+    the elements, by worker.
     """
 
     facilities: Facilities
@@ -83,6 +84,23 @@ class Call:
     model: str = ""
     stopped: GatewayError | None = None
     tape: Tape | None = None
+    index: int = 0
+    steps: Steps | None = None
+
+    def part(self, index: int) -> Call:
+        """The answer to one element of an array: workers, attempts and times of its own. `add` gives them back."""
+        self.steps = {} if self.steps is None else self.steps
+        return replace(self, index=index, scope=dict(self.scope), workers=[])
+
+    def add(self, part: Call) -> None:
+        """Take what was counted for a part into the whole request."""
+        self.workers += part.workers
+        self.model = part.model or self.model
+        self.spent += part.spent
+        self.frames += part.frames
+        self.resumed += part.resumed
+        if part.queued is not None:
+            self.queued = max(self.queued or 0.0, part.queued)
 
     def spread(self, model: str) -> Spread:
         """How requests for this model are shared out: as the settings say, or the rule where they say nothing."""
@@ -165,7 +183,7 @@ class Attempt:
         call = self._call
         begun = time.perf_counter()
         waited = 0.0
-        run = build_request(call.route, call.scope)
+        run = build_request(call.route, call.scope, call.index, call.steps)
         try:
             question = next(run)
             while True:

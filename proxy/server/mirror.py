@@ -241,6 +241,7 @@ def _call_of_copy(call: Call) -> Call:
         RuleTally(RuleTable(1), call.route, scope),  # what the rules do is counted for the request itself
         facilities.clock(),
         asked=facilities.clock(),
+        index=call.index,
     )
 
 

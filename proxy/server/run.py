@@ -13,7 +13,7 @@ from proxy.errors import GatewayError
 from proxy.fleet.facts import Kind
 from proxy.limits import MODEL_NAME_MAX
 from proxy.server.admission import Wanted, model_missing, unknown_model
-from proxy.server.attempt import Attempt, Call, worker_document
+from proxy.server.attempt import Call, worker_document
 from proxy.server.body import Share
 from proxy.server.facilities import Facilities
 from proxy.server.mirror import Mirrors
@@ -21,17 +21,18 @@ from proxy.server.operate import operate
 from proxy.server.outcomes import outcome_of
 from proxy.server.output import whole_size
 from proxy.server.responses import answer_response, error_response
-from proxy.server.sinks import broke_off
 from proxy.server.streaming import StreamRun
 from proxy.server.tally import RuleTally
 from proxy.server.taping import tape_answer
 from proxy.server.tries import Tries
 from proxy.server.turns import Turns
-from proxy.translate.answer import call_result, client_answer
+from proxy.server.whole import WholeRun, all_parts
+from proxy.translate.answer import client_answer, client_results
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route
+from proxy.translate.reader import StreamReader
 from proxy.translate.request import build_request
-from proxy.types import Json
+from proxy.types import Json, JsonObject
 
 log = logging.getLogger("proxy.access")
 
@@ -66,17 +67,18 @@ class RequestRun:
         metrics = facilities.metrics.request(route.name, label)
         tally = RuleTally(facilities.metrics.rules, route, scope)
         self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, arrival.started)
-        self._tries: Tries | None = None
+        self._tries: list[Tries] = []
         self._stream: StreamRun | None = None
         self._recording = recording = facilities.recording()
-        if recording is not None:
+        if recording is not None and not route.has_parts:
             request, name = self._request, f"{route.pack}/{route.name}"
             size = request.content_length or 0
             self._call.tape = recording.begin(request.method, request.rel_url.raw_path, scope, size, name)
 
     def stop(self, error: GatewayError) -> None:
         """What the client is to be told when the request is cancelled next, because the gateway stops."""
-        self._call.stopped = error
+        for call in (self._call, *(tries.call for tries in self._tries)):
+            call.stopped = error
 
     async def respond(self) -> web.StreamResponse:
         """The response, sent already where it is a stream. Raises only CancelledError, after everything was let go."""
@@ -134,65 +136,37 @@ class RequestRun:
             if route.operation is not None:
                 operate(self._facilities, route.operation, self._scope)
             return answer_response(route, client_answer(route, self._scope)), None
-        self._tries = tries = Tries(self._call, wanted, self._mirrors, self._arrival.share)
-        if route.target is not None:
-            stream = StreamRun(self._call, tries, self._request, route.target)
-            self._stream = stream
-            return await stream.respond()
-        return await self._whole(tries), None
+        if route.target is None:
+            return await self._whole(wanted), None
+        first = self._tried(self._call.part(0) if route.has_parts else self._call, wanted)
+        stream = StreamRun(
+            first, self._request, route.target, lambda index: self._tried(self._call.part(index), wanted)
+        )
+        self._stream = stream
+        return await stream.respond()
 
-    async def _whole(self, tries: Tries) -> web.Response:
-        """One answer, from the first worker that gives one."""
-        answers: list[Json] = []
-        model = ""
-        attempt = await tries.first()
-        while True:
-            if attempt.lease.facts.model != model:
-                answers, model = [], attempt.lease.facts.model  # parts by two models make no answer
-            try:
-                response = await self._once(attempt, answers)
-            except GatewayError as error:
-                attempt = await tries.another(error)
-            else:
-                follower = await self._instead(tries, attempt)
-                if follower is None:
-                    tries.release(None)
-                    return response
-                attempt = follower
+    async def _whole(self, wanted: Wanted) -> web.Response:
+        """One answer, to the request or to each element of an array."""
+        if not self._route.has_parts:
+            tries = self._tried(self._call, wanted)
+            return await WholeRun(tries, lambda route, found: self._response(route, tries, [found])).answer()
+        parts = await all_parts(self._part(wanted, 0), lambda index: self._part(wanted, index))
+        return self._response(parts[0][0], self._tries[0], [found for _, found in parts])
 
-    async def _instead(self, tries: Tries, attempt: Attempt) -> Attempt | None:
-        """Another attempt where this one's answer may have been cut off and the operator wants lost streams whole."""
-        if not attempt.broke_off or not self._call.traffic.resumes(attempt.lease.facts.model):
-            return None
-        try:
-            return await tries.another(broke_off(attempt.address), neutral=True)
-        except GatewayError:
-            return None  # then it stands
+    def _part(self, wanted: Wanted, index: int) -> WholeRun[tuple[Route, JsonObject]]:
+        return WholeRun(self._tried(self._call.part(index), wanted), lambda route, found: (route, found))
 
-    async def _once(self, attempt: Attempt, answers: list[Json]) -> web.Response:
-        """The answer of one worker. answers: of the parts that were asked for, also by earlier attempts."""
-        scope = self._scope
-        built = await attempt.build()
-        asked = built.route
-        if asked.source is not None:
-            found = await attempt.collect(asked.source, built)
-            attempt.broke_off = attempt.broke_off and asked.upstream is not None and asked.upstream.resume is not None
-            scope.update(found)
-        elif asked.upstream is not None:
-            for body in built.bodies[len(answers) :]:
-                answers.append(await attempt.ask(built, body))  # noqa: PERF401  what came before a failure stays
-            whole = answers.copy()
-            total = self._facilities.clock() - self._call.started
-            scope["elapsed"] = {"first": total, "total": total}
-            answers.clear()  # if they do not make an answer together, the next worker is asked for all of them
-            if asked.asking is not None:
-                found = call_result(asked.asking, built.scope, whole)
-                self._call.tally.resulted(found)
-                scope.update(found)
-            else:
-                scope["answers"] = whole
-                scope["upstream"] = whole[0] if whole else None
-        return answer_response(asked, client_answer(asked, scope))
+    def _tried(self, call: Call, wanted: Wanted) -> Tries:
+        """The attempts at the request, or at a part of it."""
+        self._tries.append(Tries(call, wanted, self._mirrors, self._arrival.share))
+        return self._tries[-1]
+
+    def _response(self, route: Route, tries: Tries, found: list[JsonObject]) -> web.Response:
+        """found: what workers said; route, tries: by which the first of it came."""
+        total = self._facilities.clock() - self._call.started
+        elapsed: JsonObject = {"first": total, "total": total}
+        scope = {**tries.call.scope, "elapsed": elapsed, **client_results(route, found)}
+        return answer_response(route, client_answer(route, scope))
 
     # --- the request
     # -------------------------------------------------------------------------------------------------------
@@ -237,13 +211,15 @@ class RequestRun:
 
     def _close(self, error: GatewayError | None, *, cancelled: bool) -> None:
         call, metrics = self._call, self._call.metrics
-        if self._tries is not None:
-            self._tries.release(error, neutral=cancelled)
+        for tries in self._tries:
+            tries.release(error, neutral=cancelled)
             if cancelled:
-                self._tries.left()
-            if self._tries.retried and error is None and not cancelled:
+                tries.left()
+            if tries.retried and error is None and not cancelled:
                 self._facilities.metrics.on_event("failover", model=metrics.model)
-        self._count_stream()
+            self._count_stream(tries.call.reader)
+            if tries.call is not call:
+                call.add(tries.call)
         call.tally.close(error)
         outcome = "cancelled" if cancelled else outcome_of(error)
         seconds = self._facilities.clock() - call.started
@@ -269,14 +245,14 @@ class RequestRun:
                 "seconds": round(seconds, 4),
                 "frames": call.frames,
                 "attempts": len(call.workers) if len(call.workers) > 1 else None,
+                "parts": len(self._tries) if len(self._tries) > 1 else None,
                 "resumed": call.resumed or None,
                 "span": self._trace(),
                 "reason": error.message if error is not None else None,
             }
             log.log(level, "request", extra={name: value for name, value in fields.items() if value is not None})
 
-    def _count_stream(self) -> None:
-        reader = self._call.reader
+    def _count_stream(self, reader: StreamReader | None) -> None:
         if reader is None:
             return
         for note in reader.notes:

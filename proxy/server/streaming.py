@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
@@ -10,7 +11,7 @@ from aiohttp.http import StreamWriter
 from proxy.errors import GatewayError
 from proxy.limits import FRAME_MAX_BYTES
 from proxy.recording.tape import Said
-from proxy.server.attempt import Attempt, Call
+from proxy.server.attempt import Attempt
 from proxy.server.outcomes import is_upstream, worth_retrying
 from proxy.server.output import ClientOutput, finish_response
 from proxy.server.sinks import ClientStream
@@ -18,22 +19,19 @@ from proxy.server.taping import TapedOutput
 from proxy.server.tries import Tries
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
-from proxy.translate.stream import StreamTranslator
+from proxy.translate.stream import StreamTranslator, failure
 from proxy.types import Json, JsonObject
 
 
 class StreamRun:
-    """One stream towards one client. `respond` may be called once; `sent` is the response once it is begun."""
+    """One response that is a stream, or the streams of several elements one behind the other. `respond` may be called
+    once; `sent` is the response once it is begun. part: the attempts at a further element.
+    """
 
-    def __init__(
-        self,
-        call: Call,
-        tries: Tries,
-        request: web.Request,
-        target: StreamTarget,
-    ) -> None:
-        self._call = call
+    def __init__(self, tries: Tries, request: web.Request, target: StreamTarget, part: Callable[[int], Tries]) -> None:
         self._tries = tries
+        self._call = tries.call
+        self._part = part
         self._request = request
         self._target = target
         self._resumes = False
@@ -41,22 +39,19 @@ class StreamRun:
         self._told = Said(target.framing)
         self._output = ClientOutput()
         self._sink: ClientStream | None = None
+        self._writer: StreamWriter | None = None
+        self._last_frames = 0.0  # of the element before
+        self._usages: list[Json] = []
+        self._sent_frames = self._sent_bytes = 0
         self.sent: web.StreamResponse | None = None
 
     async def respond(self) -> tuple[web.StreamResponse, GatewayError | None]:
         """The response, sent to its end, and what it ended in. GatewayError where it failed before it was begun."""
         try:
-            sink, error = await self._begun()
-            response = await self._prepared()
-            try:
-                sink, error = await self._followed(sink, error)
-            except asyncio.CancelledError:
-                if self._call.stopped is None:
-                    raise
-                error = self._call.stopped
-            error = self._ended(sink, error)
-            self._tries.release(error)  # the worker is free; its client may still be reading
-            await self._output.drained()
+            response, error = await self._first()
+            while error is None and self._call.index + 1 < self._elements():
+                self._turn_to(self._part(self._call.index + 1))
+                error = await self._further()
             await finish_response(response, self._request)
             return response, error
         finally:
@@ -65,6 +60,54 @@ class StreamRun:
     def timed(self) -> JsonObject:
         """The `elapsed` that the last frames were written with."""
         return {"elapsed": None if self._sink is None else self._sink.translator.scope.get("elapsed")}
+
+    async def _first(self) -> tuple[web.StreamResponse, GatewayError | None]:
+        sink, error = await self._begun()
+        response = await self._prepared()
+        return response, await self._written(sink, error)
+
+    async def _further(self) -> GatewayError | None:
+        """The stream of one more element. What goes wrong before its first frame ends the response in an error too."""
+        try:
+            sink, error = await self._begun()
+        except GatewayError as problem:
+            error = problem
+        except asyncio.CancelledError:
+            if self._call.stopped is None:
+                raise
+            error = self._call.stopped
+        else:
+            return await self._written(sink, error)
+        self._tries.release(error)
+        self._output = self._attached(ClientOutput())
+        self._output.send(failure(self._target, self._call.route.errors, error) + self._target.framing.terminator)
+        self._sent_frames += 1
+        return error
+
+    async def _written(self, sink: ClientStream, error: GatewayError | None) -> GatewayError | None:
+        """Write what a stream that is begun has, and say in what it ended."""
+        self._attached(self._output)
+        try:
+            sink, error = await self._followed(sink, error)
+        except asyncio.CancelledError:
+            if self._call.stopped is None:
+                raise
+            error = self._call.stopped
+        error = self._ended(sink, error)
+        self._tries.release(error)  # the worker is free; its client may still be reading
+        await self._output.drained()
+        return error
+
+    def _elements(self) -> int:
+        return 1 if self._built is None else self._built.elements
+
+    def _turn_to(self, tries: Tries) -> None:
+        """Leave an element that is answered for the next one."""
+        if self._sink is not None:
+            self._last_frames = self._sink.last_frames
+            self._usages.append(self._sink.translator.reader.usage)
+        self._count()
+        self._tries, self._call = tries, tries.call
 
     async def _begun(self) -> tuple[ClientStream, GatewayError | None]:
         """Try workers until one has something for the client, which is kept; with the error that came right behind it.
@@ -152,7 +195,14 @@ class StreamRun:
         self._resumes = route.upstream.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
         client = None if route.call is None else scope
         return StreamTranslator(
-            route.source, route.target, route.errors, built.scope, client=client, resumable=self._resumes
+            route.source,
+            route.target,
+            route.errors,
+            built.scope,
+            client=client,
+            resumable=self._resumes,
+            earlier=self._usages,
+            more=self._call.index + 1 < built.elements,
         )
 
     def _concluded(self, translator: StreamTranslator) -> bool:
@@ -186,6 +236,7 @@ class StreamRun:
             call.started,
             complete_only=self._resumes,
         )
+        sink.last_frames = self._last_frames
         if before is not None:
             sink.last_frames = before.last_frames
             call.count(before)
@@ -206,8 +257,13 @@ class StreamRun:
         writer = await response.prepare(self._request)
         if not isinstance(writer, StreamWriter):
             raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")
-        self._output.attach(writer)
+        self._writer = writer
         return response
+
+    def _attached(self, output: ClientOutput) -> ClientOutput:
+        if self._writer is not None:
+            output.attach(self._writer)
+        return output
 
     def _ended(self, sink: ClientStream, error: GatewayError | None) -> GatewayError | None:
         """End the client's stream, and say in what: what broke off without a reason stands where nobody went on."""
@@ -224,6 +280,16 @@ class StreamRun:
         self._output.abandon()
         if self._sink is not None:
             self._sink.close()
-            self._call.count(self._sink)
-            if self.sent is not None:
-                self._call.metrics.sent(self._sink.translator.sent_frames, self._output.sent_bytes)
+        self._count()
+        if self.sent is not None:
+            self._call.metrics.sent(self._sent_frames, self._sent_bytes)
+
+    def _count(self) -> None:
+        """Add the stream of an element that is over to the numbers."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            self._call.count(sink)
+            self._sent_frames += sink.translator.sent_frames
+        if self.sent is not None:
+            self._sent_bytes += self._output.sent_bytes
+            self._output.sent_bytes = 0

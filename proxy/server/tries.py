@@ -35,12 +35,13 @@ class _NoHold:
 
 
 class Tries:
-    """The attempts of one request. current: the one under way, which whoever made this releases whatever happens;
-    retried: whether the request was begun anew. share: the request's body, for a copy of it.
+    """The attempts of one request, or of the part of it that answers one element. current: the one under way, which
+    whoever made this releases whatever happens; retried: whether the request was begun anew. share: the request's body,
+    for a copy of it.
     """
 
     def __init__(self, call: Call, wanted: Wanted, mirrors: Mirrors, share: Share) -> None:
-        self._call = call
+        self.call = self._call = call
         self._wanted = wanted
         self._mirrors = mirrors
         self._share = share

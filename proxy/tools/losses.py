@@ -247,7 +247,9 @@ def _tests(source: RouteSource) -> list[TestDoc]:
 def _told(tests: Iterable[TestDoc], *, streamed: bool) -> set[str]:
     """The names in what workers say in the tests."""
     said = [frame for test in tests for frame in (test.given.chunks if streamed else test.given.answers) or []]
-    return {name for each in said if isinstance(each, dict) for name in each}
+    # Where a call is made for each element of an array, what is said to each is a list of its own.
+    flat = [frame for each in said for frame in (each if isinstance(each, list) else [each])]
+    return {name for each in flat if isinstance(each, dict) for name in each}
 
 
 def _read_origins(read: FromDoc) -> Origins:

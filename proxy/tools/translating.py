@@ -16,7 +16,7 @@ from proxy.ruleset.playing import (
     variant_for,
     whole_result,
 )
-from proxy.translate.answer import client_answer, refuse_failure
+from proxy.translate.answer import client_answer, client_results, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route
 from proxy.translate.request import Built, chosen_variant
@@ -113,7 +113,7 @@ def translate_answer(route: Route, answer: Json, request: Json, worker: JsonObje
         answers = answer if plan.batch is not None and isinstance(answer, list) else [answer]
         for each in answers:
             refuse_failure(plan, built.scope, each)
-        made = client_answer(route, {**scope, **whole_result(built, answers)})
+        made = client_answer(route, {**scope, **client_results(route, [whole_result(built, answers)])})
     except GatewayError as error:
         return Translated(None, error)
     except RULE_FAILURES as problem:

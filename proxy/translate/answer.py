@@ -9,6 +9,7 @@ import orjson
 from proxy.errors import Fault, GatewayError, Kind, Side
 from proxy.limits import ERROR_TEXT_MAX
 from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, header_values, shown, truthy
+from proxy.translate.operations import OPERATIONS, summed
 from proxy.translate.plan import Answer, Asking, Refusal, Route, UpstreamPlan
 from proxy.types import Json, JsonObject
 
@@ -76,6 +77,15 @@ def call_result(asking: Asking, scope: Scope, answers: list[Json]) -> JsonObject
     except RULE_FAILURES as problem:
         raise _unfit(problem, "answer") from None
     return found if isinstance(found, dict) else {}
+
+
+def client_results(route: Route, found: list[JsonObject]) -> JsonObject:
+    """What the answer's mapping sees of what workers answered: the results of the one call, or of all as `results`."""
+    if route.call is None or route.call.each is None:
+        return found[0]
+    names = OPERATIONS[route.call.operation].results
+    results: list[Json] = [{name: each.get(name) for name in names} for each in found]
+    return {"results": results, "usage": summed(each.get("usage") for each in found)}
 
 
 def client_answer(route: Route, scope: Scope) -> ClientAnswer:

@@ -6,7 +6,10 @@ results. A backend pack does the same towards its workers. Neither knows the oth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+from proxy.types import Json, JsonObject
 
 
 class Operation(NamedTuple):
@@ -70,3 +73,15 @@ OPERATIONS: Final[dict[str, Operation]] = {
         light=True,
     ),
 }
+
+
+def summed(usages: Iterable[Json]) -> Json:
+    """The usage of several answers together, each whole number added up; null where none has told any."""
+    told = [usage for usage in usages if isinstance(usage, dict)]
+    total: JsonObject = {}
+    for usage in told:
+        for name, count in usage.items():
+            known = total.get(name, 0)
+            if type(count) is int and type(known) is int:
+                total[name] = known + count
+    return total if told else None

@@ -197,10 +197,13 @@ class Operation:
 
 @dataclass(frozen=True)
 class CallPlan:
-    """What a rule asks of whichever worker it gets: an operation, and its arguments as one object."""
+    """What a rule asks of whichever worker it gets: an operation, and its arguments as one object. each: an array, for
+    each element of which that is done once, with `item` and `index`.
+    """
 
     operation: str
     arguments: Value
+    each: Read | None = None
 
 
 @dataclass(frozen=True)
@@ -321,6 +324,12 @@ class Route:
         questions = [step.call for step in self.steps if isinstance(step, Step) and step.call is not None]
         asks = self.upstream is not None or any(question.operation is None for question in questions)
         return frozenset({self.backend}) if asks and self.backend is not None else None
+
+    @cached_property
+    def has_parts(self) -> bool:
+        """Whether its call may be made several times, for each element of an array."""
+        calls = [route.call for route in (self, self.others) if route is not None]
+        return any(call is not None and call.each is not None for call in calls)
 
     @cached_property
     def is_light(self) -> bool:

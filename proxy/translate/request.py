@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from proxy.errors import Fault, GatewayError, Kind
+from proxy.limits import ELEMENTS_MAX
 from proxy.translate.answer import call_result, refuse_failure
 from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Read, Scope, Value, shown, truthy
-from proxy.translate.plan import Asking, Call, Check, Route, Step, UpstreamPlan
+from proxy.translate.plan import Asking, Call, CallPlan, Check, Route, Step, UpstreamPlan
 from proxy.types import Json
 
 Half = TypeVar("Half")
@@ -36,43 +37,55 @@ class Question(NamedTuple):
 class Built(NamedTuple):
     """A request for one worker. route: the variant for its backend; scope: what everything that is said to and read
     from that worker sees, which is the client's own where the route has no call; bodies: to send, several where the
-    rule asks in parts.
+    rule asks in parts; elements: how many such requests the client's one makes.
     """
 
     route: Route
     scope: Scope
     bodies: list[Json]
+    elements: int = 1
 
 
-def build_request(route: Route, scope: Scope) -> Generator[Question, Json, Built]:
+Steps = dict[tuple[Json, Json], Json]
+"""The values of a route's steps, by address and model of the worker that they were made for."""
+
+
+def build_request(
+    route: Route, scope: Scope, index: int = 0, known: Steps | None = None
+) -> Generator[Question, Json, Built]:
     """Run the route's steps and checks and map the request.
 
     scope must hold `body`, `query`, `headers`, `path`, `worker` and `gateway`; `steps` is filled here, and for a route
-    with a call `call`, its arguments, and `asked`, what the worker's side sees. GatewayError where the caller's request
-    is refused.
+    with a call `call`, its arguments, and `asked`, what the worker's side sees. Where the call is made for each element
+    of an array, this is the one at `index`, and `item` and `index` are filled too; known: what steps gave for other
+    elements, which is added to. GatewayError where the caller's request is refused.
     """
     route = _way_of(route, scope)
-    half = _client_half(route, scope)
-    variant, inner = yield from _followed(half, route.name, Fault("request", route.pack, route.name))
+    half = _client_half(route, scope, index, {} if known is None else known)
+    variant, inner, elements = yield from _followed(half, route.name, Fault("request", route.pack, route.name))
     asking = variant.asking or route
-    return (yield from _followed(_worker_half(variant, inner), route.name, Fault("call", asking.pack, asking.name)))
+    worker_half = _worker_half(variant, inner, elements)
+    return (yield from _followed(worker_half, route.name, Fault("call", asking.pack, asking.name)))
 
 
-def _client_half(route: Route, scope: Scope) -> Generator[Question, Json, tuple[Route, Scope]]:
-    """The variant for the worker, and what its side sees."""
-    yield from _steps(route, route.steps, scope)
+def _client_half(
+    route: Route, scope: Scope, index: int, known: Steps
+) -> Generator[Question, Json, tuple[Route, Scope, int]]:
+    """The variant for the worker, what its side sees, and how often the call is made."""
+    yield from _own_steps(route, scope, known)
     if route.call is None:
-        return route, scope
+        return route, scope, 1
+    elements = _elements(route.call, route.name, scope, index)
     scope["call"] = arguments = _value(route.call.arguments, scope)
     variant, inner = chosen_variant(route, scope, arguments)
     scope["asked"] = inner
-    return variant, inner
+    return variant, inner, elements
 
 
-def _worker_half(variant: Route, scope: Scope) -> Generator[Question, Json, Built]:
+def _worker_half(variant: Route, scope: Scope, elements: int) -> Generator[Question, Json, Built]:
     if variant.asking is not None:
         yield from _steps(variant, variant.asking.steps, scope)
-    return Built(variant, scope, _bodies(variant.upstream, variant.name, scope))
+    return Built(variant, scope, _bodies(variant.upstream, variant.name, scope), elements)
 
 
 def _followed(half: Generator[Question, Json, Half], name: str, fault: Fault) -> Generator[Question, Json, Half]:
@@ -132,6 +145,29 @@ def resumed_request(built: Built, body: Json, text: str, tokens: int) -> Json:
     except RULE_FAILURES as problem:
         raise _unfit(route.name, problem, Fault("call")) from None
     return changed
+
+
+def _own_steps(route: Route, scope: Scope, known: Steps) -> Generator[Question, Json, None]:
+    """Steps depend on the worker, and on nothing else that differs between the elements of a call."""
+    worker = scope.get("worker")
+    key = (worker.get("address"), worker.get("model")) if isinstance(worker, dict) else (None, None)
+    if key not in known:
+        yield from _steps(route, route.steps, scope)
+        known[key] = scope["steps"]
+    scope["steps"] = known[key]
+
+
+def _elements(call: CallPlan, name: str, scope: Scope, index: int) -> int:
+    """How often the call is made; the element at `index` is put into the scope."""
+    if call.each is None:
+        return 1
+    items = call.each(scope)
+    if not isinstance(items, list) or not 0 < len(items) <= ELEMENTS_MAX:
+        found = len(items) if isinstance(items, list) else shown(items)
+        message = f"the request does not fit the rule '{name}': expected 1 to {ELEMENTS_MAX} parts to answer, got"
+        raise GatewayError("invalid_request", f"{message} {found}")
+    scope["item"], scope["index"] = items[index], index
+    return len(items)
 
 
 def _steps(route: Route, steps: Sequence[Step | Check], scope: Scope) -> Generator[Question, Json, None]:

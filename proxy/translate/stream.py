@@ -14,6 +14,7 @@ import orjson
 from proxy.errors import Fault, GatewayError
 from proxy.translate.errors import error_frame
 from proxy.translate.mapping import OMIT, RULE_FAILURES, Omit, Scope
+from proxy.translate.operations import summed
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.reader import NO_RESULTS, SPENT, Received, StreamReader
 from proxy.translate.reasoning_view import ReasoningView
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
 NOTHING_YET: Final[JsonObject] = {**NO_RESULTS, "text": "", "new_text": "", "finish": None}
 
 
+def failure(target: StreamTarget, errors: ErrorTable, error: GatewayError, text: str = "") -> bytes:
+    """The frame of an error in a stream, of which the client has `text` already."""
+    return target.framing.encode(orjson.dumps(error_frame(errors, error, text)))
+
+
 class StreamTranslator:
     """A worker's stream in, the client's stream out. scope: what the reading of the worker's frames sees; client: what
-    the mapping of the client's frames sees, None where that is the same.
+    the mapping of the client's frames sees, None where that is the same. earlier: the usages of the streams that came
+    before it in the same response; more: another one follows, so that this one's end is not that of the response.
 
     `feed`, `end`, `fail` and `conclude` give the bytes to write; after `closed` nothing more comes. `lost` is set when
     the worker's stream went wrong: then either `fail` ends the client's stream with that error, or `resume` (of a
@@ -36,9 +43,11 @@ class StreamTranslator:
     """
 
     __slots__ = (
+        "_earlier",
         "_errors",
         "_first",
         "_mended",
+        "_more",
         "_sent_length",
         "_target",
         "closed",
@@ -60,11 +69,15 @@ class StreamTranslator:
         *,
         client: Scope | None = None,
         resumable: bool = False,
+        earlier: Sequence[Json] = (),
+        more: bool = False,
     ) -> None:
         self.reader = StreamReader(source, scope, target.hold_back, resumable=resumable)
         self.scope = self.reader.scope if client is None else {**client, **NO_RESULTS}
         self._target = target
         self._errors = errors
+        self._earlier = earlier
+        self._more = more
         self._sent_length = 0
         self._first = target.first  # None once it is out
         self._mended = False  # the frames are no longer those of one worker
@@ -111,8 +124,8 @@ class StreamTranslator:
             return self._close()
         self.error = error
         self.sent_frames += 1
-        frame = orjson.dumps(error_frame(self._errors, error, self.reader.seen_text))
-        return self._target.framing.encode(frame) + self._close()
+        self._more = False
+        return failure(self._target, self._errors, error, self.reader.seen_text) + self._close()
 
     def resume(self, scope: Scope, received: Received | None = None) -> None:
         """The next frames are those of a worker that goes on from what was received (default: here); `scope` is its
@@ -131,7 +144,7 @@ class StreamTranslator:
 
     def _close(self) -> bytes:
         self.closed, self.quick = True, None
-        return self._target.framing.terminator
+        return b"" if self._more else self._target.framing.terminator
 
     def _view(self, view: ReasoningView, text: str, *, final: bool) -> None:
         """Put the text and the thought that the client is to see into the scope."""
@@ -191,8 +204,10 @@ class StreamTranslator:
         target, scope = self._target, self.scope
         frame = (target.last or target.chunk)(scope) if final else target.chunk(scope)
         frames: list[Json | Omit] = [] if frame is OMIT else [frame]
-        if final and target.final is not None and (frame := target.final(scope)) is not OMIT:
-            frames.append(frame)
+        if final and target.final is not None and not self._more:
+            seen = {**scope, "usage": summed([*self._earlier, scope["usage"]])} if self._earlier else scope
+            if (frame := target.final(seen)) is not OMIT:
+                frames.append(frame)
         if frames and self._first is not None and (frame := self._first({**scope, **NOTHING_YET})) is not OMIT:
             frames.insert(0, frame)
         return frames

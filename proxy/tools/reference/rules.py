@@ -37,7 +37,7 @@ PLACES: Final[dict[str, dict[str, frozenset[str]]]] = {
     "A dialect pack": {
         "match.when, trace": MATCH,
         "worker": MATCH | {"gateway"},
-        "steps, request, call.with, operation, stream.from": REQUEST,
+        "steps, request, call.each, call.with, operation, stream.from": REQUEST,
         "request with batch": REQUEST | {"batch"},
         "steps[].ask.result with path": REQUEST | {"upstream"},
         "steps[].ask.result with operation": REQUEST | _RESULTS,
@@ -52,6 +52,7 @@ PLACES: Final[dict[str, dict[str, frozenset[str]]]] = {
         "answer with stream.from": COLLECTED | {"elapsed"},
         "answer with request": ANSWER | {"elapsed"},
         "answer with call": REQUEST | _RESULTS | {"elapsed"},
+        "answer with call.each": REQUEST | {"results", "usage", "elapsed"},
         "answer": REQUEST,
         "errors.yaml": ERROR,
     },
@@ -109,7 +110,7 @@ def _file(heading: str, model: type[BaseModel], links: dict[str, str]) -> Iterat
 
 def _places() -> Iterator[str]:
     yield from ("", "## What expressions can read", "")
-    yield "Inside `each` there are `item` and `index` too."
+    yield "Inside `each` there are `item` and `index` too; with `call.each` they are in `call.with` and in `stream.to`."
     for pack, places in PLACES.items():
         yield from ("", f"| {pack[2:]} | names |", "|---|---|")
         for place, names in places.items():
