@@ -55,8 +55,8 @@ class RuleTally:
         self._look(rule, "answer", rule.named.answer, answer)
 
     def resulted(self, results: JsonObject) -> None:
-        """What the answers meant."""
-        self._look(self._route, "result", self._route.named.result, results)
+        """What the answers meant. What is not told the client is lost of the answer, as packs that accept it say."""
+        self._look(self._route, "answer", self._route.named.result, results)
 
     def failed(self, error: GatewayError | None) -> None:
         """Count it where a rule failed itself, once however often the error is told."""

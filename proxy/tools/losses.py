@@ -19,6 +19,7 @@ from proxy.ruleset.selftest_documents import GivenDoc, TestDoc
 from proxy.ruleset.walking import written
 from proxy.tools.halves import Fate, Half, Origins, Seen, fields_read, made_fields, origins, step_origins, values_of
 from proxy.tools.translating import scope_for
+from proxy.translate.fields import Named
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import Route
@@ -84,6 +85,8 @@ def compatibility(pack: PackSource, backends: Mapping[str, BackendSource], wante
             for way in backend.operations:
                 if way.asking.operation == call.operation and (way.doc.stream or source.doc.answer):
                     fields += _judged_way(way, arguments, _Accepting(backend.doc.accepted_losses))
+        own.look_below(source.doc.route, "request", source.route.named.request)
+        own.look_below(source.doc.route, "answer", source.route.named.answer or source.route.named.result)
         parts[source.doc.route] = tuple(sorted(fields, key=lambda field: _SIDES.index(field.side)))
     return Compatibility(parts, own.stale)
 
@@ -95,6 +98,9 @@ def backend_compatibility(backend: BackendSource) -> Compatibility:
         way.asking.name: tuple(_judged_way(way, set(OPERATIONS[way.asking.operation].arguments), own))
         for way in backend.operations
     }
+    for way in backend.operations:
+        own.look_below(way.asking.name, "call", way.asking.named.call)
+        own.look_below(way.asking.name, "answer", way.asking.named.answer)
     return Compatibility(parts, own.stale)
 
 
@@ -113,6 +119,14 @@ class _Accepting:
             return field
         self._used.add(key)
         return field._replace(accepted=self._accepted[key])
+
+    def look_below(self, rule: str, side: Side, named: Named | None) -> None:
+        """Take note of losses one level below a field, `messages.name`, which tests and `fields` do not tell of."""
+        for outer, known in ({} if named is None else named.inner).items():
+            for key in (key for key in self._accepted if key.partition(".")[0] in {rule, side}):
+                field = key.removeprefix(f"{rule}.").removeprefix(f"{side}.{outer}.")
+                if key.endswith(f"{side}.{outer}.{field}") and field not in known:
+                    self._used.add(key)
 
     @property
     def stale(self) -> tuple[str, ...]:

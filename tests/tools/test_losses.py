@@ -246,3 +246,10 @@ def test_what_the_shipped_backends_lose_is_said(backend: BackendSource) -> None:
     found = backend_compatibility(backend)
     assert [field for field in found.fields if field.lost] == []
     assert found.stale == ()
+
+
+def test_losses_one_level_below_a_field(tmp_path: Path) -> None:
+    """A field of which the rule reads only what is below has losses there; one that there cannot be is told."""
+    losses = "sample: -> accepted_losses: {request.meta.b: x, request.meta.a: x, chat.request.meta.c: x}\nsample:"
+    pack = write_pack(tmp_path, pack=losses, chat="size: {value: 5} -> size: body.meta.a")
+    assert run_json(compat, pack, code=1)["stale"] == ["request.meta.a"]
