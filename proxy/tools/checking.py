@@ -22,6 +22,30 @@ def findings(rules: RuleSet) -> list[Diagnostic]:
     return sorted(set(review(rules, rule_functions())))
 
 
+def pack_lines(rules: RuleSet) -> Iterator[str]:
+    """For people: what there is."""
+    rows = [
+        [
+            click.style(pack.name, bold=True),
+            f"{len(pack.routes)} routes",
+            f"{sum(len(source.doc.tests) for source in pack.routes)} tests",
+            near(str(pack.folder)),
+        ]
+        for pack in rules.sources
+    ]
+    rows += [
+        [
+            click.style(f"backend {backend.name}", bold=True),
+            f"{len(backend.operations)} operations",
+            f"{sum(len(way.doc.tests) for way in backend.operations)} tests",
+            near(str(backend.folder)),
+        ]
+        for backend in rules.backends.values()
+        if backend.named
+    ]
+    yield from columns(rows)
+
+
 def change_lines(rules: RuleSet) -> Iterator[str]:
     """For people: each shipped rule that is changed, and which of its fields, with where that is written."""
     for pack in rules.sources:
@@ -57,6 +81,8 @@ def check_json(rules: RuleSet, mistakes: list[Diagnostic]) -> Json:
     return {
         "packs": list(rules.packs),
         "routes": len(rules.table.routes),
+        "backends": [backend.name for backend in rules.backends.values() if backend.named],
+        "tests": len(rules.tests),
         "mistakes": mistakes_json(mistakes),
         "changes": changes,
     }

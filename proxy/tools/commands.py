@@ -55,7 +55,9 @@ def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
         if mistakes:
             say_mistakes(mistakes)
         else:
-            click.echo(f"{len(rules.table.routes)} routes in {', '.join(rules.packs)}: no mistakes")
+            for line in checking.pack_lines(rules):
+                click.echo(line)
+            click.secho("no mistakes", fg="green")
     sys.exit(1 if mistakes else 0)
 
 

@@ -255,7 +255,10 @@ def unread_fields(source: RouteSource, body: Json) -> Iterator[str]:
 
 def body_reads(source: RouteSource) -> frozenset[str] | None:
     """The top-level fields of the client's body that the route reads; None where it reads the body as a whole."""
-    docs = [source.doc, *(each.doc for each in (source.base, source.beside) if each is not None)]
+    docs = [
+        source.doc,
+        *(each.doc for each in (source.base, source.beside, source.beside and source.beside.base) if each),
+    ]
     paths = reads_of(docs)
     if paths & {(), ("body",)}:
         return None

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from proxy.documents import parse_yaml
+from proxy.documents import DocumentError, parse_yaml
 from proxy.ruleset import shipped_rules
 from proxy.tools.commands import schema
 from proxy.tools.schemas import schemas
@@ -34,6 +35,59 @@ def value(text: str) -> Json:
 def test_the_shipped_files_are_as_the_schema_wants_them(file: Path) -> None:
     """An editor marks nothing in them."""
     assert problems(SCHEMAS[kind(file)], value(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted(shipped_rules().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}-{file.name}"
+)
+def test_the_shipped_files_name_their_schema(file: Path) -> None:
+    """Their first line leads an editor to it, in a checkout and in an installed package."""
+    above = "../" * (len(file.relative_to(shipped_rules()).parts) - 1)
+    expected = f"# yaml-language-server: $schema={above}schemas/{kind(file)}.schema.json"
+    assert file.read_text(encoding="utf-8").partition("\n")[0] == expected
+
+
+def test_no_schema_is_stale() -> None:
+    """After a change: make docs."""
+    written = {file.name: json.loads(file.read_bytes()) for file in (shipped_rules() / "schemas").iterdir()}
+    assert written == {f"{name}.schema.json": each for name, each in SCHEMAS.items()}, "run: make docs"
+    example = (ROOT / "settings.example.yaml").read_text(encoding="utf-8")
+    assert example.startswith("# yaml-language-server: $schema=rules/schemas/settings.schema.json\n")
+
+
+# What a schema can say of the mistakes that `check` finds; it knows no names and no expressions.
+_SHAPE = re.compile(
+    r"unknown key|the key '\w+' is missing|needs exactly one of|expected an expression or a mapping"
+    r"|^[\w\[\]]+: expected .*, got "
+)
+_GOLDEN = ROOT / "tests" / "golden" / "diagnostics"
+
+
+def _golden_files() -> list[tuple[Path, bool]]:
+    """Each golden file that is YAML and in which `check` finds a mistake in its shape, or none at all; and which."""
+    told: dict[Path, list[str]] = {}
+    for listed in _GOLDEN.glob("*.txt"):
+        for line in listed.read_text(encoding="utf-8").splitlines()[:-1]:
+            place, _, message = line.partition(": ")
+            told.setdefault(_GOLDEN / place.partition(":")[0], []).append(message)
+    found = []
+    for file in sorted((_GOLDEN / "packs").rglob("[!.]*.yaml")):
+        wrong = any(_SHAPE.search(message) for message in told.get(file, []))
+        if wrong or file not in told:
+            with contextlib.suppress(UnicodeDecodeError, DocumentError):
+                value(file.read_text(encoding="utf-8"))
+                found.append((file, wrong))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "wrong"),
+    _golden_files(),
+    ids=lambda each: f"{each.parent.name}-{each.name}" if isinstance(each, Path) else "",
+)
+def test_an_editor_marks_what_check_refuses(file: Path, wrong: bool) -> None:
+    """Mistakes in the shape of a file are marked, and nothing is where `check` finds nothing."""
+    assert bool(problems(SCHEMAS[kind(file)], value(file.read_text(encoding="utf-8")))) == wrong
 
 
 def test_settings_and_extensions_too() -> None:

@@ -26,6 +26,7 @@ def test_all_commands_are_here() -> None:
         "compat",
         "explain",
         "init",
+        "replay",
         "schema",
         "test",
         "translate",
