@@ -84,7 +84,8 @@ def test_the_wheel_holds_the_program_and_nothing_else(built: Built) -> None:
     """Every module, every rule file and the marker for type checkers; no tests, no benchmarks."""
     names = {name for name in _names(built.wheel) if ".dist-info/" not in name and ".data/" not in name}
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "proxy").rglob("*.py")}
-    rules = {f"proxy/rule_packs/{file.relative_to(ROOT / 'rules')}" for file in (ROOT / "rules").rglob("*.yaml")}
+    files = [file for end in ("yaml", "json") for file in (ROOT / "rules").rglob(f"*.{end}")]
+    rules = {f"proxy/rule_packs/{file.relative_to(ROOT / 'rules')}" for file in files}
     assert len(rules) > 5
     assert names == modules | rules | {"proxy/py.typed"}
 
