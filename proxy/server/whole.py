@@ -27,19 +27,18 @@ class WholeRun(Generic[Made]):
         self._tries = tries
         self._finish = finish
         self.elements: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        # To the slices that were asked for, also by earlier attempts; and who answered them.
+        self._answers: list[Json] = []
+        self._answered: tuple[str, Route] | None = None
 
     async def answer(self) -> Made:
         """The answer, from the first worker that gives one."""
         tries = self._tries
-        answers: list[Json] = []
-        model = ""
         attempt = await tries.first()
         while True:
-            if attempt.lease.facts.model != model:
-                answers, model = [], attempt.lease.facts.model  # parts by two models make no answer
             try:
-                made = self._finish(*await self._said(attempt, answers))
-            except GatewayError as error:
+                made = self._finish(*await self._said(attempt))
+            except GatewayError as error:  # noqa: PERF203  one for each worker
                 attempt = await tries.another(error)
             else:
                 follower = await self._instead(attempt)
@@ -65,8 +64,8 @@ class WholeRun(Generic[Made]):
         except GatewayError:
             return None  # then it stands
 
-    async def _said(self, attempt: Attempt, answers: list[Json]) -> tuple[Route, JsonObject]:
-        """What the answer of one worker means. answers: to the slices that were asked for, also by earlier attempts."""
+    async def _said(self, attempt: Attempt) -> tuple[Route, JsonObject]:
+        """What the answer of one worker means."""
         built = await attempt.build()
         if not self.elements.done():
             self.elements.set_result(built.elements)
@@ -77,8 +76,9 @@ class WholeRun(Generic[Made]):
             return asked, found
         if asked.upstream is None:
             return asked, {}
+        answers = self._kept(attempt.lease.facts.model, asked)
         for body in built.bodies[len(answers) :]:
-            answers.append(await attempt.ask(built, body))  # noqa: PERF401  what came before a failure stays
+            answers.append(await attempt.ask(built, body))
         whole = answers.copy()
         answers.clear()  # if they do not make an answer together, the next worker is asked for all of them
         if asked.asking is None:
@@ -86,6 +86,12 @@ class WholeRun(Generic[Made]):
         found = call_result(asked.asking, built.scope, whole)
         self._tries.call.tally.resulted(found)
         return asked, found
+
+    def _kept(self, model: str, asked: Route) -> list[Json]:
+        """What came before of the same: parts by two models, or in the words of two backends, make no answer."""
+        if self._answered is None or self._answered[0] != model or self._answered[1] is not asked:
+            self._answers, self._answered = [], (model, asked)
+        return self._answers
 
 
 async def all_parts(first: WholeRun[Made], another: Callable[[int], WholeRun[Made]]) -> list[Made]:
