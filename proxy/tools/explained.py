@@ -66,7 +66,8 @@ def _followed_lines(found: Followed, source: RouteSource) -> Iterator[str]:
 
 
 def _call_lines(call: Called) -> Iterator[str]:
-    yield _labelled("calls", call.operation)
+    more = f", {call.elements} times; the first:" if call.elements > 1 else ""
+    yield _labelled("calls", f"{call.operation}{more}")
     yield from _table(call.arguments)
     if call.way is None:
         return
@@ -137,6 +138,7 @@ def _call_json(call: Called) -> Json:
     way = call.way
     return {
         "operation": call.operation,
+        "elements": call.elements,
         "arguments": [_line_json(line) for line in call.arguments],
         "backend": call.backend,
         "way": None if way is None else {"name": way.asking.name, "place": way.asking.place},

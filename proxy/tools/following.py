@@ -46,7 +46,8 @@ class Refusal(NamedTuple):
 
 class Called(NamedTuple):
     """What is asked of the worker, and how its backend puts it. way: None where it has none that fits; not_taken: the
-    arguments that the way does not read.
+    arguments that the way does not read. elements: how often it is asked, where the call is made for each element of an
+    array; what is told is the first.
     """
 
     operation: str
@@ -55,6 +56,7 @@ class Called(NamedTuple):
     way: AskingSource | None
     steps: tuple[Line, ...]
     not_taken: tuple[str, ...]
+    elements: int = 1
 
 
 class Followed(NamedTuple):
@@ -79,7 +81,7 @@ def follow(route: Route, source: RouteSource, backends: Mapping[str, BackendSour
     bodies: list[Json] = []
     refused = None
     model: Json = None
-    plan = route.upstream
+    plan, elements = route.upstream, 1
     try:
         if route.needs_body and not isinstance(scope.get("body"), dict):
             raise GatewayError("bad_body", "the body is not a JSON object")
@@ -87,17 +89,18 @@ def follow(route: Route, source: RouteSource, backends: Mapping[str, BackendSour
         if route.selection != "none" and not model:
             raise GatewayError("model_missing", "the request names no model")
         built = run_request(route, scope, questions.append)
-        bodies, plan = built.bodies, built.route.upstream
+        bodies, plan, elements = built.bodies, built.route.upstream, built.elements
     except GatewayError as error:
         way = _way(route, backends, scope)
         place = _refusing_place(source.asking, way, scope, error)
         refused = refusal(route.errors, error, place, as_frame=route.errors_as_frame)
     way = _way(route, backends, scope)
     asking = source.asking
+    call = _called(route, asking, way, scope)
     return Followed(
         model=model,
         steps=tuple(_step_lines(asking.document, asking.doc.steps, scope)),
-        call=_called(route, asking, way, scope),
+        call=call and call._replace(elements=elements),
         questions=tuple(questions),
         method="" if plan is None else plan.method,
         path="" if plan is None else plan.path,

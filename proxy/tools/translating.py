@@ -10,6 +10,7 @@ from proxy.ruleset.playing import (
     frames_of,
     play_collected,
     play_stream,
+    run_parts,
     run_request,
     sample_scope,
     translator_of,
@@ -26,7 +27,8 @@ Direction = Literal["request", "stream", "answer"]
 
 
 class Translated(NamedTuple):
-    """What comes out. result: the body for the worker (a list of them for a batch), the client's frames, or its answer;
+    """What comes out. result: the body for the worker (a list of them for a batch, and where the call is made for each
+    element of an array), the client's frames, or its answer;
     raw: a stream as it goes over the wire; error: why there is no more; notes: what was repaired in the text.
     """
 
@@ -63,11 +65,13 @@ def translate_request(route: Route, body: Json, worker: JsonObject) -> Translate
     if route.upstream is None:
         raise ValueError(f"the route '{route.name}' sends nothing to a worker")
     try:
-        built = run_request(route, scope_for(route, body, worker), lambda _: None)
+        parts = run_parts(route, scope_for(route, body, worker), lambda _: None)
     except GatewayError as error:
         return Translated(None, error)
-    plan = built.route.upstream
-    return Translated(built.bodies if plan is not None and plan.batch is not None else built.bodies[0])
+    plan = parts[0].built.route.upstream
+    bodies = [body for part in parts for body in part.built.bodies]
+    several = (plan is not None and plan.batch is not None) or (route.call is not None and route.call.each is not None)
+    return Translated(bodies if several else bodies[0])
 
 
 def translate_stream(route: Route, wire: bytes, request: Json, worker: JsonObject, *, cut: bool) -> Translated:

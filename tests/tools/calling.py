@@ -62,6 +62,21 @@ tests:
     given: {request: {text: a}, answers: [{n: 5}]}
     expect: {answer: {tokens: 5}}
 """,
+    "speech/all.yaml": """\
+route: all
+description: x
+match: {method: POST, path: /all}
+worker: {kind: llm, model: body.model}
+call:
+  operation: generate
+  each: body.texts
+  with: {messages: {items: [{fields: {role: {value: user}, content: item}}]}}
+answer: {body: {fields: {said: "results[].text"}}}
+tests:
+  - name: several answers
+    given: {request: {texts: [a, b]}, chunks: [[{token: x, done: stop}], [{token: y, done: stop}]]}
+    expect: {answer: {said: [x, y]}}
+""",
     "backends/lines/backend.yaml": """\
 backend: lines
 description: For tests.

@@ -127,7 +127,7 @@ def test_a_call_is_followed_through_both_halves(calls: Path) -> None:
     assert result.stdout == (
         "POST /say\n"
         "takes it speech/say  POST /say  rules/speech/say.yaml:1\n"
-        "not      1 routes with other paths\n"
+        "not      2 routes with other paths\n"
         'model    "m", kind llm\n'
         "steps\n"
         '  text  "hi"  body.text  rules/speech/say.yaml:7\n'
@@ -174,6 +174,16 @@ def test_a_call_to_a_worker_of_another_backend(calls: Path) -> None:
             ],
         }
     ]
+
+
+def test_a_call_for_each_element(calls: Path) -> None:
+    """The first one stands for all, and it is said how many there are."""
+    file = body({"model": "m", "texts": ["a", "b", "c"]})
+    result = run(explain, "POST", "/all", "--rules", calls, "--body", file)
+    assert "calls    generate, 3 times; the first:\n" in result.stdout
+    told = run_json(explain, "POST", "/all", "--rules", calls, "--body", file)
+    assert inside(told, "call", "elements") == 3
+    assert inside(told, "call", "arguments", 0, "value") == [{"role": "user", "content": "a"}]
 
 
 def test_a_backend_that_no_route_asks(calls: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.tools.commands import translate
+from tests.tools.calling import write_calls
 from tests.tools.packs import body, inside, run, run_json, write_json, write_pack, write_two_packs
 
 STREAM = b'{"token":"he"}\n{"token":"llo","done_reason":"stop"}\n'
@@ -111,3 +112,42 @@ def test_a_name_of_several_packs(tmp_path: Path) -> None:
     result = run(translate, "chat", write_json(tmp_path / "b", {}), "--rules", tmp_path)
     assert result.exit_code == 2
     assert result.stderr == "Error: several packs have a route 'chat'; write sample/chat or other/chat\n"
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dialect that calls and two backends below `rules` in the working directory, which is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return write_calls(tmp_path / "rules")
+
+
+def test_a_request_goes_to_the_worker_of_a_backend(calls: Path) -> None:
+    """The pack's own, or the one that is named; a call for each element gives a list."""
+    file = body({"model": "m", "text": "hi", "heat": 1, "texts": ["a", "b"]})
+    told = run_json(translate, "say", file, "--rules", "rules")
+    assert told["result"] == {"model": "vicuna", "turns": [{"role": "user", "content": "hi"}], "heat": 1}
+    told = run_json(translate, "say", file, "--rules", "rules", "--backend", "whole")
+    assert told["result"] == {"text": "hi"}
+    told = run_json(translate, "all", file, "--rules", "rules", "--backend", "whole")
+    assert told["result"] == [{"text": "a"}, {"text": "b"}]
+    told = run_json(translate, "say", file, "--rules", "rules", "--backend", "loud", code=2)
+    assert told == {"error": "the route 'say' asks no worker of the kind 'loud'"}
+
+
+def test_a_stream_of_each_backend(calls: Path) -> None:
+    """Either worker's frames become the client's."""
+    lines = Path("lines.bin")
+    lines.write_bytes(b'{"token": "he"}\n{"token": "llo", "done": "stop"}\n')
+    request = body({"model": "m", "text": "hi"})
+    arguments: list[str | Path] = ["say", lines, "--direction", "stream", "--rules", "rules", "--request", request]
+    assert run_json(translate, *arguments)["result"] == [{"said": "he"}, {"said": "hello", "end": "stop"}]
+    lines.write_bytes(b'data: {"all": "he"}\n\ndata: {"all": "hello", "why": "stop"}\n\n')
+    told = run_json(translate, *arguments, "--backend", "whole")
+    assert told["result"] == [{"said": "he"}, {"said": "hello", "end": "stop"}]
+
+
+def test_an_answer_of_a_call(calls: Path) -> None:
+    """The worker's whole answer means a result, of which the client's is made."""
+    answer = write_json(Path("answer.json"), {"n": 5})
+    told = run_json(translate, "length", answer, "--direction", "answer", "--rules", "rules")
+    assert (told["result"], told["status"]) == ({"tokens": 5}, 200)
