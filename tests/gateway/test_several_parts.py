@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -442,3 +443,30 @@ async def test_a_client_that_reads_slowly_gets_every_part(rules: Path) -> None:
         assert texts(frames) == [long] * 3
         assert frames[-1]["total"]
         assert await rig.outcomes() == {"ok": 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_crowd_in_which_everything_goes_wrong(rules: Path, seed: int) -> None:
+    """Workers fail in every way and clients leave at any time: whatever came of each, nothing stays under way."""
+    rng = random.Random(seed)
+    ways: list[Action | None] = [None, None, None, hangs_midway, breaks, breaks_midway, refuses, slowly("x")]
+    names = [f"p{number}" for number in range(60)]
+    tellers = [Teller(**{name: way for name in names if (way := rng.choice(ways)) is not None}) for _ in range(3)]
+
+    async def client(rig: Rig) -> None:
+        parts: list[Json] = [rng.choice(names) for _ in range(rng.randint(1, 6))]
+        connection = await Connection.open(rig.listen)
+        await connection.request("POST", "/tell", {"model": "m", "stream": rng.random() < 0.5, "parts": parts})
+        with contextlib.suppress(asyncio.TimeoutError):
+            reply = await asyncio.wait_for(connection.reply(), rng.choice([0.02, 0.1, 0.3]))
+            assert reply.status in {200, 502, 503}, reply
+            if reply.headers["content-type"] == "text/event-stream":
+                assert reply.body.count(b"data: [DONE]") == 1
+        await connection.leave(reset=rng.random() < 0.5)
+
+    limits = {"worker_limit": 4, "retries": {"attempts": 2, "burst": 1000}, "breaker": {"failures": 1000}}
+    async with served(rules, *tellers, balance=limits) as (rig, _):
+        await asyncio.gather(*(client(rig) for _ in range(60)))
+        await rig.quiet()
+        await until(lambda: not any(teller.at_once for teller in tellers), lambda: "a worker is still busy")
+        assert sum((await rig.outcomes()).values()) == 60
