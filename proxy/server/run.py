@@ -165,7 +165,8 @@ class RequestRun:
         """found: what workers said; route, tries: by which the first of it came."""
         total = self._facilities.clock() - self._call.started
         elapsed: JsonObject = {"first": total, "total": total}
-        scope = {**tries.call.scope, "elapsed": elapsed, **client_results(route, found)}
+        scope = tries.call.scope
+        scope.update({"elapsed": elapsed, **client_results(route, found)})
         return answer_response(route, client_answer(route, scope))
 
     # --- the request

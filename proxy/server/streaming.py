@@ -43,6 +43,7 @@ class StreamRun:
         self._last_frames = 0.0  # of the element before
         self._usages: list[Json] = []
         self._sent_frames = self._sent_bytes = 0
+        self._elapsed: Json = None
         self.sent: web.StreamResponse | None = None
 
     async def respond(self) -> tuple[web.StreamResponse, GatewayError | None]:
@@ -59,7 +60,7 @@ class StreamRun:
 
     def timed(self) -> JsonObject:
         """The `elapsed` that the last frames were written with."""
-        return {"elapsed": None if self._sink is None else self._sink.translator.scope.get("elapsed")}
+        return {"elapsed": self._elapsed}
 
     async def _first(self) -> tuple[web.StreamResponse, GatewayError | None]:
         sink, error = await self._begun()
@@ -289,6 +290,7 @@ class StreamRun:
         sink, self._sink = self._sink, None
         if sink is not None:
             self._call.count(sink)
+            self._elapsed = sink.translator.scope.get("elapsed")
             self._sent_frames += sink.translator.sent_frames
         if self.sent is not None:
             self._sent_bytes += self._output.sent_bytes
