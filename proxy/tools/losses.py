@@ -175,11 +175,13 @@ def _calling(pack: PackSource, source: RouteSource) -> Iterator[Field]:
     docs = (pack.doc, source.doc, asking.doc, *([shared] if shared is not None else []))
     reads, whole = fields_read(docs, ("body",))
     known = _client_origins(asking)
+    if call.each is not None:
+        known["item"] = origins([call.each], ("body",), known)
     made = {argument: origins(values_of(spec), ("body",), known) for argument, spec in call.with_.items()}
     names = {*seen.given, *reads, *(asking.doc.fields.request if asking.doc.fields else [])}
     yield from _fields(name, "request", Half(names, made, reads, whole, seen))
     results = {result: {result} for result in OPERATIONS[call.operation].results}
-    known = _with_new(results)
+    known = {**_with_new(results), **{f"results.{result}": {result} for result in results}}
     answering = [each for each in (source.doc.stream, source.doc.answer) if each is not None]
     used = origins((each.source for doc in answering for each in written(doc)), (), known)
     yield from _fields(name, "answer", Half(results, _answer_made(source, (), known), used, whole=False, seen=Seen()))
