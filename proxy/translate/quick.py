@@ -44,6 +44,8 @@ def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = Fals
         return None
     if source.logprobs is not None and source.mode == "incremental":
         return None  # they are put together
+    if source.finish_at_end:
+        return None  # a frame without text is told at the end only
     if not (source.reasoning is None or isinstance(source.reasoning, ChunkRead)):
         return None
     writer = _Writer(source, target, source.text.key, finish, apart=apart)

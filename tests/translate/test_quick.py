@@ -209,6 +209,22 @@ def test_any_mapping_comes_out_the_same(
     both_ways(route, source, replace(target, step=quick_step(source, target)), frames)
 
 
+def test_a_frame_that_only_counts_is_told_at_the_end() -> None:
+    """Where the usage follows the finish, a frame without text says nothing to the client by whichever way it goes."""
+    route = next(route for route in ROUTES if route.name == "worker_generate_stream")
+    assert route.source is not None
+    assert route.target is not None
+    source = replace(route.source, mode="incremental", finish_at_end=True)
+    target = replace(route.target, mode="incremental", hold_back=0, chunk=Fields([("new", RootRead("new_text"))]))
+    said: list[JsonObject] = [
+        {"text": "a"},
+        {"text": ""},
+        {"text": "b", "finish_reason": "stop"},
+        {"text": "", "usage": {"prompt_tokens": 1}},
+    ]
+    both_ways(route, source, replace(target, step=quick_step(source, target)), [orjson.dumps(each) for each in said])
+
+
 @pytest.mark.parametrize("framing", ["nul", "sse", "ndjson"])
 def test_a_frame_that_goes_on_as_it_came_stays_one_frame(framing: str) -> None:
     """A worker may break its JSON into lines; in a framing of lines that must not become several frames."""
