@@ -168,6 +168,15 @@ class Tries:
         return lease
 
     async def _leased(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
+        while True:
+            lease = await self._waited_for(wanted, avoid)
+            newcomers = self._unfit(wanted) - avoid
+            if lease.address not in newcomers:
+                return lease
+            lease.release("neutral", self._call.facilities.clock())  # it came while the request waited
+            avoid |= newcomers
+
+    async def _waited_for(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
         call = self._call
         lease = self._now(wanted, avoid)
         if lease is None and self._mirrors.give_way(wanted, avoid):

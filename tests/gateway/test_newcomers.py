@@ -1,0 +1,61 @@
+"""Workers of another kind that come while a request waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from proxy.fleet.facts import WorkerReport
+from tests.gateway.client import call
+from tests.gateway.rig import until
+from tests.gateway.scripted import json_response
+from tests.gateway.two_backends import talker, talking, write_packs
+from tests.hostile import Request, Visit
+
+SIZES = """\
+route: sizes
+description: x
+match: {method: POST, path: /sizes}
+worker: {kind: llm, model: body.model}
+call: {operation: embed, with: {input: body.texts}}
+answer: {body: {fields: {sizes: vectors}}}
+"""
+EMBED = """\
+name: embed
+operation: embed
+description: x
+request: {path: /old, body: {fields: {texts: call.input}}}
+result: {fields: {vectors: upstream.sizes}}
+"""
+
+
+async def test_a_request_waits_on_for_a_worker_that_it_can_ask(tmp_path: Path) -> None:
+    """The new one is free at once and serves the model, but the request's rule cannot ask it."""
+    door = asyncio.Event()
+
+    async def slow(visit: Visit, _: Request) -> None:
+        await door.wait()
+        await visit.send(json_response({"sizes": [[1]]}))
+
+    rules = write_packs(tmp_path)
+    (rules / "talk" / "sizes.yaml").write_text(SIZES, encoding="utf-8")
+    (rules / "backends" / "old" / "embed.yaml").write_text(EMBED, encoding="utf-8")
+    async with (
+        talker("old", "Old", part=slow) as old,
+        talker("new", "New") as new,
+        talking(rules, old, limit=1) as rig,
+    ):
+        fleet, body = rig.gateway.fleet, {"model": "m", "texts": ["x"]}
+        first = asyncio.create_task(call(rig.listen, "POST", "/sizes", body))
+        await until(lambda: len(old.asked) == 1, lambda: "not asked")
+        second = asyncio.create_task(call(rig.listen, "POST", "/sizes", body))
+        await until(lambda: sum(row.waiting for row in fleet.queues()) == 1, lambda: "does not wait")
+        facts = fleet.workers()[0].models[0]
+        document = {**facts.document, "backend": "new", "address": new.peer.url}
+        fleet.report(WorkerReport(new.peer.url, (replace(facts, document=document),)), time.monotonic())
+        await asyncio.sleep(0.02)
+        door.set()
+        assert [(await each).object for each in (first, second)] == [{"sizes": [[1]]}] * 2
+        assert new.peer.requests == []
