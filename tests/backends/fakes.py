@@ -45,9 +45,7 @@ class FakeServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
-        server = site._server
-        assert isinstance(server, asyncio.Server)
-        self.port = server.sockets[0].getsockname()[1]
+        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -157,3 +155,47 @@ class FakeRegistry(FakeServer):
         else:
             self.rows[where] = {**body, "healthy": True}
         return True
+
+
+class FakeController(FakeServer):
+    """Knows its workers as FastChat's controller (0.2.36) does; `models` is the list of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: dict[str, list[str]] = {}
+        self.queues: dict[str, int] = {}
+
+    def answer(self, method: str, path: str, body: JsonObject) -> Json:
+        if (method, path) == ("GET", "/test_connection"):
+            return "success"
+        name = str(body.get("worker_name"))
+        if path == "/register_worker":
+            status = body["worker_status"]
+            assert isinstance(status, dict)
+            assert body["check_heart_beat"] is True
+            names = status["model_names"]
+            assert isinstance(names, list)
+            self.models[name] = [str(model) for model in names]
+            return None
+        if path == "/receive_heart_beat":
+            self.queues[name] = int(str(body["queue_length"]))
+            return {"exist": name in self.models}
+        raise web.HTTPNotFound
+
+
+class DbgptWorker(FakeServer):
+    """Tells the metadata of the models that it chats with, as DB-GPT 0.8.2 does."""
+
+    def __init__(self, **lengths: int) -> None:
+        super().__init__()
+        self.lengths = lengths
+
+    def answer(self, method: str, path: str, body: JsonObject) -> Json:
+        if (method, path) == ("GET", "/api/worker/parameter/descriptions"):
+            return []
+        if (method, path) == ("POST", "/api/worker/model_metadata"):
+            return {"model": body["model"], "context_length": self.lengths[str(body["model"])], "chat_model": True}
+        raise web.HTTPNotFound
+
+    def row(self, key: str, *, healthy: bool = True) -> JsonObject:
+        return {"model_name": key, "host": "127.0.0.1", "port": self.port, "healthy": healthy}

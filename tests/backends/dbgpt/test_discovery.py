@@ -16,9 +16,9 @@ from proxy.backends.fastchat.look import FastChatLooks
 from proxy.backends.workers.look import Looks
 from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
-from proxy.types import Json, JsonObject
+from proxy.types import JsonObject
 from tests.backends.declared.harness import rules
-from tests.backends.fakes import FakeRegistry, FakeServer, eventually
+from tests.backends.fakes import DbgptWorker, FakeRegistry, FakeServer, eventually
 from tests.backends.fastchat.harness import FAST, Knowledge
 
 RULES = """
@@ -35,24 +35,6 @@ probe:
     when: contains(kinds, 'llm')
     context_length: answer.context_length
 """
-
-
-class DbgptWorker(FakeServer):
-    """Tells the metadata of the models that it chats with, as DB-GPT 0.8.2 does."""
-
-    def __init__(self, **lengths: int) -> None:
-        super().__init__()
-        self.lengths = lengths
-
-    def answer(self, method: str, path: str, body: JsonObject) -> Json:
-        if (method, path) == ("GET", "/api/worker/parameter/descriptions"):
-            return []
-        if (method, path) == ("POST", "/api/worker/model_metadata"):
-            return {"model": body["model"], "context_length": self.lengths[str(body["model"])], "chat_model": True}
-        raise web.HTTPNotFound
-
-    def row(self, key: str, *, healthy: bool = True) -> JsonObject:
-        return {"model_name": key, "host": "127.0.0.1", "port": self.port, "healthy": healthy}
 
 
 class Cluster:

@@ -14,37 +14,10 @@ from aiohttp import web
 
 from proxy.backends.fastchat.registration import Offer, OfferSettings, offering
 from proxy.backends.links import Links
-from proxy.types import Json, JsonObject
-from tests.backends.fakes import FakeServer, eventually
+from tests.backends.fakes import FakeController, FakeServer, eventually
 
 GATEWAY = "http://10.0.0.7:8090"
 FAST = OfferSettings(heartbeat_interval=0.05, retry_interval=0.02, connect_timeout=0.3, call_timeout=0.3)
-
-
-class FakeController(FakeServer):
-    """Knows its workers as FastChat's controller (0.2.36) does; `models` is the list of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.models: dict[str, list[str]] = {}
-        self.queues: dict[str, int] = {}
-
-    def answer(self, method: str, path: str, body: JsonObject) -> Json:
-        if (method, path) == ("GET", "/test_connection"):
-            return "success"
-        name = str(body.get("worker_name"))
-        if path == "/register_worker":
-            status = body["worker_status"]
-            assert isinstance(status, dict)
-            assert body["check_heart_beat"] is True
-            names = status["model_names"]
-            assert isinstance(names, list)
-            self.models[name] = [str(model) for model in names]
-            return None
-        if path == "/receive_heart_beat":
-            self.queues[name] = int(str(body["queue_length"]))
-            return {"exist": name in self.models}
-        raise web.HTTPNotFound
 
 
 class Harness:
