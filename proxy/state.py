@@ -96,7 +96,7 @@ def rules_document(
     last reload ended. never: only those that took no request since then (True), or only the others (False).
     """
     routes: list[Json] = []
-    for route in rules.table.routes:
+    for route in [*rules.table.routes, *rules.beside]:
         counts = counted.of(route.pack, route.name)
         if never in {None, counts.never_applied}:
             said: JsonObject = {"route": route.name, "pack": route.pack, "methods": [*route.methods]}

@@ -104,10 +104,16 @@ class RuleSet(NamedTuple):
         return [source.asking for backend in self.backends.values() for source in backend.operations]
 
     @property
+    def beside(self) -> list[Route]:
+        """The routes that stand beside another one, for workers of other backends."""
+        return [each.others for each in self.table.routes if each.others is not None]
+
+    @property
     def names(self) -> list[tuple[str, str]]:
         """Each rule, as its pack and its name: those of clients first."""
         return [
             *((each.pack, each.name) for each in self.table.routes),
+            *((each.pack, each.name) for each in self.beside),
             *((way.pack, way.name) for way in self.askings),
         ]
 
@@ -211,6 +217,10 @@ def _load_pack(files: PackFiles, functions: FunctionRegistry, askings: Askings, 
     routes = _compiled_routes(reads, pack, errors, functions, askings, mistakes, complete=complete)
     if read_pack is not None and not mistakes:  # what is no expression cannot be read
         routes = [_named(source, read_pack.doc) for source in routes]
+    routes = _joined(routes, mistakes)
+    if complete:
+        for each in routes:
+            mistakes += spread_mistakes(each.document, each.doc.worker, each.route)
     tests = [
         _test(source.route, source.document, index, test)
         for source in routes
@@ -279,11 +289,7 @@ def _compiled_routes(
             plain[doc.route] = source
         mistakes += compiled.mistakes
         sources.append(source)
-    joined = _joined(sources, mistakes)
-    if complete:
-        for each in joined:
-            mistakes += spread_mistakes(each.document, each.doc.worker, each.route)
-    return joined
+    return sources
 
 
 def _joined(sources: list[RouteSource], mistakes: list[Diagnostic]) -> list[RouteSource]:
@@ -322,7 +328,8 @@ def _unjoinable(own: RouteSource, other: RouteSource) -> str:
 
 def _named(source: RouteSource, pack: PackDoc) -> RouteSource:
     docs = [source.doc, *([source.base.doc] if source.base is not None else [])]
-    named, route = named_by_route(source.route.name, pack, docs), source.route
+    shared = None if source.beside is None else source.beside.asking.doc
+    named, route = named_by_route(source.route.name, pack, docs, shared), source.route
     also = tuple(replace(each, named=named) for each in route.also)
     return source._replace(route=replace(route, named=named, also=also))
 

@@ -29,9 +29,13 @@ class Reading(NamedTuple):
     whole: bool
 
 
-def named_by_route(name: str, pack: PackDoc, docs: Sequence[RouteDoc]) -> NamedFields:
-    """What the route of this name reads. docs: what its file says, and the one of the route that it is like."""
+def named_by_route(name: str, pack: PackDoc, docs: Sequence[RouteDoc], shared: RouteDoc | None = None) -> NamedFields:
+    """What the route of this name reads. docs: what its file says, and the one of the route that it is like; shared:
+    of the one beside which it stands, which says what it takes.
+    """
     readings = _readings([pack, *docs], [step for doc in docs for step in doc.steps])
+    if shared is not None:
+        readings += [each for each in readings_of(shared) if each.place[:1] in {("match",), ("worker",)}]
     losses = pack.accepted_losses
     request = named(readings, ("body",), _accepted(name, losses, "request"))
     answer = _accepted(name, losses, "answer")

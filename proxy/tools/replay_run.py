@@ -80,7 +80,7 @@ class _Run:
                 self._scope["worker"] = recorded.attempts[0].worker
             for _ in build_request(route, self._scope):
                 raise GatewayError("internal", f"the rule at {route.place} asks a worker without choosing one")
-            return self._whole({})
+            return self._whole(route, {})
         if not recorded.attempts:  # nobody could answer, or it was refused before anybody was asked
             failure = recorded.client.failure
             return None if failure is None else _refused(route, _error(failure))
@@ -130,7 +130,7 @@ class _Run:
         if built.route.source is not None:
             return self._collected(built, attempt)
         whole = self._parts(built, attempt, answers)
-        return None if whole is None else self._whole(whole_result(built, whole))
+        return None if whole is None else self._whole(built.route, whole_result(built, whole))
 
     def _parts(self, built: Built, attempt: Attempt, answers: list[Json]) -> list[Json] | None:
         """Every part of a batch; None where a part was not asked for when it was recorded."""
@@ -165,7 +165,7 @@ class _Run:
         if not exchange.complete and not reader.complete:
             raise _failure(attempt)
         reader.end()
-        return self._whole(collected(reader))
+        return self._whole(built.route, collected(reader))
 
     def _first(self, built: Built, attempt: Attempt) -> Exchange | None:
         exchange = attempt.exchanges[0] if attempt.exchanges else None
@@ -174,8 +174,8 @@ class _Run:
             raise _error(attempt.failure)
         return exchange
 
-    def _whole(self, results: JsonObject) -> Told:
-        answer = client_answer(self._route, {**self._scope, **results})
+    def _whole(self, route: Route, results: JsonObject) -> Told:
+        answer = client_answer(route, {**self._scope, **results})
         return Told(answer.status, "application/json", _dumped(answer.body))
 
     def _streamed(self) -> Told | None:
