@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from proxy.limits import RECORDING_REQUESTS_MAX
+from proxy.limits import ELEMENTS_MAX, RECORDING_REQUESTS_MAX
 
 VERSION = 1
 
@@ -111,8 +111,9 @@ class Exchange(Strict):
 
 
 class Attempt(Strict):
-    """One worker on which the request was tried. worker: what rules see of it, without its key; resumed: it went on
-    with the stream of the one before.
+    """One worker on which the request was tried, or the part of it at this place, where its rule makes several. worker:
+    what rules see of it, without its key; resumed: it went on with the stream of the one before; elapsed: what rules
+    saw of the time at the end of a stream.
     """
 
     worker: dict[str, JsonValue]
@@ -120,6 +121,8 @@ class Attempt(Strict):
     exchanges: list[Exchange] = []
     failure: Failure | None = None
     resumed: bool = False
+    part: Annotated[int, Field(ge=0, lt=ELEMENTS_MAX)] = 0
+    elapsed: JsonValue = None
 
 
 class Client(Strict):

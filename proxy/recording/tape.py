@@ -16,8 +16,6 @@ from proxy.types import Json, JsonObject
 
 # What rules see of a request beside its body and its worker.
 _SCOPE = ("query", "headers", "path", "listener", "gateway", "models", "now", "request_id", "elapsed")
-# Of these, what is known only at its end.
-_LATE = ("models", "elapsed")
 
 
 class Said:
@@ -101,32 +99,20 @@ class _Attempt:
         }
 
 
-class Tape:
-    """One request. at: when it came; size: bytes of its body; headers: names whose values may be known although they
-    are not on the list.
-    """
+class TapedPart:
+    """What becomes of a request, or of one of several that its rule makes of it: on which workers it was tried."""
 
-    def __init__(
-        self, at: str, method: str, path: str, scope: JsonObject, size: int, route: str, headers: Collection[str]
-    ) -> None:
-        self._at, self._method, self._path, self._size, self._route = at, method, path, size, route
-        # What rules see changes while they are followed.
-        self._scope = {name: scope.get(name) for name in _SCOPE}
-        self._body = scope.get("body")
-        self._headers = headers
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
         self._attempts: list[_Attempt] = []
-        self._told = Said(None)
-        self._status: int | None = None
-        self._content_type: str | None = None
-        self._complete = False
-        self._failure: GatewayError | None = None
-        self._outcome = ""
-        self._seconds = 0.0
+        self._elapsed: Json = None
 
-    # --- what happens
+    def part(self, index: int) -> TapedPart:
+        """The one at this place among those of the same request."""
+        return self._tape.part(index)
 
     def tried(self, worker: JsonObject) -> None:
-        """The request goes to this worker."""
+        """It goes to this worker."""
         self._attempts.append(_Attempt(worker))
 
     def resumed(self) -> None:
@@ -149,24 +135,64 @@ class Tape:
         """The worker is done with."""
         self._attempts[-1].failure = failure
 
+    def timed(self, elapsed: Json) -> None:
+        """With which `elapsed` the last frames of its stream were written."""
+        self._elapsed = elapsed
+
+    @property
+    def size(self) -> int:
+        """Bytes that workers said."""
+        return sum(each.said.size for attempt in self._attempts for each in attempt.exchanges)
+
+    def lines(self, index: int, blackout: Blackout | None) -> list[Json]:
+        """Its attempts; index: its place among those of the request."""
+        return [{**attempt.line(blackout), "part": index, "elapsed": self._elapsed} for attempt in self._attempts]
+
+
+class Tape:
+    """One request. at: when it came; size: bytes of its body; headers: names whose values may be known although they
+    are not on the list.
+    """
+
+    def __init__(
+        self, at: str, method: str, path: str, scope: JsonObject, size: int, route: str, headers: Collection[str]
+    ) -> None:
+        self._at, self._method, self._path, self._size, self._route = at, method, path, size, route
+        # What rules see changes while they are followed.
+        self._scope = {name: scope.get(name) for name in _SCOPE}
+        self._body = scope.get("body")
+        self._headers = headers
+        self._parts: dict[int, TapedPart] = {}
+        self._told = Said(None)
+        self._status: int | None = None
+        self._content_type: str | None = None
+        self._complete = False
+        self._failure: GatewayError | None = None
+        self._outcome = ""
+        self._seconds = 0.0
+
+    def part(self, index: int) -> TapedPart:
+        """The request itself, or the one at this place of several that its rule makes of it."""
+        return self._parts.setdefault(index, TapedPart(self))
+
     def answered(self, status: int, content_type: str, told: Said) -> None:
         """The response to the client is begun; its body is `told`, as far as it comes."""
         self._status, self._content_type, self._told = status, content_type, told
 
-    def over(
-        self, outcome: str, failure: GatewayError | None, seconds: float, scope: JsonObject, *, complete: bool
-    ) -> None:
-        """The request has ended. scope: what rules saw at its end; complete: the client got all of its answer."""
+    def saw(self, scope: JsonObject) -> None:
+        """What rules see that is known late: `models`, `gateway`, `elapsed`."""
+        self._scope.update({name: scope[name] for name in _SCOPE if name in scope})
+
+    def over(self, outcome: str, failure: GatewayError | None, seconds: float, *, complete: bool) -> None:
+        """The request has ended. complete: the client got all of its answer."""
         self._outcome, self._failure, self._seconds, self._complete = outcome, failure, seconds, complete
-        self._scope.update({name: scope.get(name) for name in _LATE})
 
     # --- what is kept
 
     @property
     def size(self) -> int:
         """Bytes that it holds, about: what a body is turned into is larger, and so is what is made of it."""
-        said = self._size + sum(each.said.size for attempt in self._attempts for each in attempt.exchanges)
-        return said + self._told.size
+        return self._size + self._told.size + sum(part.size for part in self._parts.values())
 
     def line(self, blackout: Blackout | None) -> JsonObject:
         """Its line of a recording."""
@@ -182,7 +208,7 @@ class Tape:
             "body": _told(self._body, blackout),
             "route": self._route,
             "outcome": self._outcome,
-            "attempts": [attempt.line(blackout) for attempt in self._attempts],
+            "attempts": [line for index, part in sorted(self._parts.items()) for line in part.lines(index, blackout)],
             "client": {
                 "status": self._status,
                 "content_type": self._content_type,

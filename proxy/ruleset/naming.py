@@ -17,6 +17,7 @@ from proxy.translate.fields import Named, NamedFields
 from proxy.translate.operations import OPERATIONS
 
 Names = tuple[str, ...]
+_CALL: Path = ("call",)
 
 
 class Reading(NamedTuple):
@@ -80,12 +81,10 @@ def _results(readings: Iterable[Reading], operation: str, accepted: frozenset[st
     known = {name: name for name in OPERATIONS[operation].results} | {
         f"new_{name}": name for name in OPERATIONS[operation].results
     }
-    found = [
-        each._replace(path=("result", known[each.path[0]], *each.path[1:]))
-        for each in readings
-        if each.place[:1] in {("stream",), ("answer",)} and each.path and each.path[0] in known
-    ]
-    return named(found, ("result",), accepted)
+    told = [each for each in readings if each.place[:1] in {("stream",), ("answer",)} and each.path]
+    found = [each._replace(path=(known[each.path[0]], *each.path[1:])) for each in told if each.path[0] in known]
+    found += [each._replace(path=each.path[1:]) for each in told if each.path[0] == "results"]  # of several calls
+    return named([each._replace(path=("result", *each.path)) for each in found], ("result",), accepted)
 
 
 def named(readings: Iterable[Reading], roots: Names, accepted: frozenset[str]) -> Named | None:
@@ -131,12 +130,12 @@ def readings_of(doc: BaseModel) -> Iterator[Reading]:
 
 
 def _enclosing(expression: Written, sources: Mapping[Path, Written]) -> Written | None:
-    """The `each` whose elements the expression sees as `item`."""
+    """The `each` whose elements the expression sees as `item`: the one around it, or that of the call."""
     end = len(expression.path) - (2 if expression.path[-1:] == ("each",) else 1)
     for length in range(end, -1, -1):
         if expression.path[:length] in sources:
             return sources[expression.path[:length]]
-    return None
+    return sources.get(_CALL)
 
 
 def _accepted(rule: str, losses: Mapping[str, str], side: str) -> frozenset[str]:

@@ -14,7 +14,7 @@ from proxy.errors import Fault, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
-from proxy.recording.tape import Tape
+from proxy.recording.tape import TapedPart
 from proxy.server.facilities import Facilities
 from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink, as_gateway_error
@@ -83,14 +83,15 @@ class Call:
     workers: list[str] = field(default_factory=list)
     model: str = ""
     stopped: GatewayError | None = None
-    tape: Tape | None = None
+    tape: TapedPart | None = None
     index: int = 0
     steps: Steps | None = None
 
     def part(self, index: int) -> Call:
         """The answer to one element of an array: workers, attempts and times of its own. `add` gives them back."""
         self.steps = {} if self.steps is None else self.steps
-        return replace(self, index=index, scope=dict(self.scope), workers=[])
+        tape = None if self.tape is None else self.tape.part(index)
+        return replace(self, index=index, scope=dict(self.scope), workers=[], tape=tape)
 
     def add(self, part: Call) -> None:
         """Take what was counted for a part into the whole request."""

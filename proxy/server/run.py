@@ -12,6 +12,7 @@ from aiohttp import web
 from proxy.errors import GatewayError
 from proxy.fleet.facts import Kind
 from proxy.limits import MODEL_NAME_MAX
+from proxy.recording.tape import Tape
 from proxy.server.admission import Wanted, model_missing, unknown_model
 from proxy.server.attempt import Call, worker_document
 from proxy.server.body import Share
@@ -69,11 +70,16 @@ class RequestRun:
         self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, arrival.started)
         self._tries: list[Tries] = []
         self._stream: StreamRun | None = None
-        self._recording = recording = facilities.recording()
-        if recording is not None and not route.has_parts:
-            request, name = self._request, f"{route.pack}/{route.name}"
-            size = request.content_length or 0
-            self._call.tape = recording.begin(request.method, request.rel_url.raw_path, scope, size, name)
+        self._recording = facilities.recording()
+        self._tape = self._new_tape()
+        self._call.tape = None if self._tape is None else self._tape.part(0)
+
+    def _new_tape(self) -> Tape | None:
+        if self._recording is None:
+            return None
+        request, name = self._request, f"{self._route.pack}/{self._route.name}"
+        size = request.content_length or 0
+        return self._recording.begin(request.method, request.rel_url.raw_path, self._scope, size, name)
 
     def stop(self, error: GatewayError) -> None:
         """What the client is to be told when the request is cancelled next, because the gateway stops."""
@@ -108,8 +114,8 @@ class RequestRun:
                     self._request.transport.abort()  # a stream that breaks off must not look complete
             cancelled = False
             metrics.sent(0, whole_size(response))
-            if self._call.tape is not None:
-                tape_answer(self._call.tape, response, self._route)
+            if self._tape is not None:
+                tape_answer(self._tape, response, self._route)
             return response
         finally:
             self._close(error, cancelled=cancelled)
@@ -124,6 +130,8 @@ class RequestRun:
         if route.selection == "none":
             self._scope["models"] = directory.models()
             self._scope["gateway"] = {**directory.gateway(), "requests": directory.requests()}
+            if self._tape is not None:
+                self._tape.saw({name: self._scope[name] for name in ("models", "gateway")})
         wanted = self._wanted()
         if wanted is None or route.selection == "known":
             if wanted is not None:
@@ -140,7 +148,7 @@ class RequestRun:
             return await self._whole(wanted), None
         first = self._tried(self._call.part(0) if route.has_parts else self._call, wanted)
         stream = StreamRun(
-            first, self._request, route.target, lambda index: self._tried(self._call.part(index), wanted)
+            first, self._request, route.target, lambda index: self._tried(self._call.part(index), wanted), self._tape
         )
         self._stream = stream
         return await stream.respond()
@@ -165,8 +173,9 @@ class RequestRun:
         """found: what workers said; route, tries: by which the first of it came."""
         total = self._facilities.clock() - self._call.started
         elapsed: JsonObject = {"first": total, "total": total}
-        scope = tries.call.scope
-        scope.update({"elapsed": elapsed, **client_results(route, found)})
+        scope = {**tries.call.scope, "elapsed": elapsed, **client_results(route, found)}
+        if self._tape is not None:
+            self._tape.saw({"elapsed": scope["elapsed"]})
         return answer_response(route, client_answer(route, scope))
 
     # --- the request
@@ -228,10 +237,9 @@ class RequestRun:
         if call.queued is not None:
             metrics.spent("queue", call.queued)
         metrics.finished(outcome, seconds)
-        if self._recording is not None and call.tape is not None:
-            scope = self._scope if self._stream is None else {**self._scope, **self._stream.timed()}
-            call.tape.over(outcome, error, seconds, scope, complete=not cancelled)
-            self._recording.keep(call.tape)
+        if self._recording is not None and self._tape is not None:
+            self._tape.over(outcome, error, seconds, complete=not cancelled)
+            self._recording.keep(self._tape)
         if self._arrival.key is not None:
             self._facilities.metrics.on_event("keyed_request", key=self._arrival.key, outcome=outcome)
         level = logging.INFO if outcome in {"ok", "client_error", "cancelled"} else logging.WARNING

@@ -10,7 +10,7 @@ from aiohttp.http import StreamWriter
 
 from proxy.errors import GatewayError
 from proxy.limits import FRAME_MAX_BYTES
-from proxy.recording.tape import Said
+from proxy.recording.tape import Said, Tape
 from proxy.server.attempt import Attempt
 from proxy.server.outcomes import is_upstream, worth_retrying
 from proxy.server.output import ClientOutput, finish_response
@@ -20,7 +20,7 @@ from proxy.server.tries import Tries
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
 from proxy.translate.stream import StreamTranslator, failure
-from proxy.types import Json, JsonObject
+from proxy.types import Json
 
 
 class StreamRun:
@@ -28,7 +28,14 @@ class StreamRun:
     once; `sent` is the response once it is begun. part: the attempts at a further element.
     """
 
-    def __init__(self, tries: Tries, request: web.Request, target: StreamTarget, part: Callable[[int], Tries]) -> None:
+    def __init__(
+        self,
+        tries: Tries,
+        request: web.Request,
+        target: StreamTarget,
+        part: Callable[[int], Tries],
+        tape: Tape | None = None,
+    ) -> None:
         self._tries = tries
         self._call = tries.call
         self._part = part
@@ -36,6 +43,7 @@ class StreamRun:
         self._target = target
         self._resumes = False
         self._built: Built | None = None
+        self._tape = tape
         self._told = Said(target.framing)
         self._output = ClientOutput()
         self._sink: ClientStream | None = None
@@ -43,7 +51,6 @@ class StreamRun:
         self._last_frames = 0.0  # of the element before
         self._usages: list[Json] = []
         self._sent_frames = self._sent_bytes = 0
-        self._elapsed: Json = None
         self.sent: web.StreamResponse | None = None
 
     async def respond(self) -> tuple[web.StreamResponse, GatewayError | None]:
@@ -57,10 +64,6 @@ class StreamRun:
             return response, error
         finally:
             self._let_go()
-
-    def timed(self) -> JsonObject:
-        """The `elapsed` that the last frames were written with."""
-        return {"elapsed": self._elapsed}
 
     async def _first(self) -> tuple[web.StreamResponse, GatewayError | None]:
         sink, error = await self._begun()
@@ -80,7 +83,7 @@ class StreamRun:
         else:
             return await self._written(sink, error)
         self._tries.release(error)
-        self._output = self._attached(ClientOutput())
+        self._output = self._attached(self._new_output())
         self._output.send(failure(self._target, self._call.route.errors, error) + self._target.framing.terminator)
         self._sent_frames += 1
         return error
@@ -172,10 +175,7 @@ class StreamRun:
         return sink, error
 
     def _new_output(self) -> ClientOutput:
-        if self._call.tape is None:
-            return ClientOutput()
-        self._told = Said(self._target.framing)
-        return TapedOutput(self._told)
+        return ClientOutput() if self._tape is None else TapedOutput(self._told)
 
     async def _gone_on(self, attempt: Attempt, lost: ClientStream) -> ClientStream:
         """Let another worker go on with what was lost."""
@@ -253,8 +253,8 @@ class StreamRun:
         else:
             response.force_close()  # the end of the connection is the only end that such a stream has
         self.sent = response
-        if self._call.tape is not None:
-            self._call.tape.answered(response.status, framing.content_type, self._told)
+        if self._tape is not None:
+            self._tape.answered(response.status, framing.content_type, self._told)
         writer = await response.prepare(self._request)
         if not isinstance(writer, StreamWriter):
             raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")
@@ -275,6 +275,8 @@ class StreamRun:
             error = translator.lost
         if error is not None:
             self._output.send(translator.fail(error))
+        if self._call.tape is not None:
+            self._call.tape.timed(translator.scope.get("elapsed"))
         return translator.error
 
     def _let_go(self) -> None:
@@ -290,7 +292,6 @@ class StreamRun:
         sink, self._sink = self._sink, None
         if sink is not None:
             self._call.count(sink)
-            self._elapsed = sink.translator.scope.get("elapsed")
             self._sent_frames += sink.translator.sent_frames
         if self.sent is not None:
             self._sent_bytes += self._output.sent_bytes

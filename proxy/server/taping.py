@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp.http import StreamWriter
 
 from proxy.recording.tape import Said, Tape, TapedExchange
 from proxy.server.output import ClientOutput
@@ -48,19 +47,12 @@ class TapedOutput(ClientOutput):
     def __init__(self, told: Said) -> None:
         super().__init__()
         self._told = told
-        self._attaching = False
 
     def send(self, data: bytes) -> None:
-        """What was kept until there was a writer is sent twice, and noted once."""
-        if not self._attaching:
+        """What is kept until there is a writer comes again then, or never."""
+        if self._transport is not None:
             self._told.add(data)
         super().send(data)
-
-    def attach(self, writer: StreamWriter) -> None:
-        """As for each output."""
-        self._attaching = True
-        super().attach(writer)
-        self._attaching = False
 
 
 def tape_answer(tape: Tape, response: web.StreamResponse, route: Route) -> None:

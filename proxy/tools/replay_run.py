@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import chain
+from itertools import zip_longest
 from typing import NamedTuple
 
 import orjson
 
-from proxy.errors import KINDS, GatewayError, Kind
-from proxy.framing import Decoder
+from proxy.errors import GatewayError
 from proxy.limits import FRAME_MAX_BYTES
-from proxy.recording.lines import Asked, Attempt, Exchange, Failure, Recorded
+from proxy.recording.lines import Asked, Attempt, Exchange, Recorded
 from proxy.recording.redaction import Blackout
 from proxy.ruleset.playing import run_request, translator_of, whole_result
-from proxy.translate.answer import client_answer, refuse_failure
+from proxy.tools.replay_worker import (
+    as_repeated,
+    check_status,
+    error_of,
+    failure_of,
+    frames_said,
+    json_said,
+    played,
+)
+from proxy.translate.answer import client_answer, client_results, refuse_failure
 from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
-from proxy.translate.plan import Route
+from proxy.translate.plan import Route, StreamTarget
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, build_request, resumed_request
-from proxy.translate.stream import StreamTranslator
+from proxy.translate.request import Built, Question, Steps, build_request, resumed_request
+from proxy.translate.stream import StreamTranslator, failure
 from proxy.types import Json, JsonObject
 
 
@@ -63,46 +69,51 @@ def replay(route: Route, scope: Scope, recorded: Recorded, blackout: Blackout | 
 
 class _Run:
     def __init__(self, route: Route, scope: Scope, recorded: Recorded, blackout: Blackout | None) -> None:
-        self._route, self._scope, self._recorded, self._blackout = route, scope, recorded, blackout
-        self._found = Replayed()
+        self.route, self.recorded = route, recorded
+        self.found = Replayed()
+        self._scope, self._blackout = scope, blackout
+        self._known: Steps = {}
+        self._questions = [each for attempt in recorded.attempts for each in attempt.asked]
 
     def run(self) -> Replayed:
         try:
-            self._found.told = self._told()
+            self.found.told = self._told()
         except GatewayError as error:
-            self._found.told = _refused(self._route, error)
-        return self._found
+            self.found.told = _refused(self.route, error)
+        return self.found
 
     def _told(self) -> Told | None:
-        route, recorded = self._route, self._recorded
+        route, recorded = self.route, self.recorded
         if route.selection != "lease":
             if recorded.attempts:
                 self._scope["worker"] = recorded.attempts[0].worker
             for _ in build_request(route, self._scope):
                 raise GatewayError("internal", f"the rule at {route.place} asks a worker without choosing one")
-            return self._whole(route, {})
+            return _whole(route, self._scope, {})
         if not recorded.attempts:  # nobody could answer, or it was refused before anybody was asked
             failure = recorded.client.failure
-            return None if failure is None else _refused(route, _error(failure))
-        return self._streamed() if route.target is not None else self._answered()
+            return None if failure is None else _refused(route, error_of(failure))
+        count = max(each.part for each in recorded.attempts) + 1
+        parts = [[each for each in recorded.attempts if each.part == index] for index in range(count)]
+        parts = [part for part in parts if part]
+        return self._streamed(parts, route.target) if route.target is not None else self._answered(parts)
 
     # --- what goes out
 
-    def _built(self, attempt: Attempt) -> Built:
-        self._scope["worker"] = attempt.worker
-        left = list(attempt.asked)
+    def built(self, attempt: Attempt, scope: Scope, index: int) -> Built:
+        """The request for the worker of an attempt."""
+        scope["worker"] = attempt.worker
 
         def answer(question: Question) -> Json:
-            fitting = [each for each in left if each.step == question.step and each.path == question.path]
+            fitting = [each for each in self._questions if (each.step, each.path) == (question.step, question.path)]
             same = next((each for each in fitting if each.body == question.body), fitting[0] if fitting else None)
-            if same is not None:
-                left.remove(same)
-            self._found.asked.append((question, same))
+            self.found.asked.append((question, same))
             return None if same is None else same.answer
 
-        return _echoing(run_request(self._route, self._scope, answer), self._blackout)
+        return as_repeated(run_request(self.route, scope, answer, index, self._known), self._blackout)
 
-    def _send(self, built: Built, body: Json, exchange: Exchange | None) -> None:
+    def send(self, built: Built, body: Json, exchange: Exchange | None) -> None:
+        """It goes to the worker, in the place of this recorded one."""
         plan = built.route.upstream
         if plan is None:
             raise GatewayError("internal", f"the rule at {built.route.place} asks no worker")
@@ -110,204 +121,201 @@ class _Run:
             headers = {"Content-Type": "application/json", **header_values(plan.headers, built.scope)}
         except RULE_FAILURES as problem:
             raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
-        self._found.sent.append(Sent(plan.method, plan.path, headers, body, exchange))
+        self.found.sent.append(Sent(plan.method, plan.path, headers, body, exchange))
 
-    # --- what comes back
+    def first(self, built: Built, attempt: Attempt) -> Exchange | None:
+        """Send the only request of an attempt, and what came of it then; None where there was none."""
+        exchange = attempt.exchanges[0] if attempt.exchanges else None
+        self.send(built, built.bodies[0], exchange)
+        if exchange is None and attempt.failure is not None:
+            raise error_of(attempt.failure)
+        return exchange
 
-    def _answered(self) -> Told | None:
-        """One answer, of the first worker that gives one."""
+    def _more(self, parts: list[list[Attempt]], elements: int) -> bool:
+        """Send what there is now beyond the recorded parts, as if to the worker of the first; whether there is any."""
+        for index in range(len(parts), elements):
+            built = self.built(parts[0][-1], dict(self._scope), index)
+            for body in built.bodies:
+                self.send(built, body, None)
+        return elements > len(parts)
+
+    # --- what comes back: one answer
+
+    def _answered(self, parts: list[list[Attempt]]) -> Told | None:
+        built: Built | None = None
+        found: list[JsonObject | None] = []
+        errors: list[GatewayError] = []
+        for index, attempts in enumerate(parts):
+            if built is not None and index >= built.elements:
+                break
+            try:
+                made, results = self._said(attempts, self._scope if index == 0 else dict(self._scope), index)
+            except GatewayError as problem:  # the others were under way at the same time
+                errors.append(problem)
+            else:
+                built = built or made
+                found.append(results)
+        if errors or built is None:
+            raise self._first_error(errors)
+        known = [each for each in found if each is not None]
+        if self._more(parts, built.elements) or len(known) < len(found):
+            return None
+        return _whole(built.route, self._scope, client_results(built.route, known))
+
+    def _first_error(self, errors: list[GatewayError]) -> GatewayError:
+        """Of the parts that failed the one that did so first: that of the client, where it is among them."""
+        told = self.recorded.client.failure
+        same = (each for each in errors if told is not None and each.message == told.message)
+        return next(same, errors[0] if errors else GatewayError("internal", "the request was tried on no worker"))
+
+    def _said(self, attempts: list[Attempt], scope: Scope, index: int) -> tuple[Built, JsonObject | None]:
+        """What the first worker said that gave an answer; None where only a worker could tell."""
         answers: list[Json] = []
         error: GatewayError | None = None
-        for attempt in self._recorded.attempts:
+        for attempt in attempts:
             try:
-                return self._once(attempt, answers)
+                return self._once(attempt, scope, index, answers, last=attempt is attempts[-1])
             except GatewayError as problem:  # noqa: PERF203  a few workers at most
                 error = problem
         raise error or GatewayError("internal", "the request was tried on no worker")
 
-    def _once(self, attempt: Attempt, answers: list[Json]) -> Told | None:
-        built = self._built(attempt)
-        if built.route.source is not None:
-            return self._collected(built, attempt)
-        whole = self._parts(built, attempt, answers)
-        return None if whole is None else self._whole(built.route, whole_result(built, whole))
+    def _once(
+        self, attempt: Attempt, scope: Scope, index: int, answers: list[Json], *, last: bool
+    ) -> tuple[Built, JsonObject | None]:
+        built = self.built(attempt, scope, index)
+        results = self._collected(built, attempt) if built.route.source else self._slices(built, attempt, answers)
+        if results is not None and not last and not self.route.has_parts:
+            _whole(built.route, scope, client_results(built.route, [results]))  # or another one is asked
+            if attempt.failure is not None:
+                raise error_of(attempt.failure)  # it ended without a reason, and another one answered in its place
+        return built, results
 
-    def _parts(self, built: Built, attempt: Attempt, answers: list[Json]) -> list[Json] | None:
-        """Every part of a batch; None where a part was not asked for when it was recorded."""
+    def _slices(self, built: Built, attempt: Attempt, answers: list[Json]) -> JsonObject | None:
+        """What the answers to a batch mean; None where one was not asked for when it was recorded."""
         plan = built.route.upstream
         for index, body in enumerate(built.bodies[len(answers) :]):
             exchange = attempt.exchanges[index] if index < len(attempt.exchanges) else None
-            self._send(built, body, exchange)
+            self.send(built, body, exchange)
             if exchange is None:
                 if attempt.failure is not None:
-                    raise _error(attempt.failure)
+                    raise error_of(attempt.failure)
                 return None
-            said = _json(exchange, attempt)
+            said = json_said(exchange, attempt)
             if plan is not None:
                 refuse_failure(plan, built.scope, said)
             answers.append(said)
         whole = answers.copy()
         answers.clear()
-        return whole
+        return whole_result(built, whole)
 
-    def _collected(self, built: Built, attempt: Attempt) -> Told | None:
-        exchange = self._first(built, attempt)
+    def _collected(self, built: Built, attempt: Attempt) -> JsonObject | None:
+        exchange = self.first(built, attempt)
         source = built.route.source
         if exchange is None or source is None:
             return None
         reader = StreamReader(source, built.scope)
-        _check_status(exchange, attempt)
+        check_status(exchange, attempt)
         try:
-            for frame in _frames(source.framing.new_decoder(FRAME_MAX_BYTES), exchange):
+            for frame in frames_said(source.framing.new_decoder(FRAME_MAX_BYTES), exchange):
                 reader.read(frame)
         except ValueError as problem:
-            raise _failure(attempt, problem) from None
+            raise failure_of(attempt, problem) from None
         if not exchange.complete and not reader.complete:
-            raise _failure(attempt)
+            raise failure_of(attempt)
         reader.end()
-        return self._whole(built.route, collected(reader))
+        return collected(reader)
 
-    def _first(self, built: Built, attempt: Attempt) -> Exchange | None:
-        exchange = attempt.exchanges[0] if attempt.exchanges else None
-        self._send(built, built.bodies[0], exchange)
-        if exchange is None and attempt.failure is not None:
-            raise _error(attempt.failure)
-        return exchange
+    # --- what comes back: a stream
 
-    def _whole(self, route: Route, results: JsonObject) -> Told:
-        answer = client_answer(route, {**self._scope, **results})
-        return Told(answer.status, "application/json", _dumped(answer.body))
+    def _streamed(self, parts: list[list[Attempt]], target: StreamTarget) -> Told | None:
+        """The streams of all parts, one behind the other in one response."""
+        out, elements = b"", len(parts)
+        usages: list[Json] = []
+        error: GatewayError | None = None
+        for index, attempts in enumerate(parts):
+            if error is not None or index >= elements:
+                break
+            one = _Stream(self, attempts, dict(self._scope), index, usages)
+            try:
+                more, error = one.played()
+            except GatewayError as problem:
+                if not out:
+                    raise
+                more, error = failure(target, self.route.errors, problem) + target.framing.terminator, problem
+            if more is None:
+                return None
+            out, elements = out + more, one.elements
+            usages.append(one.usage)
+        if error is None and self.recorded.client.complete and self._more(parts, elements):
+            return None
+        return Told(200, target.framing.content_type, out)
 
-    def _streamed(self) -> Told | None:
-        """A stream, on as many workers as there were."""
-        attempts = self._recorded.attempts
-        translator: StreamTranslator | None = None
+
+class _Stream:
+    """The stream of one part, on as many workers as there were. elements: how many parts there are now."""
+
+    def __init__(self, run: _Run, attempts: list[Attempt], scope: Scope, index: int, earlier: list[Json]) -> None:
+        self._run, self._attempts, self._scope, self._index, self._earlier = run, attempts, scope, index, earlier
+        self._translator: StreamTranslator | None = None
+        self.elements = 1
+        scope["elapsed"] = attempts[-1].elapsed
+
+    @property
+    def usage(self) -> Json:
+        """As its last worker told it."""
+        return None if self._translator is None else self._translator.reader.usage
+
+    def played(self) -> tuple[bytes | None, GatewayError | None]:
+        """The bytes for the client, None where only a worker could tell, and the error in which they end. GatewayError
+        where there are none.
+        """
         out = b""
         error: GatewayError | None = None
-        for index, attempt in enumerate(attempts):
-            goes_on = index + 1 < len(attempts) and attempts[index + 1].resumed
+        for attempt, following in zip_longest(self._attempts, self._attempts[1:]):
             try:
-                built = self._built(attempt)
-                if translator is None or not attempt.resumed:
-                    translator = translator_of(built, self._scope, resumable=True)
-                    exchange = self._first(built, attempt)
-                else:
-                    rest = self._rest(built, translator, attempt)
-                    if rest is None:
-                        return self._stream(out + translator.conclude())
-                    exchange = rest.exchange
-                if exchange is None:
-                    return None
-                more, error = _played(translator, built, attempt, exchange, goes_on=goes_on)
-                out += more
+                more, error = self._once(attempt, goes_on=following is not None and following.resumed)
             except GatewayError as problem:
-                error = problem
+                more, error = b"", problem
+            if more is None:
+                return None, None
+            out += more
             if error is None:
-                return self._stream(out)
-        if error is None or translator is None or not out:
+                return out, None
+        if error is None or self._translator is None or not out:
             raise error or GatewayError("internal", "the request was tried on no worker")
-        client = self._recorded.client
-        if client.failure is None and client.complete:  # all tokens had come when the last worker was lost
-            return self._stream(out + translator.conclude())
-        return self._stream(out + translator.fail(error))
+        if self._was_whole():  # all tokens had come when its worker was lost
+            return out + self._translator.conclude(), None
+        return out + self._translator.fail(error), error
 
-    def _rest(self, built: Built, translator: StreamTranslator, attempt: Attempt) -> Sent | None:
-        """The request for what is left of a stream; None where nothing is."""
-        received = translator.reader.received()
-        body = resumed_request(built, built.bodies[0], received.text, received.tokens)
-        if body is None:
-            return None
-        self._send(built, body, attempt.exchanges[0] if attempt.exchanges else None)
-        translator.resume(built.scope)
-        return self._found.sent[-1]
+    def _was_whole(self) -> bool:
+        """Whether its client got all of it, for all that its last worker failed."""
+        client, attempts = self._run.recorded.client, self._run.recorded.attempts
+        return client.complete and (client.failure is None or self._index < attempts[-1].part)
 
-    def _stream(self, out: bytes) -> Told:
-        target = self._route.target
-        return Told(200, target.framing.content_type if target is not None else "", out)
-
-
-def _echoing(built: Built, blackout: Blackout | None) -> Built:
-    """As its worker repeats a prompt, where texts were replaced: also the words of the template around them."""
-    source = built.route.source
-    echoed = None if source is None else source.echoed
-    if source is None or echoed is None or blackout is None:
-        return built
-    blacked = replace(source, echoed=lambda scope: blackout.value(echoed(scope)))
-    return built._replace(route=replace(built.route, source=blacked))
-
-
-def _played(
-    translator: StreamTranslator, built: Built, attempt: Attempt, exchange: Exchange, *, goes_on: bool
-) -> tuple[bytes, GatewayError | None]:
-    """The bytes for the client that one worker's stream makes, and the error that it ends in. goes_on: another worker
-    took it up.
-    """
-    source = built.route.source
-    if source is None:
-        raise GatewayError("internal", f"the rule at {built.route.place} reads no stream")
-    _check_status(exchange, attempt)
-    out = b""
-    try:
-        for frame in _frames(source.framing.new_decoder(FRAME_MAX_BYTES), exchange):
-            out += translator.feed([frame])
-    except ValueError as problem:
-        return out, translator.lost or _failure(attempt, problem)
-    if translator.lost is not None:
-        return out, translator.lost
-    if translator.finished and not goes_on:
-        return out + translator.end(), translator.lost
-    if not exchange.complete or (goes_on and attempt.failure is not None):
-        return out, _failure(attempt)
-    return out + translator.end(), translator.lost
+    def _once(self, attempt: Attempt, *, goes_on: bool) -> tuple[bytes | None, GatewayError | None]:
+        run = self._run
+        built = run.built(attempt, self._scope, self._index)
+        self.elements = built.elements
+        if self._translator is None or not attempt.resumed:
+            more = self._index + 1 < built.elements
+            self._translator = translator_of(built, self._scope, resumable=True, earlier=self._earlier, more=more)
+            exchange = run.first(built, attempt)
+        else:
+            received = self._translator.reader.received()
+            body = resumed_request(built, built.bodies[0], received.text, received.tokens)
+            if body is None:
+                return self._translator.conclude(), None
+            exchange = attempt.exchanges[0] if attempt.exchanges else None
+            run.send(built, body, exchange)
+            self._translator.resume(built.scope)
+        if exchange is None:
+            return None, None
+        return played(self._translator, built, attempt, exchange, goes_on=goes_on)
 
 
-def _frames(decoder: Decoder, exchange: Exchange) -> Iterator[bytes]:
-    """The frames of a body as far as it is whole. ValueError where it is not: a broken framing, a frame that is not
-    JSON.
-    """
-    frames = iter(decoder.feed(b"" if exchange.said is None else exchange.said.data))
-    for frame in chain(frames, _last(decoder) if exchange.complete else ()):
-        orjson.loads(frame)
-        yield frame
-
-
-def _last(decoder: Decoder) -> Iterator[bytes]:
-    yield from decoder.finish()  # once all the others were taken
-
-
-def _check_status(exchange: Exchange, attempt: Attempt) -> None:
-    if exchange.status not in {None, 200}:
-        raise _failure(attempt)
-
-
-def _json(exchange: Exchange, attempt: Attempt) -> Json:
-    _check_status(exchange, attempt)
-    if not exchange.complete or exchange.said is None:
-        raise _failure(attempt)
-    try:
-        value: Json = orjson.loads(exchange.said.data)
-    except orjson.JSONDecodeError:
-        raise _failure(attempt) from None
-    return value
-
-
-def _failure(attempt: Attempt, problem: Exception | None = None) -> GatewayError:
-    """What the worker failed with when it was recorded."""
-    if attempt.failure is not None:
-        return _error(attempt.failure)
-    said = "the worker's answer was not recorded to its end" if problem is None else str(problem)
-    return GatewayError("upstream_protocol", said)
-
-
-def _error(failure: Failure) -> GatewayError:
-    kind: Kind = failure.kind if failure.kind in KINDS else "internal"  # type: ignore[assignment]
-    return GatewayError(
-        kind,
-        failure.message,
-        field=failure.field,
-        upstream_code=failure.upstream_code,
-        upstream_status=failure.upstream_status,
-    )
+def _whole(route: Route, scope: Scope, results: JsonObject) -> Told:
+    answer = client_answer(route, {**scope, **results})
+    return Told(answer.status, "application/json", _dumped(answer.body))
 
 
 def _refused(route: Route, error: GatewayError) -> Told:

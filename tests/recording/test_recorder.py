@@ -36,7 +36,7 @@ def keep(recording: Recording | None, size: int = 10) -> Tape:
     tape = claimed(recording, size)
     assert tape is not None
     assert recording is not None
-    tape.over("ok", None, 0.1, {"models": []}, complete=True)
+    tape.over("ok", None, 0.1, complete=True)
     recording.keep(tape)
     return tape
 
@@ -82,9 +82,10 @@ async def test_secrets_stay_out(tmp_path: Path) -> None:
     tape = claimed(made.now)
     assert tape is not None
     assert made.now is not None
-    tape.tried({"model": "m", "key": "SECRET"})
-    tape.sent("POST", "/generate", {"Authorization": "Bearer SECRET"}, {"api_key": "SECRET", "prompt": "Hi"}, None)
-    tape.over("ok", None, 0.1, {"models": []}, complete=True)
+    part = tape.part(0)
+    part.tried({"model": "m", "key": "SECRET"})
+    part.sent("POST", "/generate", {"Authorization": "Bearer SECRET"}, {"api_key": "SECRET", "prompt": "Hi"}, None)
+    tape.over("ok", None, 0.1, complete=True)
     made.now.keep(tape)
     await made.end("enough")
     text = (tmp_path / "r.jsonl").read_text()
@@ -101,14 +102,15 @@ async def test_texts_are_replaced_where_it_is_wanted(tmp_path: Path) -> None:
     tape = claimed(made.now)
     assert tape is not None
     assert made.now is not None
-    tape.tried({"model": "user"})
-    tape.asked("count", "/count", {"prompt": "Hello"}, {"text": "Hello"})
-    exchange = tape.sent("POST", "/generate", {}, {"prompt": "Hello", "role": "user"}, None)
+    part = tape.part(0)
+    part.tried({"model": "user"})
+    part.asked("count", "/count", {"prompt": "Hello"}, {"text": "Hello"})
+    exchange = part.sent("POST", "/generate", {}, {"prompt": "Hello", "role": "user"}, None)
     exchange.said.add(b'{"text": "Hello"}')
     told = Said(None)
     told.add(b"Hello, this is no JSON")
     tape.answered(200, "text/plain", told)
-    tape.over("ok", None, 0.1, {"models": []}, complete=True)
+    tape.over("ok", None, 0.1, complete=True)
     made.now.keep(tape)
     await made.end("enough")
     text = (tmp_path / "r.jsonl").read_text()
