@@ -49,7 +49,7 @@ def test_the_same_models(cluster: Cluster) -> None:
         assert without(at(our, "permission"), *OWN) == without(at(their, "permission"), *OWN)
 
 
-@pytest.mark.parametrize("more", [{}, {"model": CERTAIN, "stop": ["a", "e"]}, {"messages": "Hi"}])
+@pytest.mark.parametrize("more", [{}, {"n": 2}, {"model": CERTAIN, "stop": ["a", "e"]}, {"messages": "Hi"}])
 def test_the_same_chat(cluster: Cluster, more: JsonObject) -> None:
     """A chat in one piece differs in no field."""
     body = {**CHAT, **more}
