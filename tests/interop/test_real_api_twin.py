@@ -6,7 +6,7 @@ import pytest
 
 from proxy.types import Json, JsonObject
 from tests.interop.clusters import CERTAIN, PLAIN, Cluster
-from tests.interop.wire import HttpError, at, get_json, list_at, post_events, post_json, text_at
+from tests.interop.wire import HttpError, at, get_json, int_at, list_at, post_events, post_json, text_at
 
 TOKENS = 24
 # DB-GPT's API server drops a temperature of 0; FastChat decodes greedily below 1e-5.
@@ -83,6 +83,27 @@ def test_the_same_stream(cluster: Cluster, path: str, body: JsonObject, text: tu
         assert isinstance(choice, dict)
         assert isinstance(our_choice, dict)
         assert set(choice) <= set(our_choice)
+
+
+def test_the_same_stream_of_several_answers(cluster: Cluster) -> None:
+    """One behind the other, each with its number; the tokens of all are told once more at the end."""
+    body: JsonObject = {**CHAT, "n": 3, "stream": True}
+    ours = post_events(f"{own_api(cluster)}/chat/completions", body)
+    theirs = post_events(f"{cluster.api}/chat/completions", body)
+    assert texts_by_index(ours) == texts_by_index(theirs)
+    assert list(texts_by_index(ours)) == [0, 1, 2]
+    whole = post_json(f"{cluster.api}/chat/completions", {**CHAT, "n": 3})
+    assert ours[-1]["usage"] == at(whole, "usage")
+
+
+def texts_by_index(events: list[JsonObject]) -> dict[int, str]:
+    """The text of each choice of a stream of chat events."""
+    texts: dict[int, str] = {}
+    for choice in (choice for event in events for choice in list_at(event, "choices")):
+        delta, index = at(choice, "delta"), int_at(choice, "index")
+        assert isinstance(delta, dict)
+        texts[index] = texts.get(index, "") + str(delta.get("content") or "").replace("\ufffd", "")
+    return texts
 
 
 def told(events: list[JsonObject], path: tuple[str, ...]) -> JsonObject:
