@@ -181,7 +181,9 @@ def _calling(pack: PackSource, source: RouteSource) -> Iterator[Field]:
     names = {*seen.given, *reads, *(asking.doc.fields.request if asking.doc.fields else [])}
     yield from _fields(name, "request", Half(names, made, reads, whole, seen))
     results = {result: {result} for result in OPERATIONS[call.operation].results}
-    known = {**_with_new(results), **{f"results.{result}": {result} for result in results}}
+    # An answer has them in `results`, of which each is an `item`.
+    of_several = {f"{root}.{result}": {result} for root in ("results", "item") for result in results}
+    known = {**_with_new(results), **of_several}
     answering = [each for each in (source.doc.stream, source.doc.answer) if each is not None]
     used = origins((each.source for doc in answering for each in written(doc)), (), known)
     yield from _fields(name, "answer", Half(results, _answer_made(source, (), known), used, whole=False, seen=Seen()))
