@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -104,7 +105,12 @@ async def test_the_page_of_rules() -> None:
         assert isinstance(routes, list)
         (stream,) = [row for row in routes if isinstance(row, dict) and row["route"] == "generate_stream"]
         assert stream["path"] == "/api/worker/generate_stream"
-        assert str(stream["place"]).endswith("dbgpt-worker/generate_stream.yaml:1")
+        file, _, line = str(stream["place"]).rpartition(":")
+        assert Path(file).read_text(encoding="utf-8").splitlines()[int(line) - 1] == "route: generate_stream"
+        assert stream["never_applied"] is True
+        operations = page["operations"]
+        assert isinstance(operations, list)
+        assert {"fastchat", "openai"} <= {str(row["backend"]) for row in operations if isinstance(row, dict)}
 
 
 async def test_readiness_shows_no_raw_names() -> None:
