@@ -103,5 +103,7 @@ RECORDING_MAX_BYTES: Final = 256 * 1024 * 1024
 RECORDED_REQUEST_MAX_BYTES: Final = 16 * 1024 * 1024
 # A line of a recording that is read: such a request as JSON, in which a byte can take six.
 RECORDING_LINE_MAX_BYTES: Final = 128 * 1024 * 1024
+# What the recorded requests under way hold together of what workers said and clients were told; the rest is left out.
+RECORDING_UNDER_WAY_BYTES: Final = 256 * 1024 * 1024
 # What may wait for being written; a disk that is slower than that loses requests of the recording, never of clients.
 RECORDING_WAITING_BYTES: Final = 64 * 1024 * 1024

@@ -19,11 +19,12 @@ from proxy.limits import (
     RECORDING_MAX_BYTES,
     RECORDING_REQUESTS_MAX,
     RECORDING_SECONDS_MAX,
+    RECORDING_UNDER_WAY_BYTES,
     RECORDING_WAITING_BYTES,
 )
 from proxy.recording.lines import VERSION
 from proxy.recording.redaction import Blackout
-from proxy.recording.tape import Tape
+from proxy.recording.tape import Held, Tape
 from proxy.threads import in_thread
 from proxy.types import Json, JsonObject
 
@@ -88,6 +89,7 @@ class Recording:
         self.why = ""
         self._blackout = blackout
         self._lines: queue.SimpleQueue[Tape | None] = queue.SimpleQueue()
+        self._held = Held(RECORDING_UNDER_WAY_BYTES)
         self._begun = 0
         self._kept = 0
         self._dropped = 0
@@ -104,14 +106,16 @@ class Recording:
         if self.why or self._begun - self._dropped >= self._asked.requests:
             return None
         self._begun += 1
-        return Tape(utc(time.time()), method, path, scope, size, route, self._headers)
+        return Tape(utc(time.time()), method, path, scope, size, route, self._headers, self._held)
 
     def keep(self, record: Tape) -> None:
         """A request is over. One that is too large, or that the disk is too slow for, is left out."""
+        record.let_go()
         if self.why:
             return
         size = record.size
-        if size > RECORDED_REQUEST_MAX_BYTES or self._queued - self._taken + size > RECORDING_WAITING_BYTES:
+        too_large = record.lost or size > RECORDED_REQUEST_MAX_BYTES
+        if too_large or self._queued - self._taken + size > RECORDING_WAITING_BYTES:
             self._dropped += 1
             return
         self._queued += size
@@ -126,6 +130,7 @@ class Recording:
         """Nothing more is kept; requests under way are left out."""
         if not self.why:
             self.why = why
+            self._held.most = 0
             self._lines.put(None)
 
     def document(self) -> JsonObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,21 +18,43 @@ from proxy.types import Json, JsonObject
 _SCOPE = ("query", "headers", "path", "listener", "gateway", "models", "now", "request_id", "elapsed")
 
 
+class Held:
+    """Bytes that all requests under way hold together, of which there may be so many."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.size = 0
+
+    def take(self, size: int) -> bool:
+        """Whether there was room for them."""
+        if self.size + size > self.most:
+            return False
+        self.size += size
+        return True
+
+    def give(self, size: int) -> None:
+        """They are held no more."""
+        self.size -= size
+
+
 class Said:
     """Bytes of one body as they came or went; size: how many, also those that are not kept because they are too many.
-    framing: None for one whole JSON text.
+    framing: None for one whole JSON text. take: whether there is room for so many more; None: for any.
     """
 
-    def __init__(self, framing: Framing | None) -> None:
+    def __init__(self, framing: Framing | None, take: Callable[[int], bool] | None = None) -> None:
         self.framing = framing
         self.size = 0
+        self._take = take
         self._parts: list[bytes] = []
 
     def add(self, data: bytes) -> None:
         """More of it."""
         self.size += len(data)
-        if self.size <= RECORDED_REQUEST_MAX_BYTES:
+        if self._take is None or self._take(len(data)):
             self._parts.append(data)
+        else:
+            self._parts.clear()
 
     def document(self, blackout: Blackout | None) -> Json:
         """As `Raw`, null where nothing came."""
@@ -127,7 +149,7 @@ class TapedPart:
         self, method: str, path: str, headers: Mapping[str, str], body: Json, framing: Framing | None
     ) -> TapedExchange:
         """The request itself goes to the worker."""
-        exchange = TapedExchange(method, path, headers, body, Said(framing))
+        exchange = TapedExchange(method, path, headers, body, self._tape.said(framing))
         self._attempts[-1].exchanges.append(exchange)
         return exchange
 
@@ -151,11 +173,19 @@ class TapedPart:
 
 class Tape:
     """One request. at: when it came; size: bytes of its body; headers: names whose values may be known although they
-    are not on the list.
+    are not on the list; held: what all such requests hold. lost: it holds less than there was, for want of room.
     """
 
     def __init__(
-        self, at: str, method: str, path: str, scope: JsonObject, size: int, route: str, headers: Collection[str]
+        self,
+        at: str,
+        method: str,
+        path: str,
+        scope: JsonObject,
+        size: int,
+        route: str,
+        headers: Collection[str],
+        held: Held,
     ) -> None:
         self._at, self._method, self._path, self._size, self._route = at, method, path, size, route
         # What rules see changes while they are followed.
@@ -163,6 +193,7 @@ class Tape:
         self._body = scope.get("body")
         self._headers = headers
         self._parts: dict[int, TapedPart] = {}
+        self._held, self._kept, self.lost = held, 0, False
         self._told = Said(None)
         self._status: int | None = None
         self._content_type: str | None = None
@@ -174,6 +205,10 @@ class Tape:
     def part(self, index: int) -> TapedPart:
         """The request itself, or the one at this place of several that its rule makes of it."""
         return self._parts.setdefault(index, TapedPart(self))
+
+    def said(self, framing: Framing | None) -> Said:
+        """A body that comes or goes."""
+        return Said(framing, self._take)
 
     def answered(self, status: int, content_type: str, told: Said) -> None:
         """The response to the client is begun; its body is `told`, as far as it comes."""
@@ -187,6 +222,17 @@ class Tape:
         """The request has ended. complete: the client got all of its answer."""
         self._outcome, self._failure, self._seconds, self._complete = outcome, failure, seconds, complete
 
+    def let_go(self) -> None:
+        """It is under way no more."""
+        self._held.give(self._kept)
+        self._kept = 0
+
+    def _take(self, size: int) -> bool:
+        fits = not self.lost and self._kept + size <= RECORDED_REQUEST_MAX_BYTES and self._held.take(size)
+        self._kept += size if fits else 0
+        self.lost = not fits
+        return fits
+
     # --- what is kept
 
     @property
@@ -198,7 +244,7 @@ class Tape:
         """Its line of a recording."""
         headers = self._scope["headers"]
         strings = {name: str(value) for name, value in headers.items()} if isinstance(headers, dict) else {}
-        query = without_secrets(self._scope["query"])
+        query = _told(self._scope["query"], blackout)
         return {
             "at": self._at,
             "seconds": round(self._seconds, 6),

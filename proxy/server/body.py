@@ -27,6 +27,11 @@ class Share:
         self._bodies = bodies
         self._size = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes that it has so far, however they came."""
+        return self._size
+
     def grow(self, size: int) -> None:
         """The body has at least so many bytes. GatewayError where there is no room for them."""
         bodies, more = self._bodies, max(0, size - self._size)

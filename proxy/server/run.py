@@ -78,7 +78,7 @@ class RequestRun:
         if self._recording is None:
             return None
         request, name = self._request, f"{self._route.pack}/{self._route.name}"
-        size = request.content_length or 0
+        size = self._arrival.share.size
         return self._recording.begin(request.method, request.rel_url.raw_path, self._scope, size, name)
 
     def stop(self, error: GatewayError) -> None:

@@ -44,7 +44,7 @@ class StreamRun:
         self._resumes = False
         self._built: Built | None = None
         self._tape = tape
-        self._told = Said(target.framing)
+        self._told = Said(target.framing) if tape is None else tape.said(target.framing)
         self._output = ClientOutput()
         self._sink: ClientStream | None = None
         self._writer: StreamWriter | None = None

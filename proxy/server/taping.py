@@ -60,6 +60,6 @@ def tape_answer(tape: Tape, response: web.StreamResponse, route: Route) -> None:
     if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
         return
     framing = route.target.framing if route.target is not None else None
-    told = Said(framing if framing is not None and framing.content_type == response.content_type else None)
+    told = tape.said(framing if framing is not None and framing.content_type == response.content_type else None)
     told.add(response.body)
     tape.answered(response.status, response.content_type, told)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxy.fleet.facts import WorkerReport
+from proxy.types import JsonObject
 from tests.gateway.client import call
 from tests.gateway.rig import until
 from tests.gateway.scripted import json_response
@@ -47,7 +48,8 @@ async def test_a_request_waits_on_for_a_worker_that_it_can_ask(tmp_path: Path) -
         talker("new", "New") as new,
         talking(rules, old, limit=1) as rig,
     ):
-        fleet, body = rig.gateway.fleet, {"model": "m", "texts": ["x"]}
+        fleet = rig.gateway.fleet
+        body: JsonObject = {"model": "m", "texts": ["x"]}
         first = asyncio.create_task(call(rig.listen, "POST", "/sizes", body))
         await until(lambda: len(old.asked) == 1, lambda: "not asked")
         second = asyncio.create_task(call(rig.listen, "POST", "/sizes", body))

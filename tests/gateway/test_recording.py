@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from proxy.limits import RECORDED_REQUEST_MAX_BYTES
 from proxy.tools.commands import replay
 from proxy.types import Json, JsonObject
 from tests.gateway.client import Connection, Reply, call
@@ -231,6 +233,26 @@ async def test_the_client_s_secrets_stay_with_it(tmp_path: Path) -> None:
             body: JsonObject = {**HELLO, "api_key": "SECRET"}
             await rig.post("generate", body, authorization="Bearer SECRET", cookie="SECRET", x_forwarded_for="SECRET")
         assert "SECRET" not in (tmp_path / NAME).read_text()
+
+
+@pytest.mark.parametrize("coding", ["chunked", "gzip"])
+async def test_a_body_is_as_large_as_what_it_holds(tmp_path: Path, coding: str) -> None:
+    """However it comes: one that is too large for a recording is left out, and its client notices nothing."""
+    body = json.dumps({**HELLO, "user": "x" * (RECORDED_REQUEST_MAX_BYTES + 1)}).encode()
+    packed = gzip.compress(body)
+    wire, fields = {
+        "chunked": (chunk(body) + LAST_CHUNK, "Transfer-Encoding: chunked"),
+        "gzip": (packed, f"Content-Encoding: gzip\r\nContent-Length: {len(packed)}"),
+    }[coding]
+    head = f"POST {PREFIX}/generate HTTP/1.1\r\nHost: g\r\nContent-Type: application/json\r\n{fields}\r\n\r\n"
+    async with demo_worker("m") as worker, running(worker.address, given={"recordings": str(tmp_path)}) as rig:
+        await record(rig)
+        connection = await Connection.open(rig.listen)
+        await connection.send(head.encode() + wire)
+        assert (await connection.reply()).status == 200
+        await connection.leave()
+        told = (await end(rig)).object
+        assert (told["kept"], told["left_out"]) == (0, 1)
 
 
 async def test_a_gateway_that_stops_ends_its_recording(tmp_path: Path) -> None:

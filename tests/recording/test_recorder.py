@@ -26,7 +26,7 @@ def claimed(recording: Recording | None, size: int = 10) -> Tape | None:
     scope: JsonObject = {
         "body": {"text": "Hello"},
         "headers": {"cookie": "c", "x-trace": "t"},
-        "query": {"api_key": "k"},
+        "query": {"api_key": "k", "said": "Hello"},
     }
     return recording.begin("POST", "/chat", scope, size, "sample/chat")
 
@@ -92,7 +92,8 @@ async def test_secrets_stay_out(tmp_path: Path) -> None:
     assert "SECRET" not in text
     scope = lines(tmp_path)[1]["scope"]
     assert isinstance(scope, dict)
-    assert (scope["headers"], scope["query"]) == ({"cookie": "redacted", "x-trace": "t"}, {"api_key": "redacted"})
+    assert scope["headers"] == {"cookie": "redacted", "x-trace": "t"}
+    assert scope["query"] == {"api_key": "redacted", "said": "Hello"}
 
 
 async def test_texts_are_replaced_where_it_is_wanted(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ async def test_texts_are_replaced_where_it_is_wanted(tmp_path: Path) -> None:
     await made.end("enough")
     text = (tmp_path / "r.jsonl").read_text()
     assert "Hello" not in text
-    assert text.count("Xxxxx") == 5
+    assert text.count("Xxxxx") == 6
     assert lines(tmp_path)[0]["words"] == ["user"]
     assert '"role":"user"' in text
 
@@ -177,6 +178,34 @@ async def test_what_is_too_large_is_left_out(tmp_path: Path, monkeypatch: pytest
     told = await made.end("enough")
     assert told is not None
     assert (told["kept"], told["left_out"]) == (1, 2)
+
+
+async def test_requests_under_way_hold_so_much_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that would make it more is left out and holds nothing; those that end make room, and so does the end."""
+    monkeypatch.setattr(recorders, "RECORDING_UNDER_WAY_BYTES", 25)
+    made = recorder(tmp_path)
+    await made.begin(ASKED)
+    recording = made.now
+    assert recording is not None
+    tapes = [claimed(recording) for _ in range(4)]
+    for tape in tapes[:3]:
+        assert tape is not None
+        said = tape.said(None)
+        said.add(b"{}" * 5)
+        tape.answered(200, "application/json", said)
+    for tape in tapes[:3]:
+        assert tape is not None
+        tape.over("ok", None, 0.1, complete=True)
+        recording.keep(tape)
+    last = tapes[3]
+    assert last is not None
+    last.said(None).add(b"{}" * 10)
+    assert not last.lost
+    told = await made.end("enough")
+    assert told is not None
+    assert (told["kept"], told["left_out"]) == (2, 2)
+    last.said(None).add(b"{}")
+    assert last.lost
 
 
 async def test_a_request_nested_too_deep_to_be_written(tmp_path: Path) -> None:
