@@ -11,12 +11,53 @@ import pytest
 from click.testing import CliRunner
 
 from proxy.cli import main
-from proxy.types import Json
+from proxy.types import Json, JsonObject
 from tests.tools.calling import write_calls
 from tests.tools.packs import write_json
 
 TEXT = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^<!-- dbgpt-gateway ([^\n]+) -->\n```json\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+# A request for the small pack that was answered when its backend knew another field.
+WORKER: JsonObject = {"model": "m", "address": "http://w:1", "backend": "lines"}
+EXCHANGE: JsonObject = {
+    "method": "POST",
+    "path": "/chat",
+    "headers": {"Content-Type": "application/json"},
+    "body": {"model": "m", "turns": [{"role": "user", "content": "hi"}], "warmth": 1},
+    "status": 200,
+    "said": {"text": '{"token":"ho","done":"stop"}\n'},
+    "complete": True,
+}
+RECORDED: JsonObject = {
+    "at": "2026-01-02T03:04:05.000Z",
+    "seconds": 0.5,
+    "method": "POST",
+    "path": "/say",
+    "scope": {"query": {}, "headers": {}, "gateway": {}, "listener": {}},
+    "body": {"model": "m", "text": "hi", "heat": 1},
+    "route": "speech/say",
+    "outcome": "ok",
+    "attempts": [
+        {
+            "worker": WORKER,
+            "asked": [{"step": "count", "path": "/count", "body": {"of": [{"role": "user", "content": "hi"}]}}],
+            "exchanges": [EXCHANGE],
+        }
+    ],
+    "client": {
+        "status": 200,
+        "content_type": "text/event-stream",
+        "said": {"text": 'data: {"said":"ho","end":"stop"}\n\ndata: [DONE]\n\n'},
+        "complete": True,
+    },
+}
+RECORDING: list[JsonObject] = [
+    {"recording": 1, "gateway": "1.0", "began": "2026-01-02T03:04:00.000Z"},
+    RECORDED,
+    {"ended": "2026-01-02T03:05:00.000Z", "requests": 1, "left_out": 0, "why": "its time is over"},
+]
 
 
 def fits(shown: Json, said: Json) -> bool:
@@ -36,6 +77,7 @@ def test_the_document_shows_what_is_said(
     monkeypatch.chdir(tmp_path)
     write_calls(tmp_path / "packs")
     write_json(Path("body.json"), {"model": "m", "text": "hi", "seed": 3, "foo": 1})
+    Path("recording.jsonl").write_text("".join(json.dumps(line) + "\n" for line in RECORDING), encoding="utf-8")
     said = CliRunner().invoke(main, shlex.split(command)).stdout
     assert fits(json.loads(shown), json.loads(said)), said
 
@@ -43,6 +85,6 @@ def test_the_document_shows_what_is_said(
 def test_every_command_is_in_the_document() -> None:
     """With an example, where its output is documented here."""
     shown = {command.split()[0] for command, _ in EXAMPLES}
-    assert shown == {"check", "test", "explain", "translate", "compat", "schema", "init"}
+    assert shown == {"check", "test", "explain", "translate", "compat", "schema", "init", "replay"}
     sections = set(re.findall(r"^## (\w+)$", TEXT, re.MULTILINE))
-    assert sections == shown | {"replay"}
+    assert sections == shown
