@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 PROGRAM = "dbgpt-gateway"
+FIRST_PACK = "dbgpt-worker"
+"""The rule pack that `init` changes where no other is named."""
 PURPOSE = "A gateway that makes a FastChat fleet a member of a DB-GPT cluster."
 
 

@@ -11,7 +11,7 @@ from proxy.documents import Diagnostic
 from proxy.ruleset import RuleSet
 from proxy.ruleset.review import review
 from proxy.ruleset.sources import FileChanges
-from proxy.tools.terminal import columns, mistakes_json, near
+from proxy.tools.terminal import columns, counted, mistakes_json, near
 from proxy.types import Json
 
 _MARKS = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red")}
@@ -27,8 +27,8 @@ def pack_lines(rules: RuleSet) -> Iterator[str]:
     rows = [
         [
             click.style(pack.name, bold=True),
-            f"{len(pack.routes)} routes",
-            f"{sum(len(source.doc.tests) for source in pack.routes)} tests",
+            counted(len(pack.routes), "route"),
+            counted(sum(len(source.doc.tests) for source in pack.routes), "test"),
             near(str(pack.folder)),
         ]
         for pack in rules.sources
@@ -36,8 +36,8 @@ def pack_lines(rules: RuleSet) -> Iterator[str]:
     rows += [
         [
             click.style(f"backend {backend.name}", bold=True),
-            f"{len(backend.operations)} operations",
-            f"{sum(len(way.doc.tests) for way in backend.operations)} tests",
+            counted(len(backend.operations), "operation"),
+            counted(sum(len(way.doc.tests) for way in backend.operations), "test"),
             near(str(backend.folder)),
         ]
         for backend in rules.backends.values()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from proxy.backends.flags import PROGRAM
+from proxy.backends.flags import FIRST_PACK, PROGRAM
 from proxy.tools.terminal import (
     AS_JSON,
     BACKEND_KIND,
@@ -274,17 +274,24 @@ def schema(name: str | None, folder: Path | None, *, as_json: bool) -> None:
 
 @click.command(cls=RuleCommand, short_help="Write a rule pack and settings to begin with.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--extends", "extends", metavar="PACK", help="The shipped pack to change. Default: the first.")
+@click.option("--extends", "extends", metavar="PACK", help=f"The shipped pack to change. Default: {FIRST_PACK}.")
+@click.option(
+    "--dialect", "dialect", metavar="NAME", help="Instead: a new dialect, for clients of a kind of their own."
+)
+@click.option(
+    "--backend", "backend", metavar="NAME", help="Instead: a new backend, for workers of a kind of their own."
+)
 @AS_JSON
-def init(folder: Path, extends: str | None, *, as_json: bool) -> None:
-    """Write a rule pack that changes one field of a shipped one, with tests, and settings that serve it.
+def init(folder: Path, extends: str | None, dialect: str | None, backend: str | None, *, as_json: bool) -> None:
+    """Write rules to begin with, their tests, settings that serve them, and schemas for editors: a pack that changes
+    one field of a shipped one, or a dialect or backend of your own, or several of these.
 
     Into DIR, which need not exist; nothing that is there is overwritten.
     """
     from proxy.tools import starting
 
     try:
-        begun = starting.start(loaded([], as_json=as_json), folder, extends)
+        begun = starting.start(loaded([], as_json=as_json), folder, starting.Wanted(extends, dialect, backend))
     except ValueError as error:
         fail(str(error))
     there = [str(file) for file in begun.files if file.exists() or file.is_symlink()]
@@ -299,11 +306,12 @@ def init(folder: Path, extends: str | None, *, as_json: bool) -> None:
         fail(f"{error.filename}: {error.strerror}")
     if as_json:
         written: list[Json] = [str(file) for file in begun.files]
-        say_json({"written": written, "extends": begun.pack, "route": begun.route, "field": begun.field})
+        say_json({"written": written, **starting.start_json(begun)})
         return
     for file in begun.files:
         click.echo(f"wrote {file}")
-    click.echo(f"It extends {begun.pack}: the route {begun.route} passes {begun.field} on. Next:")
+    for line in starting.start_lines(begun):
+        click.echo(line)
     for line in (f"check {folder}/rules", f"test {folder}/rules", f"serve --config {folder}/settings.yaml"):
         click.echo(f"  {PROGRAM} {line}")
 

@@ -1,18 +1,22 @@
-"""`init`: a rule pack and settings to begin with. What they are about comes from the pack that they extend."""
+"""`init`: rule packs and settings to begin with: what changes a shipped pack, or packs of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import orjson
 
-from proxy.backends.flags import FLAGS, PROGRAM
+from proxy.backends.flags import FIRST_PACK, FLAGS, PROGRAM
 from proxy.ruleset import RuleSet
 from proxy.ruleset.loader import RouteSource
 from proxy.ruleset.selftest_documents import TestDoc
+from proxy.ruleset.sources import BACKENDS
 from proxy.ruleset.walking import written
+from proxy.tools.beginnings import backend_files, dialect_files
+from proxy.tools.schemas import schemas
 from proxy.types import Json
 
 # Fields that servers of models often know; the first one that the route does not have yet is the example.
@@ -20,46 +24,101 @@ _EXAMPLES: Final = ("seed", "min_p", "best_of", "priority")
 # Arguments of a call that few dialects pass on.
 _ARGUMENTS: Final = ("best_of", "logprobs")
 _EXAMPLE_VALUE: Final = 7
+_PACK_NAME: Final = re.compile("[a-z][a-z0-9-]{0,59}")
 
 
-class Start(NamedTuple):
-    """The files to write, by their paths; field: the one that the example adds, in which route."""
+class Wanted(NamedTuple):
+    """What to begin with: the shipped pack to extend, the names of a new dialect and of a new backend."""
 
-    files: dict[Path, str]
+    extends: str | None = None
+    dialect: str | None = None
+    backend: str | None = None
+
+
+class Extension(NamedTuple):
+    """What changes a shipped pack: its files by their paths within the rules; field: the one that the example adds, in
+    which route.
+    """
+
+    files: dict[str, str]
     pack: str
     route: str
     field: str
 
 
-def start(rules: RuleSet, folder: Path, wanted: str | None) -> Start:
-    """The files of a pack in `folder` that extends the shipped pack `wanted`, or the first that says how it is tried.
+class Start(NamedTuple):
+    """The files to write, by their paths, and what they are about."""
 
-    ValueError where the folder's name is not UTF-8, and where there is no such pack, or none whose requests could get a
-    further field.
+    files: dict[Path, str]
+    wanted: Wanted
+    extension: Extension | None
+
+
+def start(rules: RuleSet, folder: Path, wanted: Wanted) -> Start:
+    """The files in `folder`: settings, schemas for editors, and what is wanted; without that a pack that extends the
+    first shipped one.
+
+    ValueError where the folder's name is not UTF-8, where a name is not one for a pack or is taken, and where there is
+    no pack to extend, or none whose requests could get a further field.
     """
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{str(folder)!a}: expected a name in UTF-8") from None
-    names = [pack.name for pack in rules.sources]
-    chosen = [pack for pack in rules.sources if pack.name == wanted or (wanted is None and pack.doc.examples)]
-    if not chosen:
-        raise ValueError(f"no pack '{wanted}' comes with the program; known: {', '.join(names)}")
-    pack = chosen[0]
+    shipped = [pack.name for pack in rules.sources]
+    _check_name("--dialect", wanted.dialect, shipped)
+    _check_name("--backend", wanted.backend, rules.backends)
+    files: dict[str, str] = {}
+    extension = None
+    if wanted.extends is not None or (wanted.dialect is None and wanted.backend is None):
+        extension = _extension(rules, folder / "rules", wanted.extends or FIRST_PACK)
+        files.update(extension.files)
+    if wanted.dialect is not None:
+        usual = next(pack.doc.backend for pack in rules.sources if pack.name == FIRST_PACK)
+        own = dialect_files(wanted.dialect, wanted.backend or str(usual), own_backend=wanted.backend is not None)
+        files.update({f"{wanted.dialect}/{name}": text for name, text in own.items()})
+    if wanted.backend is not None:
+        own = backend_files(wanted.backend)
+        files.update({f"{BACKENDS}/{wanted.backend}/{name}": text for name, text in own.items()})
+    made = {folder / "rules" / name: _schema_line(name) + text for name, text in files.items()}
+    settings = "# yaml-language-server: $schema=schemas/settings.schema.json\n"
+    made[folder / "settings.yaml"] = settings + _settings_text(folder / "rules", shipped, wanted.backend)
+    for name, schema in schemas().items():
+        text = orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+        made[folder / "schemas" / f"{name}.schema.json"] = text
+    return Start(made, wanted, extension)
+
+
+def _check_name(flag: str, name: str | None, taken: Iterable[str]) -> None:
+    if name is not None and not _PACK_NAME.fullmatch(name):
+        raise ValueError(f"{flag} {name}: expected lower-case letters, digits and -, beginning with a letter")
+    if name is not None and name in taken:
+        raise ValueError(f"{flag} {name}: one of this name comes with the program; take another, or extend it")
+
+
+def _schema_line(name: str) -> str:
+    """The first line of a rule file, which leads an editor to its schema; name: its path within the rules."""
+    kinds = {"pack.yaml": "pack", "errors.yaml": "errors", "backend.yaml": "backend"}
+    kind = kinds.get(name.rpartition("/")[2], "operation" if name.startswith(f"{BACKENDS}/") else "rule")
+    return f"# yaml-language-server: $schema={'../' * (name.count('/') + 1)}schemas/{kind}.schema.json\n"
+
+
+def _extension(rules: RuleSet, folder: Path, wanted: str) -> Extension:
+    pack = next((pack for pack in rules.sources if pack.name == wanted), None)
+    if pack is None:
+        known = ", ".join(each.name for each in rules.sources)
+        raise ValueError(f"no pack '{wanted}' comes with the program; known: {known}")
     routes = sorted(pack.routes, key=lambda source: source.doc.stream is None)
     found = next(((source, test) for source in routes if (test := _example_test(source)) is not None), None)
     if found is None:
         raise ValueError(f"no route of '{pack.name}' has a test from which an example could be made")
     source, test = found
     field = _new_field(source)
-    rules_folder = folder / "rules"
-    own = rules_folder / pack.name
     files = {
-        own / "pack.yaml": _pack_text(pack.name, rules_folder),
-        own / f"{source.doc.route}.yaml": _route_text(source, test, field),
-        folder / "settings.yaml": _settings_text(rules_folder, [name for name in names if name != pack.name]),
+        f"{pack.name}/pack.yaml": _pack_text(pack.name, folder),
+        f"{pack.name}/{source.doc.route}.yaml": _route_text(source, test, field),
     }
-    return Start(files, pack.name, source.doc.route, field)
+    return Extension(files, pack.name, source.doc.route, field)
 
 
 def _example_test(source: RouteSource) -> TestDoc | None:
@@ -137,7 +196,7 @@ def _added(source: RouteSource, field: str) -> str:
     return f"request:\n  body:\n    fields:\n      {comment}\n      {mapping}"
 
 
-def _settings_text(rules: Path, others: Iterable[str]) -> str:
+def _settings_text(rules: Path, shipped: Iterable[str], backend: str | None) -> str:
     sections: dict[str, list[str]] = {}
     for flag in FLAGS:
         if not flag.key:
@@ -156,15 +215,48 @@ def _settings_text(rules: Path, others: Iterable[str]) -> str:
 listen: 127.0.0.1:8090
 admin: 127.0.0.1:8091
 
-# The rule packs that are served: a folder of them. A further folder in it whose pack.yaml says only `extends: NAME`
-# serves a pack that comes with the program as it is: {", ".join(others) or "there is no other"}.
+# The rule packs that are served: a folder of them. Those that come with the program can be named beside it:
+# {", ".join(shipped)}.
 rules: [{_flow(str(rules.absolute()))}]
 
-# An embedded demonstration fleet, to try it. For your own workers, take it out and say here where they are.
-demo: {{models: [demo-chat]}}
+{_workers_text(backend)}
 
 {backends}
 """
+
+
+def _workers_text(backend: str | None) -> str:
+    if backend is None:
+        return """\
+# An embedded demonstration fleet, to try it. For your own workers, take it out and say here where they are.
+demo: {models: [demo-chat]}"""
+    return f"""\
+# Where the workers are.
+backends: [{{kind: {backend}, url: "http://127.0.0.1:9000"}}]"""
+
+
+def start_lines(begun: Start) -> Iterator[str]:
+    """For people: what was written, and what comes next."""
+    made, wanted = begun.extension, begun.wanted
+    if made is not None:
+        yield f"It extends {made.pack}: the route {made.route} passes {made.field} on."
+    if wanted.dialect is not None:
+        yield f"The dialect {wanted.dialect} is served at /{wanted.dialect}/chat."
+    if wanted.backend is not None:
+        yield f"The backend {wanted.backend} asks its workers at /chat and looks for models at /models."
+    yield "Next:"
+
+
+def start_json(begun: Start) -> dict[str, Json]:
+    """For programs: what was written."""
+    made, wanted = begun.extension, begun.wanted
+    return {
+        "extends": None if made is None else made.pack,
+        "route": None if made is None else made.route,
+        "field": None if made is None else made.field,
+        "dialect": wanted.dialect,
+        "backend": wanted.backend,
+    }
 
 
 def _one_line(text: str) -> str:

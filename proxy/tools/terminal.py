@@ -100,7 +100,7 @@ def say_mistakes(mistakes: Iterable[Diagnostic]) -> None:
         if Path(mistake.file).is_file():  # a folder has no lines
             place += f"{mistake.line}:{mistake.column}:"
         click.echo(f"{click.style(place, bold=True)} {mistake.message}", err=True)
-    click.secho(f"{len(listed)} mistake{'s' if len(listed) != 1 else ''}", fg="red", err=True)
+    click.secho(counted(len(listed), "mistake"), fg="red", err=True)
 
 
 def mistakes_json(mistakes: Iterable[Diagnostic]) -> Json:
@@ -148,6 +148,11 @@ def read_worker(file: Path | None) -> JsonObject:
     if not isinstance(known, dict):
         fail(f"--worker {file}: expected a JSON object")
     return known
+
+
+def counted(number: int, what: str) -> str:
+    """`1 test`, `2 tests`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def short(value: Json, length: int = 100) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_what_is_written_works(tmp_path: Path) -> None:
     """check, test and the settings accept it, and the route does what the example says."""
     result = run(commands.init, tmp_path / "mine")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.count("wrote ") == 3
+    assert result.stdout.count("wrote ") == 9
     rules = tmp_path / "mine" / "rules"
     assert run(commands.check, rules).exit_code == 0
     tested = run(commands.test, rules)
@@ -92,3 +93,61 @@ def test_for_programs(tmp_path: Path) -> None:
     assert all(Path(str(file)).is_file() for file in told["written"])
     assert extended(tmp_path, str(told["extends"])) == {"extends": told["extends"]}
     assert (inside(told, "field"), Path(str(told["written"][1])).stem) == ("best_of", told["route"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packs", "backends"),
+    [
+        (["--dialect", "mine"], ["mine"], []),
+        (["--backend", "theirs"], PACKS, ["theirs"]),
+        (["--dialect", "mine", "--backend", "theirs"], ["mine"], ["theirs"]),
+        (["--dialect", "mine", "--extends", "dbgpt-worker"], ["dbgpt-worker", "mine"], []),
+    ],
+)
+def test_packs_of_ones_own(tmp_path: Path, arguments: list[str], packs: list[str], backends: list[str]) -> None:
+    """They work as they are: no mistake, no failing test, no loss without a reason, and settings that are right."""
+    told = run_json(commands.init, tmp_path, *arguments)
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert (told["dialect"], told["backend"], told["extends"]) == tuple(
+        given.get(flag) for flag in ("--dialect", "--backend", "--extends")
+    )
+    rules = tmp_path / "rules"
+    checked = run_json(commands.check, rules)
+    assert (checked["packs"], checked["backends"], checked["mistakes"]) == (packs, backends, [])
+    tested = run_json(commands.test, rules)
+    assert (tested["failed"], tested["passed"] != 0) == (0, True)
+    for folder in (rules / "mine", rules / "backends" / "theirs"):
+        if folder.is_dir():
+            found = run_json(commands.compat, folder, "--rules", rules)
+            assert (found["lost"], found["stale"]) == (0, [])
+    settings = load_settings(tmp_path / "settings.yaml", {})
+    assert [each.kind for each in settings.backends] == backends
+
+
+def test_what_is_written_names_its_schema(tmp_path: Path) -> None:
+    """The first line of each file leads to a schema that accepts the file."""
+    run_json(commands.init, tmp_path, "--dialect", "mine", "--backend", "theirs", "--extends", "dbgpt-worker")
+    files = sorted(tmp_path.rglob("*.yaml"))
+    assert len(files) == 8
+    for file in files:
+        first, _, rest = file.read_text(encoding="utf-8").partition("\n")
+        chosen = (file.parent / first.removeprefix("# yaml-language-server: $schema=")).resolve()
+        assert chosen.parent == tmp_path / "schemas"
+        assert problems(json.loads(chosen.read_bytes()), parse_yaml(rest, "x").value) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--dialect", "My dialect"], "--dialect My dialect: expected lower-case letters, digits and -"),
+        (["--dialect", "../up"], "--dialect ../up: expected lower-case letters"),
+        (["--dialect", "openai"], "--dialect openai: one of this name comes with the program"),
+        (["--backend", "fastchat"], "--backend fastchat: one of this name comes with the program"),
+        (["--extends", "nobody"], "no pack 'nobody' comes with the program; known: "),
+    ],
+)
+def test_names_that_cannot_be(tmp_path: Path, arguments: list[str], error: str) -> None:
+    """Nothing is written then."""
+    told = run_json(commands.init, tmp_path / "new", *arguments, code=2)
+    assert str(told["error"]).startswith(error)
+    assert not (tmp_path / "new").exists()
