@@ -12,6 +12,7 @@ from tests.interop.clients import ClientError, PipedClients
 from tests.interop.clusters import CERTAIN, CONTROLLER, MORTAL, PLAIN, Cluster
 from tests.interop.own import Own
 from tests.interop.programs import wait_until
+from tests.interop.streams import metric
 from tests.interop.wire import at, list_at, post_events, text_at
 
 TOKENS = 40
@@ -116,10 +117,11 @@ def test_a_stream_that_breaks_off_is_told_in_a_chunk(fleet: Cluster) -> None:
     """The client survives it, with all that had come, and what it was shows the cause."""
     client = PipedClients(fleet.pythons.dbgpt, "dbgpt_clients.py", fleet.folder, fleet.dbgpt_controller)
     asked: JsonObject = {"model": MORTAL, "messages": SAID, "temperature": 0.0, "max_new_tokens": LONG}
+    before = begun(fleet)
     try:
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(client.call, "app_chat_stream", base=base(fleet), **asked)
-            wait_until("the worker works on it", lambda: fleet.queue_length(MORTAL) == 1, 20)
+            wait_until("the answer has begun", lambda: begun(fleet) == before + 1, 20, interval=0.02)
             fleet.kill_worker(fleet.workers[MORTAL])
             try:
                 chunks = list_at(running.result())
@@ -130,3 +132,8 @@ def test_a_stream_that_breaks_off_is_told_in_a_chunk(fleet: Cluster) -> None:
     assert text_at(chunks[-1], "choices", 0, "delta", "content").startswith("[SERVER_ERROR]")
     assert at(chunks[-1], "choices", 0, "finish_reason") == "stop"
     assert len(joined(chunks[:-1])) > 0
+
+
+def begun(cluster: Cluster) -> float:
+    """How many streamed chats of the application have begun."""
+    return metric(cluster.plan, "gateway_time_to_first_frame_seconds_count", route="app_chat_stream")
