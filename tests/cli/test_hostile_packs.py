@@ -173,13 +173,9 @@ def test_links_around_in_a_circle(tmp_path: Path) -> None:
     folder = pack(tmp_path / "evil", route=ROUTE + "x: 1\n")
     (folder / "again").symlink_to(".")
     (folder / "all").symlink_to("/")
-    assert told("check", folder) == [
-        f"{folder}/route.yaml:5:1: unknown key 'x'; known: {KEYS}",
-        "1 mistake",
-    ]
-
-
-KEYS = "answer, call, description, errors, fields, like, match, operation, request, route, steps, stream, tests, worker"
+    mistake, count = told("check", folder)
+    assert mistake.startswith(f"{folder}/route.yaml:5:1: unknown key 'x'")
+    assert count == "1 mistake"
 
 
 def test_folders_without_end(tmp_path: Path) -> None:
