@@ -172,6 +172,7 @@ def compile_route(
         operation=_operation(shop, doc.operation),
         errors_as_frame=_errors_as_frame(shop, doc, errors),
         needs_body=any(method != "GET" for method in methods),
+        takes_no_body=doc.match.body == "optional",
         sample=pack.sample if pack.backend is None else {**pack.sample, "backend": pack.backend},
         needs_key=pack.keys,
         backend=pack.backend,
@@ -207,6 +208,7 @@ def _requests_of(route: Route, other: Route) -> Route:
         kind=other.kind,
         model=other.model,
         needs_body=other.needs_body,
+        takes_no_body=other.takes_no_body,
         errors_as_frame=other.errors_as_frame,
     )
 

@@ -30,6 +30,8 @@ class MatchDoc(Strict):
     """Headers that the request must have: a value, or * for any."""
     when: Expression | None = None
     """A condition on the request."""
+    body: Literal["needed", "optional"] = "needed"
+    """optional: a request without a body counts as one with an empty object."""
 
 
 class WorkerDoc(Strict):

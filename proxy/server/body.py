@@ -57,8 +57,9 @@ class Share:
         self._size = 0
 
 
-async def read_body(request: web.Request, share: Share) -> Json:
-    """The JSON object in a request's body, whose bytes are not kept. GatewayError where it cannot be had.
+async def read_body(request: web.Request, share: Share, *, optional: bool = False) -> Json:
+    """The JSON object in a request's body, whose bytes are not kept; an empty one where there is no body and it is
+    optional. GatewayError where it cannot be had.
 
     Raises CancelledError where the client has left.
     """
@@ -81,6 +82,8 @@ async def read_body(request: web.Request, share: Share) -> Json:
         # It left in the moment in which its body was complete: wait_for (Python 3.10, 3.11) then keeps the cancellation
         # to itself, and the request would go on for nobody.
         raise asyncio.CancelledError
+    if optional and not raw:
+        return {}
     if _holds_more_values(raw, REQUEST_MAX_VALUES):
         raise GatewayError("too_large", f"the body has more than {REQUEST_MAX_VALUES} commas and opening brackets")
     try:

@@ -149,7 +149,10 @@ class Gateway:
     async def _scope(self, request: web.Request, found: list[PathMatch], share: Share) -> JsonObject:
         socket = request.transport.get_extra_info("sockname") if request.transport is not None else None
         port = socket[1] if isinstance(socket, tuple) else 0
-        body: Json = await read_body(request, share) if any(match.route.needs_body for match in found) else {}
+        reading = [match.route for match in found if match.route.needs_body]
+        body: Json = {}
+        if reading:
+            body = await read_body(request, share, optional=all(route.takes_no_body for route in reading))
         return {
             "body": body,
             "query": dict(request.query),

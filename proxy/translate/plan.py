@@ -264,6 +264,8 @@ class Route:
     `place` is `file:line` of the rule. errors_as_frame: an error looks as the table's frame and comes with its
     `stream_status`. named: as in `Asking`.
 
+    needs_body: its requests have one, which is a JSON object; takes_no_body: or none at all, which is an empty object.
+
     A route with a `call` is written once for each backend that has the operation: `variants` has these by backend,
     several where they depend on the call, and the route itself is the first one of its pack's own backend. In a
     variant `asking` says how its workers are asked. A route without a `call` asks workers of `backend` only (None:
@@ -293,6 +295,7 @@ class Route:
     exclusive: bool = False
     errors_as_frame: bool = False
     needs_body: bool = True
+    takes_no_body: bool = False
     needs_key: bool = False
     spread: Spread = Spread()
     sample: Mapping[str, Json] = field(default_factory=dict)

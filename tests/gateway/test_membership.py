@@ -172,7 +172,7 @@ async def test_what_fastchats_controllers_are_told(offer: str, models: list[str]
         async with running(given={**settings, "fastchat": fastchat}) as rig:
             here = f"http://{rig.listen}"
             await eventually(lambda: controller.models == {here: models})
-            status = await asked(rig, "/worker_get_status")
+            status = (await call(rig.listen, "POST", "/worker_get_status")).object  # a controller sends no body
             assert status == {"model_names": models, "speed": 1, "queue_length": 0}
             page = (await call(rig.gateway.admin, "GET", "/status", connection="close")).object
             (row,) = page["registrations"] if isinstance(page["registrations"], list) else []
