@@ -99,6 +99,8 @@ class Visit:
     def reset(self) -> None:
         """Close so that the client gets a TCP reset."""
         connection = self._writer.get_extra_info("socket")
+        if connection is None:
+            return  # closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 

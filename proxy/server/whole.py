@@ -104,7 +104,7 @@ async def all_parts(first: WholeRun[Made], another: Callable[[int], WholeRun[Mad
         await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
         count = first.elements.result() if first.elements.done() else 1
         under_way = {tasks[0]}
-        while under_way:
+        while under_way or len(tasks) < count:
             while len(tasks) < count and len(under_way) < ELEMENTS_AT_ONCE:
                 tasks.append(asyncio.ensure_future(another(len(tasks)).part()))
                 under_way.add(tasks[-1])
