@@ -9,6 +9,8 @@ import click
 from proxy.backends.functions import rule_functions
 from proxy.documents import Diagnostic
 from proxy.ruleset import RuleSet
+from proxy.ruleset.backends import BackendSource
+from proxy.ruleset.loader import PackSource
 from proxy.ruleset.review import review
 from proxy.ruleset.sources import FileChanges
 from proxy.tools.terminal import columns, counted, mistakes_json, near
@@ -20,6 +22,15 @@ _MARKS = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", 
 def findings(rules: RuleSet) -> list[Diagnostic]:
     """What is wrong although the rules compile, in the order of the files."""
     return sorted(set(review(rules, rule_functions())))
+
+
+def _named(rules: RuleSet) -> list[BackendSource]:
+    """The backends in the folders that were asked for."""
+    return [backend for backend in rules.backends.values() if backend.named]
+
+
+def _packs(rules: RuleSet) -> list[PackSource | BackendSource]:
+    return [*rules.sources, *_named(rules)]
 
 
 def pack_lines(rules: RuleSet) -> Iterator[str]:
@@ -40,15 +51,14 @@ def pack_lines(rules: RuleSet) -> Iterator[str]:
             counted(sum(len(way.doc.tests) for way in backend.operations), "test"),
             near(str(backend.folder)),
         ]
-        for backend in rules.backends.values()
-        if backend.named
+        for backend in _named(rules)
     ]
     yield from columns(rows)
 
 
 def change_lines(rules: RuleSet) -> Iterator[str]:
     """For people: each shipped rule that is changed, and which of its fields, with where that is written."""
-    for pack in rules.sources:
+    for pack in _packs(rules):
         if pack.base is None:
             continue
         yield f"{click.style(pack.name, bold=True)} ({near(str(pack.folder))}) extends {near(str(pack.base))}"
@@ -75,13 +85,13 @@ def check_json(rules: RuleSet, mistakes: list[Diagnostic]) -> Json:
     """For programs: packs, routes, mistakes, and the changes of packs that extend others."""
     changes: list[Json] = [
         {"pack": pack.name, "part": part.part, "file": part.file, "base": part.base, **_changed(part)}
-        for pack in rules.sources
+        for pack in _packs(rules)
         for part in pack.changes
     ]
     return {
         "packs": list(rules.packs),
         "routes": len(rules.table.routes),
-        "backends": [backend.name for backend in rules.backends.values() if backend.named],
+        "backends": [backend.name for backend in _named(rules)],
         "tests": len(rules.tests),
         "mistakes": mistakes_json(mistakes),
         "changes": changes,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from proxy.tools.commands import check
+from tests.tools.calling import write_calls
 from tests.tools.packs import inside, run, run_json, write_pack
 
 
@@ -64,3 +65,23 @@ def test_mistakes_for_programs(tmp_path: Path) -> None:
     broken = write_pack(tmp_path / "broken", chat="steps.count -> steps.cuont")
     told = run_json(check, broken, code=1)
     assert (inside(told, "mistakes", 0, "line"), inside(told, "mistakes", 0, "column")) == (17, 15)
+
+
+def test_changes_of_a_backend_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a dialect: which operation, in which fields, by which line."""
+    monkeypatch.chdir(tmp_path)
+    write_calls(tmp_path / "packs")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "backend.yaml").write_text("extends: ../packs/backends/whole\n", encoding="utf-8")
+    (mine / "say.yaml").write_text(
+        "extends: generate\nrequest: {body: {fields: {heat: call.temperature}}}\n", encoding="utf-8"
+    )
+    result = run(check, "mine")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(
+        "whole (mine) extends packs/backends/whole\n"
+        "  generate: mine/say.yaml over packs/backends/whole/generate.yaml\n"
+        "    + request.body.fields.heat  line 2\n"
+    )
+    assert inside(run_json(check, "mine"), "changes", 1, "pack") == "whole"
