@@ -161,7 +161,7 @@ def translator_of(
 def play_collected(built: Built, scope: Scope, reads: Iterable[bytes], *, cut: bool) -> Collected:
     """The answer that the route makes of the worker's stream. GatewayError where it makes none. scope: the client's."""
     reader = read_collected(built, reads, cut=cut)
-    answer = client_answer(built.route, {**scope, **client_results(built.route, [collected(reader)])})
+    answer = client_answer(built.route, {**scope, **client_results(built.route, scope, [collected(reader)])})
     return Collected(answer, tuple(reader.notes))
 
 

@@ -140,7 +140,7 @@ def _result(parts: list[Part], given: GivenDoc) -> Json:
         for answer in answers:
             refuse_failure(route.upstream, part.built.scope, answer)
         found.append(whole_result(part.built, answers))
-    return client_answer(route, {**scope, **client_results(route, found)}).body
+    return client_answer(route, {**scope, **client_results(route, scope, found)}).body
 
 
 def _stream_result(parts: list[Part], wires: list[bytes], given: GivenDoc) -> Json:
@@ -157,7 +157,7 @@ def _play(parts: list[Part], reads: list[list[bytes]], given: GivenDoc) -> Json:
         return None
     if route.target is None:
         readers = [read_collected(part.built, read, cut=given.cut) for part, read in zip(parts, reads, strict=True)]
-        found = client_results(route, [collected(reader) for reader in readers])
+        found = client_results(route, parts[0].scope, [collected(reader) for reader in readers])
         return client_answer(route, {**parts[0].scope, **found}).body
     out, usages = b"", list[Json]()
     for index, (part, read) in enumerate(zip(parts, reads, strict=True)):

@@ -173,7 +173,8 @@ class RequestRun:
         """found: what workers said; route, tries: by which the first of it came."""
         total = self._facilities.clock() - self._call.started
         elapsed: JsonObject = {"first": total, "total": total}
-        scope = {**tries.call.scope, "elapsed": elapsed, **client_results(route, found)}
+        seen = tries.call.scope
+        scope = {**seen, "elapsed": elapsed, **client_results(route, seen, found)}
         if self._tape is not None:
             self._tape.saw({"elapsed": scope["elapsed"]})
         return answer_response(route, client_answer(route, scope))

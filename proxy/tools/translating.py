@@ -117,7 +117,7 @@ def translate_answer(route: Route, answer: Json, request: Json, worker: JsonObje
         answers = answer if plan.batch is not None and isinstance(answer, list) else [answer]
         for each in answers:
             refuse_failure(plan, built.scope, each)
-        made = client_answer(route, {**scope, **client_results(route, [whole_result(built, answers)])})
+        made = client_answer(route, {**scope, **client_results(route, scope, [whole_result(built, answers)])})
     except GatewayError as error:
         return Translated(None, error)
     except RULE_FAILURES as problem:

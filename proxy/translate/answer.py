@@ -79,12 +79,18 @@ def call_result(asking: Asking, scope: Scope, answers: list[Json]) -> JsonObject
     return found if isinstance(found, dict) else {}
 
 
-def client_results(route: Route, found: list[JsonObject]) -> JsonObject:
-    """What the answer's mapping sees of what workers answered: the results of the one call, or of all as `results`."""
+def client_results(route: Route, scope: Scope, found: list[JsonObject]) -> JsonObject:
+    """What the answer's mapping sees of what workers answered: the results of the one call, or of all as `results`,
+    each with its `item`. scope: as the call saw it.
+    """
     if route.call is None or route.call.each is None:
         return found[0]
-    names = OPERATIONS[route.call.operation].results
-    results: list[Json] = [{name: each.get(name) for name in names} for each in found]
+    names, asked = OPERATIONS[route.call.operation].results, route.call.each(scope)
+    items = asked if isinstance(asked, list) else []
+    results: list[Json] = [
+        {"item": items[place] if place < len(items) else None, **{name: each.get(name) for name in names}}
+        for place, each in enumerate(found)
+    ]
     return {"results": results, "usage": summed(each.get("usage") for each in found)}
 
 
