@@ -160,7 +160,7 @@ class _Run:
         known = [each for each in found if each is not None]
         if self._more(parts, built.elements) or len(known) < len(found):
             return None
-        return _whole(built.route, self._scope, client_results(built.route, known))
+        return _whole(built.route, self._scope, client_results(built.route, self._scope, known))
 
     def _first_error(self, errors: list[GatewayError]) -> GatewayError:
         """Of the parts that failed the one that did so first: that of the client, where it is among them."""
@@ -185,7 +185,7 @@ class _Run:
         built = self.built(attempt, scope, index)
         results = self._collected(built, attempt) if built.route.source else self._slices(built, attempt, answers)
         if results is not None and not last and not self.route.has_parts:
-            _whole(built.route, scope, client_results(built.route, [results]))  # or another one is asked
+            _whole(built.route, scope, client_results(built.route, scope, [results]))  # or another one is asked
             if attempt.failure is not None:
                 raise error_of(attempt.failure)  # it ended without a reason, and another one answered in its place
         return built, results
