@@ -25,7 +25,7 @@ _REQUESTS = (
     ("generate_stream", "a chat as DB-GPT's app asks for it, with a context full of nulls"),
     ("embeddings", "the vectors come back in the order of the texts, across parts"),
 )
-_STREAMS = ("generate_stream", "field", "lines", "chat_stream")
+_STREAMS = ("generate_stream", "field", "lines", "openai_chat_stream")
 
 
 @functools.cache

@@ -157,12 +157,8 @@ def _relay(worker_url: str, folder: Path, stack: ExitStack) -> Subject:
 
 
 def rule_folders() -> list[Path]:
-    """The shipped rules and the benchmark's own; its OpenAI routes only while no shipped pack has them."""
-    shipped = ROOT / "rules"
-    own = [_RULES / "bench-worker"]
-    if not any("/v1/chat/completions" in file.read_text(encoding="utf-8") for file in shipped.glob("*/*.yaml")):
-        own.append(_RULES / "bench-openai")
-    return [shipped, *own]
+    """The shipped rules and the benchmark's own."""
+    return [ROOT / "rules", _RULES / "bench-worker"]
 
 
 # The fake worker takes everything at once; with the usual limits requests would wait for it, as they should.

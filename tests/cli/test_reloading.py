@@ -71,10 +71,10 @@ async def test_rules_with_mistakes_are_refused(gateway: Serving, pack: Path) -> 
     assert reply.status == 409
     mistakes = reply.object["mistakes"]
     assert isinstance(mistakes, list)
-    assert f"{pack}/apply.yaml:3:1: unknown key 'mach'; did you mean 'match'?" in mistakes
+    assert f"{pack}/apply.yaml:4:1: unknown key 'mach'; did you mean 'match'?" in mistakes
     assert any(str(mistake).startswith(f"{pack}/embeddings.yaml:1:") for mistake in mistakes)
     assert (await _last(gateway))["mistakes"] == mistakes
-    await gateway.line("reload refused: .*apply.yaml:3:1: ")
+    await gateway.line("reload refused: .*apply.yaml:4:1: ")
     assert (await gateway.ask(GENERATE, HELLO)).status == 200
     metrics = (await gateway.get("/metrics")).body.decode()
     assert 'gateway_reloads_total{result="refused"} 1.0' in metrics
@@ -141,7 +141,7 @@ async def test_streams_go_on_with_their_rules(tmp_path: Path, pack: Path) -> Non
         file = written(tmp_path / "s.yaml", _settings(fleet.address, pack))
         async with serving(file) as gateway:
             streams = [await Stream.begin(gateway.clients) for _ in range(20)]
-            chunk = "fields:\n        text: text\n"
+            chunk = "        incremental: {value: false}\n"
             _spoil(pack / "generate_stream.yaml", chunk, f"{chunk}        made_by: {{value: new rules}}\n")
             assert (await gateway.post("/reload")).status == 200
             for frames in await asyncio.gather(*(stream.rest() for stream in streams)):
@@ -194,7 +194,7 @@ async def test_a_changed_file_is_enough(tmp_path: Path, pack: Path) -> None:
             await gateway.line("are in force .asked by: a changed file")
             assert (await gateway.ask("/api/worker/applied", {"model": "m"})).status == 200
             (pack / "apply.yaml").write_text(good.replace("\nmatch:", "\nmach:"), encoding="utf-8")
-            await gateway.line("reload refused: .*apply.yaml:3:1: ")
+            await gateway.line("reload refused: .*apply.yaml:4:1: ")
             new = pack / ".apply.yaml.swp"
             new.write_text(good, encoding="utf-8")
             os.replace(new, pack / "apply.yaml")

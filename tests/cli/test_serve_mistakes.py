@@ -141,7 +141,7 @@ def test_a_rule_pack_with_mistakes(tmp_path: Path) -> None:
     file = pack / "apply.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("\nmatch:", "\nmach:"), encoding="utf-8")
     told = mistakes_of("serve", *ANY_PORTS, "--demo", "--rules", "pack", cwd=tmp_path)
-    assert "pack/apply.yaml:3:1: unknown key 'mach'; did you mean 'match'?" in told
+    assert "pack/apply.yaml:4:1: unknown key 'mach'; did you mean 'match'?" in told
     assert told[-1] == f"{len(told) - 1} mistakes"
 
 

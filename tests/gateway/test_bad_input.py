@@ -211,7 +211,7 @@ async def test_a_body_that_does_not_arrive_is_given_up(
 PATHS: list[tuple[str, str, int, str | None, str]] = [
     ("POST", "/api/worker/nope", 404, None, "no rule has the path /api/worker/nope"),
     ("POST", "/api/worker/generate/", 404, None, "no rule has the path /api/worker/generate/"),
-    ("GET", "/", 404, None, "no rule has the path /"),
+    ("GET", "/api/worker/", 404, None, "no rule has the path /api/worker/"),
     ("GET", "/api/worker/generate", 405, "POST", "/api/worker/generate takes POST, not GET"),
     ("OPTIONS", "/api/worker/generate", 405, "POST", "/api/worker/generate takes POST, not OPTIONS"),
     ("DELETE", "/api/worker/models/supports", 405, "GET", "/api/worker/models/supports takes GET, not DELETE"),
