@@ -97,22 +97,36 @@ class WholeRun(Generic[Made]):
 async def all_parts(first: WholeRun[Made], another: Callable[[int], WholeRun[Made]]) -> list[Made]:
     """The answers to all elements in their order, `ELEMENTS_AT_ONCE` at the same time. Where one fails, or nobody waits
     any more, the others are given up; then nothing of them is under way.
+
+    One for which there is no place while others are under way is made when one of these is over: they may have it.
     """
-    tasks = [asyncio.ensure_future(first.part())]
-    beginning: set[asyncio.Future[Any]] = {tasks[0], first.elements}
+    found: dict[int, Made] = {}
+    under_way = {asyncio.ensure_future(first.part()): 0}
+    beginning: set[asyncio.Future[Any]] = {*under_way, first.elements}
+    at_once = ELEMENTS_AT_ONCE
     try:
         await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
-        count = first.elements.result() if first.elements.done() else 1
-        under_way = {tasks[0]}
-        while under_way or len(tasks) < count:
-            while len(tasks) < count and len(under_way) < ELEMENTS_AT_ONCE:
-                tasks.append(asyncio.ensure_future(another(len(tasks)).part()))
-                under_way.add(tasks[-1])
-            done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        to_do = list(reversed(range(1, first.elements.result() if first.elements.done() else 1)))
+        while under_way or to_do:
+            while to_do and len(under_way) < at_once:
+                index = to_do.pop()
+                under_way[asyncio.ensure_future(another(index).part())] = index
+            done, left = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            refused = {task for task in done if _had_no_place(task)}
+            if refused and (left or refused != done):
+                at_once = max(1, len(left))
+                to_do += sorted((under_way.pop(task) for task in refused), reverse=True)
+                done -= refused
             for task in done:
-                task.result()
-        return [task.result() for task in tasks]
+                found[under_way.pop(task)] = task.result()
+        return [made for _, made in sorted(found.items(), key=lambda item: item[0])]
     finally:
-        for task in tasks:
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+def _had_no_place(task: asyncio.Future[Any]) -> bool:
+    """Whether the request never came to a worker, because all have enough to do."""
+    error = None if task.cancelled() else task.exception()
+    return isinstance(error, GatewayError) and error.kind == "busy" and error.upstream_status is None

@@ -306,6 +306,35 @@ async def test_a_worker_with_one_place_answers_all(rules: Path) -> None:
         assert teller.most == 1
 
 
+@pytest.mark.parametrize("queue", [{"queue_seconds": 0.05}, {"queue_length": 0}, {"queue_length": 1}])
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_the_parts_of_one_request_are_not_in_each_other_s_way(
+    rules: Path, queue: dict[str, float], limit: int
+) -> None:
+    """Where they may not wait so long, or not so many of them, for the places that others of them have."""
+    parts: list[Json] = ["a", "b", "c", "d", "e", "f"]
+    teller = Teller(**{str(part): slowly(str(part), 0.1) for part in parts})
+    async with served(rules, teller, balance={"worker_limit": limit, **queue}) as (rig, _):
+        reply = await asked(rig, parts)
+        assert reply.object.get("parts") == ["A", "B", "C", "D", "E", "F"], reply
+        assert teller.most == limit
+        assert sorted(teller.begun) == parts
+
+
+async def test_a_part_that_others_keep_from_every_worker_is_refused(rules: Path) -> None:
+    """It waits for what its own request does, and for strangers as long as any request may."""
+    teller = Teller(x=hangs_midway)
+    async with served(rules, teller, balance={"worker_limit": 1, "queue_seconds": 0.05}) as (rig, _):
+        stranger = await Connection.open(rig.listen)
+        await stranger.request("POST", "/tell", {"model": "m", "stream": True, "parts": ["x"]})
+        await until(lambda: teller.begun == ["x"], lambda: "not begun")
+        reply = await asked(rig, ["a", "b", "c"])
+        assert (reply.status, reply.object["error"]) == (503, "busy")
+        await stranger.leave()
+        await rig.quiet()
+        assert teller.begun == ["x"]
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_part_whose_worker_fails_goes_to_another(rules: Path, place: int, stream: bool) -> None:
