@@ -15,6 +15,7 @@ from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
 from tests.cli.process import ROOT
 from tests.cli.serving import HELLO, Serving, Stream, serving, worker, written
+from tests.gateway.openai_server import FakeOpenAI
 
 GENERATE = "/api/worker/generate"
 
@@ -200,3 +201,26 @@ async def test_a_changed_file_is_enough(tmp_path: Path, pack: Path) -> None:
             os.replace(new, pack / "apply.yaml")
             await eventually(lambda: sum("are in force" in line for line in gateway.process.err) == 2)
             assert (await gateway.ask("/api/worker/apply", {"model": "m"})).status == 200
+
+
+async def test_a_key_in_a_file_is_read_again(tmp_path: Path) -> None:
+    """A worker that wants another key is back as soon as the file has it, and nothing shows either."""
+    server, keys = FakeOpenAI("qwen"), tmp_path / "key"
+    await server.start()
+    try:
+        keys.write_text("sk-the-first-one\n", encoding="utf-8")
+        server.key = "sk-the-first-one"
+        worker: JsonObject = {"kind": "openai", "url": server.url, "key_file": str(keys), "probe_seconds": 0.1}
+        file = written(tmp_path / "settings.yaml", {"backends": [worker]})
+        async with serving(file) as gateway:
+            await gateway.ready()
+            server.key = "sk-the-second-one"
+            await gateway.line(f"worker {server.url}: error: GET .* answered 401")
+            keys.write_text("sk-the-second-one\n", encoding="utf-8")
+            await gateway.line("new settings and rules are in force")
+            await gateway.ready()
+            pages = [(await gateway.get(f"/{page}")).body.decode() for page in ("status", "workers", "metrics")]
+            printed = "\n".join([*gateway.process.out, *gateway.process.err, *pages])
+            assert "sk-the" not in printed
+    finally:
+        await server.stop()

@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import ClassVar
 
-import orjson
 import pytest
-from aiohttp import web
 
 from proxy.backends.fastchat.conversation import prepare_conversation, render_prompt
 from proxy.types import Json, JsonObject
 from tests.backends.fakes import DbgptWorker, FakeController, FakeFinder, FakeRegistry, FakeServer, eventually
 from tests.gateway.client import call, frames_of
+from tests.gateway.openai_server import SECRET, FakeOpenAI, declared
 from tests.gateway.rig import Rig, demo_worker, running
-
-SECRET = "sk-of-nobody"
-
-
-class FakeOpenAI(FakeServer):
-    """A server of OpenAI's API that says what it was told; `asked` has the bodies of its calls."""
-
-    usage: ClassVar[JsonObject] = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-
-    def __init__(self, *models: str) -> None:
-        super().__init__()
-        self.models = models
-        self.asked: list[JsonObject] = []
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        assert request.headers.get("Authorization") == f"Bearer {SECRET}"
-        if not request.path.endswith("/completions"):
-            return await super()._handle(request)
-        body = await request.json()
-        self.asked.append(body)
-        said = "<".join(message["content"] for message in body["messages"]) if "messages" in body else body["prompt"]
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for piece, finish in (("You said: ", None), (said, None), ("", "stop")):
-            part = {"delta": {"content": piece}} if "messages" in body else {"text": piece}
-            event: Json = {"choices": [{"index": 0, **part, "finish_reason": finish}]}
-            await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
-        await response.write(b"data: " + orjson.dumps({"choices": [], "usage": self.usage}) + b"\n\ndata: [DONE]\n\n")
-        return response
-
-    def answer(self, method: str, path: str, body: JsonObject) -> Json:
-        if path == "/v1/models":
-            return {"object": "list", "data": [{"id": model, "max_model_len": 4096} for model in self.models]}
-        if path == "/v1/embeddings":
-            texts = body["input"]
-            assert isinstance(texts, list)
-            data: Json = [{"index": index, "embedding": [float(index), 0.5]} for index in range(len(texts))]
-            return {"data": data, "usage": {"prompt_tokens": 3, "total_tokens": 3}}
-        raise web.HTTPNotFound
 
 
 @contextlib.asynccontextmanager
@@ -65,10 +25,6 @@ async def serving(*servers: FakeServer) -> AsyncIterator[None]:
     finally:
         for server in servers:
             await server.stop()
-
-
-def declared(server: FakeOpenAI, **more: Json) -> JsonObject:
-    return {"kind": "openai", "url": server.url, "key": SECRET, "probe_seconds": 600.0, **more}
 
 
 async def asked(rig: Rig, path: str, **body: Json) -> JsonObject:
@@ -219,3 +175,17 @@ async def test_the_workers_of_a_cluster_that_it_has_joined() -> None:
             assert own == {"qwen@llm", "WorkerManager@service"}
             assert {view.address for view in rig.gateway.fleet.workers()} == {worker.url, server.url}
         assert [*registry.rows] == [("vicuna@llm", "127.0.0.1", worker.port)]
+
+
+async def test_a_gateway_is_a_fastchat_worker_for_another_one() -> None:
+    """With models of other backends too: the next one writes prompts in the template that it is given."""
+    server = FakeOpenAI("qwen")
+    async with serving(server), running(given={"backends": [declared(server)]}) as near:
+        watches = {f"watch {server.url}"}
+        await eventually(lambda: watches <= {task.get_name() for task in asyncio.all_tasks()})
+        async with running(f"http://{near.listen}") as far:
+            body: JsonObject = {"model": "qwen", "messages": [{"role": "human", "content": "Hello"}]}
+            frames = await far.stream(body)
+            assert (frames[-1]["text"], frames[-1]["finish_reason"]) == ("You said: Hello", "stop")
+            assert server.asked[-1]["messages"] == [{"role": "user", "content": "Hello"}]
+            assert {row.kind for row in far.gateway.fleet.models()} == {"llm"}

@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 
 from proxy.backends.fastchat.controller.app import ListenerRules
-from proxy.types import Json
+from proxy.backends.fastchat.look import FastChatLooks
+from proxy.fleet.facts import ModelFacts, WorkerReport
+from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import Controller
 
@@ -28,6 +30,39 @@ POSTS_WITH_BODY = ["/register_worker", "/receive_heart_beat", "/get_worker_addre
 async def started(controller: Controller, *workers: FakeWorker) -> None:
     await controller.harness.serve(*workers)
     await controller.start()
+
+
+async def test_a_model_that_another_backend_serves_too(controller: Controller) -> None:
+    """A client is sent to the gateway, because that worker would not understand it; and so is who asks for it alone."""
+    worker = FakeWorker(m=FakeModel())
+    await started(controller, worker)
+    await controller.register(worker.url)
+    await eventually(lambda: controller.harness.up() == {worker.url})
+    assert await controller.call("/get_worker_address", {"model": "m"}) == (200, {"address": worker.url})
+    document: JsonObject = {"backend": "other"}
+    models = tuple(ModelFacts(name, frozenset({"llm"}), 10, None, document) for name in ("m", "n"))
+    controller.harness.fleet.report(WorkerReport("http://10.0.0.5:1", models), time.monotonic())
+    for model in ("m", "n"):
+        assert await controller.call("/get_worker_address", {"model": model}) == (200, {"address": controller.url})
+    assert await controller.call("/list_models", {}) == (200, {"models": ["m", "n"]})
+
+
+async def test_a_worker_of_another_backend_cannot_register(controller: Controller) -> None:
+    """What the settings say of an address holds; it is told which backend that is."""
+    worker = FakeWorker(m=FakeModel())
+    await started(controller, worker)
+
+    class Others(FastChatLooks):
+        backend = "other"
+
+    others = Others(controller.harness.models, controller.harness.settings)
+    controller.source.introduce(worker.url, "settings", others)
+    status, answer = await controller.register(worker.url)
+    assert status == 403
+    assert f"{worker.url} names it as a worker" not in str(answer)
+    assert "watched as a worker of other" in str(answer)
+    beat: Json = {"worker_name": worker.url, "queue_length": 0}
+    assert (await controller.call("/receive_heart_beat", beat))[0] == 403
 
 
 @pytest.mark.parametrize("exchange", CONTROL, ids=[exchange["name"] for exchange in CONTROL])
