@@ -196,9 +196,10 @@ class _Desk:
         asked = bodies.model_name(body["model"], "model", self._bounds)
         model = self._public_names().get(asked, asked)
         answerable = self._fleet.answerable()
-        if not self._is_offered(asked, model, answerable):
+        elsewhere = self._elsewhere()
+        if not self._is_offered(asked, model, answerable, elsewhere):
             return {"address": ""}
-        if self._is_direct(asked, model):
+        if self._is_direct(asked, model, elsewhere):
             address = self._fleet.least_loaded(model, None, self._clock())
             if address is not None or not self._passes_on(model, answerable):
                 return {"address": address or ""}
@@ -235,30 +236,33 @@ class _Desk:
         }
 
     def _listed(self, models: set[str]) -> Iterator[str]:
-        names, answerable = self._public_names().items(), self._fleet.answerable()
+        names, answerable, elsewhere = self._public_names().items(), self._fleet.answerable(), self._elsewhere()
         yield from sorted(
-            name for name, model in names if model in models and self._is_offered(name, model, answerable)
+            name for name, model in names if model in models and self._is_offered(name, model, answerable, elsewhere)
         )
 
-    def _is_offered(self, name: str, model: str, answerable: frozenset[Key]) -> bool:
+    def _is_offered(self, name: str, model: str, answerable: frozenset[Key], elsewhere: set[str]) -> bool:
         """Whether a client is given an address where requests for this name are served.
 
         What the gateway took out of service it passes no requests on for. That does not concern a client that asks for
         the worker itself.
         """
-        direct = self._is_direct(name, model)
+        direct = self._is_direct(name, model, elsewhere)
         return any((model, kind) in answerable for kind in KINDS) if direct else self._passes_on(model, answerable)
 
-    def _is_direct(self, name: str, model: str) -> bool:
+    def _is_direct(self, name: str, model: str, elsewhere: set[str]) -> bool:
         """Whether a client goes to the workers of this model by itself.
 
         A worker with several models wants its own name of a model, or loses a slot, and a worker of another backend
         understands no client of this one; only the gateway translates.
         """
+        return self._rules().hand_out == "worker" and name == model and model not in elsewhere
+
+    def _elsewhere(self) -> set[str]:
+        """The models that a worker of another backend serves."""
         serving = (view for view in self._fleet.workers() if view.up)
-        facts = (facts for view in serving for facts in view.models if facts.model == model)
-        is_own = all(each.document.get("backend") == BACKEND for each in facts)
-        return self._rules().hand_out == "worker" and name == model and is_own
+        facts = (facts for view in serving for facts in view.models)
+        return {each.model for each in facts if each.document.get("backend") != BACKEND}
 
     def _passes_on(self, model: str, answerable: frozenset[Key]) -> bool:
         return any((model, kind) in answerable and self._in_service(model, kind) for kind in KINDS)
