@@ -19,16 +19,13 @@ TESTS = python_files("tests")
 
 
 def test_product_names_stay_where_products_are_known() -> None:
-    """Product knowledge is in rule files and in `proxy/backends`; the rest of the program is mechanism.
-
-    The name of the command and of the distribution are our own.
-    """
+    """Product knowledge is in rule files and in `proxy/backends`; the rest of the program is mechanism."""
     found = []
     for file in python_files("proxy"):
         if part_of(module_name(file)) in ABOUT_PRODUCTS:
             continue
         for number, line in enumerate((ROOT / file).read_text(encoding="utf-8").splitlines(), 1):
-            if PRODUCTS.search(line.replace("dbgpt-gateway", "").replace("dbgpt-fastchat-gateway", "")):
+            if PRODUCTS.search(line):
                 found.append(f"{file}:{number}: {line.strip()}")
     assert not found, "\n".join(found)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from proxy.backends.flags import PROGRAM
 from proxy.backends.functions import rule_functions
 from proxy.expr import STANDARD, Function, FunctionRegistry
 from proxy.expr.additions import register_additions
@@ -34,7 +35,7 @@ def _page(lines: Iterable[str]) -> str:
 def _settings() -> Iterator[str]:
     yield "# Settings"
     yield ""
-    yield "Every key of the file that `dbgpt-gateway serve --config FILE` reads. A flag beats the file. An unknown key"
+    yield f"Every key of the file that `{PROGRAM} serve --config FILE` reads. A flag beats the file. An unknown key"
     yield "is a mistake. [settings.example.yaml](../../settings.example.yaml) is a file to begin with."
     yield ""
     found = sections(schemas()["settings"])
