@@ -174,3 +174,25 @@ async def test_vectors_of_any_path_are_the_same() -> None:
         other = (await call(rig.listen, "POST", f"/v1/engines/{MODEL}/embeddings", {"input": ["a", "b"]})).object
     assert one == other
     assert [at(each, "index") for each in list_at(one, "data")] == [0, 1]
+
+
+async def test_several_answers_are_told_apart_whole_and_streamed() -> None:
+    """Two prompts and two answers each make four, in the order in which they were asked for, with one usage."""
+    body: JsonObject = {**BODIES[COMPLETION], "prompt": ["a", "b"], "n": 2}
+    async with with_script(STREAM, sends(GOOD)) as (rig, worker):
+        whole = (await call(rig.listen, "POST", COMPLETION, body)).object
+        stream = events(await call(rig.listen, "POST", COMPLETION, {**body, "stream": True}))
+        sent = [json.loads(request.body)["prompt"] for request in worker.peer.requests if request.path == STREAM]
+    assert [at(each, "index") for each in list_at(whole, "choices")] == [0, 1, 2, 3]
+    assert whole["usage"] == {"prompt_tokens": 12, "completion_tokens": 24, "total_tokens": 36}
+    assert [at(each, "choices", 0, "index") for each in stream] == sorted([0, 1, 2, 3] * (len(stream) // 4))
+    assert said(stream) == "Hello!" * 4
+    assert (sorted(sent[:4]), sent[4:]) == (["a", "a", "b", "b"], ["a", "a", "b", "b"])
+
+
+async def test_prompts_are_counted_and_compared_with_the_context() -> None:
+    async with with_demo(context_length=40) as (rig, _):
+        prompts: Json = [{"model": MODEL, "prompt": text, "max_tokens": 30} for text in ("one", "one two " * 10)]
+        found = (await call(rig.listen, "POST", "/api/v1/token_check", {"prompts": prompts})).object
+    assert [at(each, "fits") for each in list_at(found, "prompts")] == [True, False]
+    assert [at(each, "contextLength") for each in list_at(found, "prompts")] == [40, 40]
