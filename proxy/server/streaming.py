@@ -73,6 +73,8 @@ class StreamRun:
     async def _further(self) -> GatewayError | None:
         """The stream of one more element. What goes wrong before its first frame ends the response in an error too."""
         try:
+            if self._call.stopped is not None:
+                raise self._call.stopped  # while the element before was ending
             sink, error = await self._begun()
         except GatewayError as problem:
             error = problem

@@ -453,6 +453,25 @@ async def test_a_gateway_that_stops_ends_a_later_part_in_an_error(rules: Path, a
         assert texts(frames)[0] == "A"
 
 
+async def test_a_gateway_that_stops_between_two_parts_begins_no_further_one(rules: Path) -> None:
+    """The part is told to its end, and its worker has not closed its answer yet; the response is not whole."""
+
+    async def lingers(visit: Visit) -> None:
+        await visit.send(STREAM_HEAD, chunk(frame("A")), chunk(frame("A", "stop")))
+        await hangs(visit)
+
+    teller = Teller(a=lingers)
+    async with served(rules, teller) as (rig, _):
+        asking = asyncio.ensure_future(told(rig, ["a", "b"]))
+        await until(lambda: teller.begun == ["a"], lambda: f"only {teller.begun}")
+        await asyncio.sleep(0.05)
+        assert rig.gateway.gateway is not None
+        await rig.gateway.gateway.cut()
+        frames = await asking
+        assert (texts(frames)[0], frames[-1].get("error")) == ("A", "model_unavailable")
+        assert teller.begun == ["a"]
+
+
 async def test_a_client_that_reads_slowly_gets_every_part(rules: Path) -> None:
     """No more is read from workers than fits, and the parts stay in order."""
     long = "y" * 6_000_000
