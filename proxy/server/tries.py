@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Final
 
 from proxy.errors import CALLER_KINDS, GatewayError
-from proxy.fleet.facts import Kind, ModelFacts, Outcome
+from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.fleet.lease import Lease
 from proxy.server.admission import Wanted, lease_now, nobody, queued_lease, refuse_out_of_service
 from proxy.server.attempt import Attempt, Call
@@ -205,13 +205,18 @@ class Tries:
         try:
             return lease_now(self._call.facilities, wanted, avoid)
         except GatewayError:
-            if avoid and avoid == self._unfit(wanted) and (wanted.model, wanted.kind) in self._answerable():
+            if avoid and avoid == self._unfit(wanted) and self._are_all_unfit(wanted, avoid):
                 text = f"the workers of the model '{wanted.name}' are of a kind that the rule cannot ask"
                 raise GatewayError("unsupported", text, field="model") from None
             raise
 
-    def _answerable(self) -> frozenset[tuple[str, Kind | None]]:
-        return frozenset(self._call.facilities.fleet.answerable())
+    def _are_all_unfit(self, wanted: Wanted, unfit: frozenset[str]) -> bool:
+        """Whether others can answer, and no worker is merely down or drained that could be asked."""
+        fleet, kind = self._call.facilities.fleet, wanted.kind or "llm"
+        others = [view for view in fleet.workers() if view.address not in unfit]
+        return (wanted.model, kind) in fleet.answerable() and not any(
+            facts.model == wanted.model and kind in facts.kinds for view in others for facts in view.models
+        )
 
     def _begin(self, attempt: Attempt) -> Attempt:
         self.current = attempt

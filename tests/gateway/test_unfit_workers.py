@@ -1,4 +1,4 @@
-"""Workers of another kind that come while a request waits."""
+"""A rule that can ask workers of one kind only, where there are others of the same model."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ result: {fields: {vectors: upstream.sizes}}
 """
 
 
+def packs(folder: Path) -> Path:
+    write_packs(folder)
+    (folder / "talk" / "sizes.yaml").write_text(SIZES, encoding="utf-8")
+    (folder / "backends" / "old" / "embed.yaml").write_text(EMBED, encoding="utf-8")
+    return folder
+
+
 async def test_a_request_waits_on_for_a_worker_that_it_can_ask(tmp_path: Path) -> None:
     """The new one is free at once and serves the model, but the request's rule cannot ask it."""
     door = asyncio.Event()
@@ -40,13 +47,10 @@ async def test_a_request_waits_on_for_a_worker_that_it_can_ask(tmp_path: Path) -
         await door.wait()
         await visit.send(json_response({"sizes": [[1]]}))
 
-    rules = write_packs(tmp_path)
-    (rules / "talk" / "sizes.yaml").write_text(SIZES, encoding="utf-8")
-    (rules / "backends" / "old" / "embed.yaml").write_text(EMBED, encoding="utf-8")
     async with (
         talker("old", "Old", part=slow) as old,
         talker("new", "New") as new,
-        talking(rules, old, limit=1) as rig,
+        talking(packs(tmp_path), old, limit=1) as rig,
     ):
         fleet = rig.gateway.fleet
         body: JsonObject = {"model": "m", "texts": ["x"]}
@@ -61,3 +65,24 @@ async def test_a_request_waits_on_for_a_worker_that_it_can_ask(tmp_path: Path) -
         door.set()
         assert [(await each).object for each in (first, second)] == [{"sizes": [[1]]}] * 2
         assert new.peer.requests == []
+
+
+async def test_a_worker_that_is_down_may_come_back(tmp_path: Path) -> None:
+    """That the only one which the rule can ask is away is no mistake of the request, whoever else serves the model."""
+    async with (
+        talker("old", "Old") as old,
+        talker("new", "New") as new,
+        talking(packs(tmp_path), old, new) as rig,
+    ):
+        body: JsonObject = {"model": "m", "texts": ["x"]}
+        rig.gateway.fleet.fail(old.peer.url, "gone", time.monotonic())
+        reply = await call(rig.listen, "POST", "/sizes", body)
+        assert (reply.status, reply.object["kind"]) == (503, "model_unavailable")
+
+
+async def test_a_model_of_which_no_worker_can_be_asked(tmp_path: Path) -> None:
+    """Waiting changes nothing, and so the client is told."""
+    async with talker("new", "New") as new, talking(packs(tmp_path), new) as rig:
+        reply = await call(rig.listen, "POST", "/sizes", {"model": "m", "texts": ["x"]})
+        assert reply.object["kind"] == "unsupported"
+        assert "of a kind that the rule cannot ask" in str(reply.object["detail"])
