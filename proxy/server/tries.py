@@ -224,9 +224,16 @@ class Tries:
 
     def _question_only(self, wanted: Wanted) -> Attempt:
         """Where no worker has a place."""
-        facilities = self._call.facilities
-        facts = facilities.fleet.known(wanted.model, wanted.kind)
-        address = facts.document.get("address") if facts is not None else None
-        if facts is None or not isinstance(address, str) or address in self._unfit(wanted):
+        fleet, unfit, kind = self._call.facilities.fleet, self._unfit(wanted), wanted.kind or "llm"
+        for view in fleet.workers():
+            named = wanted.pinned in (None, view.address, view.id)
+            if not named or not view.up or view.drained or view.address in unfit:
+                continue
+            for facts in view.models:
+                if facts.model == wanted.model and kind in facts.kinds:
+                    return Attempt(self._call, _NoHold(facts, view.address), wanted.name)
+        known = fleet.known(wanted.model, wanted.kind)  # a fallback's
+        address = known.document.get("address") if known is not None else None
+        if known is None or not isinstance(address, str) or address in unfit or wanted.pinned is not None:
             raise nobody(wanted)
-        return Attempt(self._call, _NoHold(facts, address), wanted.name)
+        return Attempt(self._call, _NoHold(known, address), wanted.name)

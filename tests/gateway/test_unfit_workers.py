@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proxy.fleet.facts import WorkerReport
 from proxy.types import JsonObject
-from tests.gateway.client import call
+from tests.gateway.client import Connection, call
 from tests.gateway.rig import until
 from tests.gateway.scripted import json_response
 from tests.gateway.two_backends import talker, talking, write_packs
@@ -86,3 +86,34 @@ async def test_a_model_of_which_no_worker_can_be_asked(tmp_path: Path) -> None:
         reply = await call(rig.listen, "POST", "/sizes", {"model": "m", "texts": ["x"]})
         assert reply.object["kind"] == "unsupported"
         assert "of a kind that the rule cannot ask" in str(reply.object["detail"])
+
+
+async def test_a_mere_question_to_a_busy_worker(tmp_path: Path) -> None:
+    """It takes no place there, and is put to nobody who cannot be asked, or who is not the one that was named."""
+    rules = packs(tmp_path)
+    (rules / "backends" / "new" / "count.yaml").unlink()
+    backend = rules / "backends" / "new" / "backend.yaml"
+    backend.write_text(backend.read_text().replace("context_length: 100", "context_length: 50"))
+
+    async def hangs(visit: Visit, _: Request) -> None:
+        await visit.gone()
+        raise ConnectionResetError
+
+    async with (
+        talker("old", "Old", part=hangs) as old,
+        talker("old", "Older", part=hangs) as older,
+        talker("new", "New") as new,
+        talking(rules, old, older, new, limit=1, balance={"pin_header": "X-Worker"}) as rig,
+    ):
+        both = [old, older]
+        body: JsonObject = {"model": "m", "text": "x"}
+        clients = [await Connection.open(rig.listen) for _ in both]
+        for client, each in zip(clients, both, strict=True):
+            await client.request("POST", "/talk", body, x_worker=each.peer.url)
+        await until(lambda: all(each.asked for each in both), lambda: "not busy")
+        assert (await call(rig.listen, "POST", "/length", body)).object["tokens"] in {3, 5}
+        for each, tokens in ((old, 3), (older, 5)):
+            reply = await call(rig.listen, "POST", "/length", body, x_worker=each.peer.url)
+            assert reply.object["tokens"] == tokens
+        for client in clients:
+            await client.leave()
