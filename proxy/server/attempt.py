@@ -63,7 +63,7 @@ class Call:
     last stream; workers: on which it was tried, in order; model: that the last of them answers with, "" before;
     stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it; tape:
     where it is recorded. index: which element of an array it answers, where there is one; steps: what steps gave for
-    the elements, by worker.
+    the elements, by worker; drawn: by what chance all of them go to the same side of a split.
     """
 
     facilities: Facilities
@@ -86,10 +86,12 @@ class Call:
     tape: TapedPart | None = None
     index: int = 0
     steps: Steps | None = None
+    drawn: float | None = None
 
     def part(self, index: int) -> Call:
         """The answer to one element of an array: workers, attempts and times of its own. `add` gives them back."""
         self.steps = {} if self.steps is None else self.steps
+        self.drawn = self.facilities.rng.random() if self.drawn is None else self.drawn
         tape = None if self.tape is None else self.tape.part(index)
         return replace(self, index=index, scope=dict(self.scope), workers=[], tape=tape)
 

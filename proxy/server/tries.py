@@ -115,7 +115,9 @@ class Tries:
         sides = call.spread(wanted.model).sides
         if not sides or wanted.pinned is not None:
             return [wanted]
-        resolve, at = call.facilities.directory.resolve, point(wanted.model, wanted.key, call.facilities.rng)
+        resolve, at = call.facilities.directory.resolve, call.drawn
+        if at is None or wanted.key is not None:
+            at = point(wanted.model, wanted.key, call.facilities.rng)
         return [directed(wanted, side, call.scope, resolve) for side in in_order(sides, at)]
 
     async def _anywhere(self, avoid: Collection[str] = ()) -> Lease:

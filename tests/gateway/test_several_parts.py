@@ -321,6 +321,26 @@ async def test_the_parts_of_one_request_are_not_in_each_other_s_way(
         assert sorted(teller.begun) == parts
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_all_parts_go_to_the_same_side_of_a_split(rules: Path, stream: bool) -> None:
+    """One response is of one model; it says which."""
+    mine, other = Teller(), Teller()
+    split: list[Json] = [{"weight": 1, "model": "m"}, {"weight": 1, "model": "n"}]
+    async with (
+        scripted({STREAM: mine}) as one,
+        scripted({STREAM: other}, ["n"]) as two,
+        running(one.address, two.address, rules=rules, given={"models": {"m": {"split": split}}}) as rig,
+    ):
+        one.arm()
+        two.arm()
+        rig.gateway._rng.seed(7)
+        for _ in range(12):
+            await asked(rig, ["a", "b", "c", "d"], stream=stream)
+            assert {len(mine.begun) % 4, len(other.begun) % 4} == {0}
+        assert mine.begun
+        assert other.begun
+
+
 async def test_a_part_that_others_keep_from_every_worker_is_refused(rules: Path) -> None:
     """It waits for what its own request does, and for strangers as long as any request may."""
     teller = Teller(x=hangs_midway)
