@@ -98,7 +98,7 @@ class Mirrors:
             # Beside the request itself a copy would slow it down.
             lease = lease_now(facilities, wanted, unfit | {attempt.address})
         except GatewayError:
-            return "no_worker"
+            return "same" if _is_for(wanted, attempt) else "no_worker"
         if lease is None:
             return "busy"
         view = facilities.fleet.worker(lease.address)
@@ -109,6 +109,12 @@ class Mirrors:
             lease.release("neutral", facilities.clock())
             return "no_worker" if on_trial else "same" if same else "full"
         return Copy(call, Attempt(_call_of_copy(call), lease, wanted.name), room)
+
+
+def _is_for(wanted: Wanted, attempt: Attempt) -> bool:
+    """Whether the request itself is on a worker that its copy could have."""
+    model, backend = attempt.answers_as
+    return model == wanted.model and (wanted.backends is None or backend in wanted.backends)
 
 
 class Copy:

@@ -206,6 +206,21 @@ async def test_a_mirror_of_where_the_request_is_already_is_none(tmp_path: Path) 
         assert len(new.asked) + len(newer.asked) - there == counts["Old"]
 
 
+async def test_a_request_on_the_only_worker_of_its_mirror_is_not_one_whose_mirror_is_missing(tmp_path: Path) -> None:
+    """What is counted says that nothing is wrong with the mirror."""
+    models = {"m": {"mirror": {"backend": "new"}}}
+    async with (
+        talker("old", "Old") as old,
+        talker("new", "New") as new,
+        talking(write_packs(tmp_path), old, new, models=models) as rig,
+    ):
+        counts = await who(rig, 20)
+        await rig.quiet()
+        assert counts["Old"] > 0
+        assert counts["New"] > 0
+        assert await skipped(rig) == {"same": counts["New"]}
+
+
 async def test_another_model_can_be_the_mirror(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Two models of one kind of worker are compared in the same way."""
     models = {"m": {"mirror": {"model": "m-next"}}}
