@@ -82,6 +82,19 @@ async def test_vectors_and_models_come_through_both(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_nothing_that_a_server_says_is_lost_without_a_reason(kind: str) -> None:
+    """Else an operator would be told of losses by each request, and could do nothing about them."""
+    async with demo_worker("m", words=5) as worker, in_a_row(kind, worker.address) as (_, far):
+        far.client.model = "m"
+        for ask in DIALECTS.values():
+            assert (await ask(far.listen, "m")).finish == "stop"
+        await far.client.embeddings(["a"])
+        lost = [dict(labels) for name, labels in await far.scrape() if name == "gateway_dropped_fields_total"]
+        assert not [labels for labels in lost if (labels["side"], labels["accepted"]) == ("answer", "false")]
+        assert len(lost) > 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_who_leaves_the_second_leaves_the_worker(kind: str) -> None:
     """The worker's slot is free at once."""
     async with (
