@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from proxy.expr import logic, select
+from proxy.expr.absent import without
 from proxy.expr.calls import build_call
 from proxy.expr.errors import ExpressionError, ExpressionSyntaxError
 from proxy.expr.functions import Evaluate, Function, FunctionRegistry, Parameter, describe
@@ -25,16 +26,18 @@ class Expression:
 
     `path`: the names when the expression is only `a.b.c` (quoted names count), else None. `roots`: the top-level names
     it reads. `reads_everything`: it also uses the document as a whole, so `roots` is not all that it depends on.
+    `known`: a list of the one value that it always has, None where that depends on the document.
     `copies`: how often the result may hold what is read.
     `evaluate` is the bare closure, for where every call counts: beside ExpressionError it can raise RecursionError,
     when values nested as deep as Python's stack are compared.
     """
 
-    __slots__ = ("copies", "evaluate", "path", "reads_everything", "roots", "source")
+    __slots__ = ("copies", "evaluate", "known", "path", "reads_everything", "roots", "source")
 
     def __init__(self, source: str, tree: Node, evaluate: Evaluate, copies: int) -> None:
         self.source = source
         self.copies = copies
+        self.known = [tree.value] if tree.kind == "literal" else None
         self.path = path_of(tree)
         self.roots, self.reads_everything = reads_of(tree)
         self.evaluate = evaluate
@@ -51,15 +54,22 @@ class Expression:
 
 
 def compile_expression(
-    source: str, functions: FunctionRegistry, *, max_length: int = 4096, max_depth: int = 64
+    source: str,
+    functions: FunctionRegistry,
+    *,
+    max_length: int = 4096,
+    max_depth: int = 64,
+    absent: frozenset[str] = frozenset(),
 ) -> Expression:
     """Compile `source`, JMESPath with the functions of `functions`; raise ExpressionSyntaxError.
 
     `max_length` counts characters; `max_depth` levels of nesting, in the expression and in each literal. A chain of
-    `||`, `&&`, `|` or `.` is one level, however long.
+    `||`, `&&`, `|` or `.` is one level, however long. absent: top-level names that will always be null.
     """
     tree = parse(source, max_length=max_length, max_depth=max_depth)
     copies = copies_of(tree, functions)
+    if absent:
+        tree = without(tree, absent)
     return Expression(source, tree, _Compiler(functions).build(tree), copies)
 
 

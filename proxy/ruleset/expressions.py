@@ -29,13 +29,14 @@ class Workshop:
 
     steps: the names that the steps compiled so far set; copies: how often each may hold what is read; grown: the same
     of all expressions compiled since it was last set to 0. certain_only: a part of the file or of its pack could not be
-    read, and what may only follow from that is not reported.
+    read, and what may only follow from that is not reported. absent: names that will always be null.
     """
 
     document: Document
     functions: FunctionRegistry
     tables: dict[str, dict[str, Json]] = field(default_factory=dict)
     certain_only: bool = False
+    absent: frozenset[str] = frozenset()
     steps: set[str] = field(default_factory=set)
     copies: dict[str, int] = field(default_factory=dict)
     grown: int = 0
@@ -49,7 +50,7 @@ class Workshop:
     def expression(self, source: str, path: Path, roots: frozenset[str]) -> Expression | None:
         """Compile one expression that may read `roots`; None after noting what is wrong with it."""
         try:
-            expression = compile_expression(source, self.functions)
+            expression = compile_expression(source, self.functions, absent=self.absent)
         except ExpressionSyntaxError as error:
             message = f"expression '{clipped(source)}': {error.message} (at character {error.offset + 1})"
             self.mistake(path, message + _comma_hint(source), certain=True)
@@ -144,9 +145,13 @@ class Workshop:
             value = mapping.required(value, label, expected)
         if spec.null != "keep" and "value" not in spec.model_fields_set:
             value = mapping.OmitNull(value)
-        if spec.when is not None:
-            value = mapping.When(self.read(spec.when, (*path, "when"), roots), value)
-        return value
+        return value if spec.when is None else self._only_when(spec.when, value, (*path, "when"), roots)
+
+    def _only_when(self, condition: str, value: Value, path: Path, roots: frozenset[str]) -> Value:
+        expression = self.expression(condition, path, roots)
+        if expression is None or expression.known is None or not self.absent:
+            return mapping.When(_nothing if expression is None else _fast(expression), value)
+        return value if mapping.truthy(expression.known[0]) else mapping.left_out
 
     def _source(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> tuple[Value, str]:
         if spec.from_ is not None:
@@ -165,7 +170,7 @@ class Workshop:
             pairs = [
                 (name, self.value(child, (*path, "fields", name), roots, name)) for name, child in spec.fields.items()
             ]
-            return mapping.Fields(pairs), label
+            return mapping.Fields([pair for pair in pairs if pair[1] is not mapping.left_out]), label
         if spec.items is not None:
             items = [self.value(child, (*path, "items", index), roots, label) for index, child in enumerate(spec.items)]
             return mapping.list_of(items), label

@@ -38,7 +38,13 @@ def compile_target(shop: Workshop, doc: ToDoc, roots: frozenset[str]) -> StreamT
         first=optional("first", doc.first),
         final=optional("final", doc.final, ended),
         resumed=optional("resumed", doc.resumed),
+        usual=None if shop.mistakes else _without_thought(shop).value(doc.chunk, (*_TO, "chunk"), roots),
     )
+
+
+def _without_thought(shop: Workshop) -> Workshop:
+    """For mappings of frames before any thought; their mistakes are told already."""
+    return replace(shop, absent=frozenset({"reasoning", "new_reasoning"}), mistakes=[], copies=dict(shop.copies))
 
 
 def written_route(shop: Workshop, route: Route, doc: RouteDoc, askings: Askings) -> Route:

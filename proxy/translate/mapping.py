@@ -190,6 +190,11 @@ def each(source: Value, label: str, body: Value) -> Value:
     return build
 
 
+def left_out(scope: Scope) -> Omit:
+    """A value that is never there."""
+    return OMIT
+
+
 class When:
     """`value` where the condition holds, else left out."""
 

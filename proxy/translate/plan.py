@@ -158,8 +158,9 @@ class StreamSource:
 class StreamTarget:
     """How the client's stream is written. first: a frame before the first one; last: the mapping of the finishing
     frame, None where it is the chunk's; final: one more frame behind that; resumed: what `chunk` is to them once a
-    worker that went on, or the gateway itself, ends the stream of another one, None: that worker's frame; step: what
-    rewrites the usual frame quickly, see `quick`.
+    worker that went on, or the gateway itself, ends the stream of another one, None: that worker's frame; usual: what
+    the chunk's mapping comes to while there is no thought, None: the same; step: what rewrites the usual frame quickly,
+    see `quick`.
     """
 
     framing: Framing
@@ -170,6 +171,7 @@ class StreamTarget:
     first: Value | None = None
     final: Value | None = None
     resumed: Value | None = None
+    usual: Value | None = None
     step: QuickStep | None = None
 
 

@@ -141,7 +141,8 @@ class _Writer:
         before, after = target.framing.around or (b"", b"")
         around = "".join([f"{before!r} + " if before else "", "{}", f" + {after!r}" if after else ""])
         # An object is never null, and neither is a frame.
-        chunk = target.chunk.inner if isinstance(target.chunk, OmitNull) else target.chunk
+        chunk = target.usual or target.chunk
+        chunk = chunk.inner if isinstance(chunk, OmitNull) else chunk
         if isinstance(chunk, RootRead) and chunk.name == "chunk":
             self._line(2, f"data = {self._name(target.framing.encode)}(frame)")  # as it came
             return
@@ -160,7 +161,7 @@ class _Writer:
             self._line(2, f"{self._seen}['finish'] = None")
             self._line(2, f"{self._seen}['usage'] = usage")
         if fields is None:
-            self._line(2, f"mapped = {self._name(target.chunk)}({self._seen})")
+            self._line(2, f"mapped = {self._name(target.usual or target.chunk)}({self._seen})")
             self._line(2, f"data = b'' if mapped is OMIT else {around.format('dumps(mapped)')}")
         else:
             self._fields(fields)

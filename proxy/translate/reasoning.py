@@ -40,11 +40,23 @@ class ReasoningSplitter:
     model may repeat that of its prompt), further inside it is part of the thought.
     """
 
-    __slots__ = ("_inside", "_lead", "_pending", "_reasoning", "_tag", "_tags", "_taken", "_text", "unopened")
+    __slots__ = (
+        "_inside",
+        "_lead",
+        "_pending",
+        "_reasoning",
+        "_starts",
+        "_tag",
+        "_tags",
+        "_taken",
+        "_text",
+        "unopened",
+    )
 
     def __init__(self, tags: Tags) -> None:
         self._tags = tags
         self._tag = re.compile(f"{re.escape(tags.open)}|{re.escape(tags.close)}")
+        self._starts = {tags.open[0], tags.close[0]}
         self._inside = tags.begins_inside
         self._lead: str | None = None if tags.begins_inside else ""  # white space that nothing else was before
         self._pending = ""
@@ -63,6 +75,15 @@ class ReasoningSplitter:
         """Take the text so far, which begins with the one before; what is new of both parts."""
         rest = self._pending + whole[self._taken :]
         self._taken = max(self._taken, len(whole))
+        for start in self._starts:
+            if start in rest:
+                self._split(rest)
+                break
+        else:
+            self._say(rest)
+        return self._new()
+
+    def _split(self, rest: str) -> None:
         place = 0
         for found in self._tag.finditer(rest):
             self._say(rest[place : found.start()])
@@ -71,7 +92,6 @@ class ReasoningSplitter:
         held = max(_beginning(self._tags.open, rest, place), _beginning(self._tags.close, rest, place))
         self._say(rest[place : len(rest) - held])
         self._pending = rest[len(rest) - held :]
-        return self._new()
 
     def finish(self, whole: str) -> Parts:
         """As `add`, for the final text, of which nothing is held back. It may be shorter, without a stop string that

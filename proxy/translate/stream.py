@@ -202,7 +202,8 @@ class StreamTranslator:
     def _mapped(self, *, final: bool) -> list[Json | Omit]:
         """The frames for the client, those before the first and behind the last too."""
         target, scope = self._target, self.scope
-        frame = (target.last or target.chunk)(scope) if final else target.chunk(scope)
+        usual = None if self.reader.view is not None else target.usual
+        frame = (target.last or target.chunk)(scope) if final else (usual or target.chunk)(scope)
         frames: list[Json | Omit] = [] if frame is OMIT else [frame]
         if final and target.final is not None and not self._more:
             seen = {**scope, "usage": summed([*self._earlier, scope["usage"]])} if self._earlier else scope

@@ -26,7 +26,8 @@ def test_every_expression_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch
     original = Workshop.expression
 
     def noting(shop: Workshop, source: str, path: DocumentPath, roots: frozenset[str]) -> Expression | None:
-        compiled.append(source)
+        if not shop.absent:  # a shorter form of one that is compiled as it stands
+            compiled.append(source)
         return original(shop, source, path, roots)
 
     monkeypatch.setattr(Workshop, "expression", noting)

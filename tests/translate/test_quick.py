@@ -205,6 +205,7 @@ def test_any_mapping_comes_out_the_same(
         mode="cumulative" if modes[1] == "cumulative" else "incremental",
         hold_back=hold_back,
         chunk=Fields([(name, FIELDS[name]) for name in names]),
+        usual=None,
     )
     both_ways(route, source, replace(target, step=quick_step(source, target)), frames)
 
@@ -215,7 +216,9 @@ def test_a_frame_that_only_counts_is_told_at_the_end() -> None:
     assert route.source is not None
     assert route.target is not None
     source = replace(route.source, mode="incremental", finish_at_end=True)
-    target = replace(route.target, mode="incremental", hold_back=0, chunk=Fields([("new", RootRead("new_text"))]))
+    target = replace(
+        route.target, mode="incremental", hold_back=0, chunk=Fields([("new", RootRead("new_text"))]), usual=None
+    )
     said: list[JsonObject] = [
         {"text": "a"},
         {"text": ""},
