@@ -187,13 +187,8 @@ def _stopping() -> GatewayError:
 
 
 def _miss(request: web.Request, miss: Miss) -> web.Response:
-    if miss.methods:
-        allowed = ", ".join(miss.methods)
-        error = GatewayError("method_not_allowed", f"{request.path} takes {allowed}, not {request.method}")
-        headers = {"Allow": allowed}
-    else:
-        error = GatewayError("not_found", f"no rule has the path {request.path}")
-        headers = {}
+    error = miss.error(request.method, request.path)
+    headers = {"Allow": ", ".join(miss.methods)} if miss.methods else {}
     if miss.errors is None:
         return json_response(404, {"detail": error.message})
     answer = error_answer(miss.errors, error)

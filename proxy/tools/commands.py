@@ -147,7 +147,11 @@ def explain(
     help="What FILE has: a client's request, or a worker's stream or answer.",
 )
 @click.option(
-    "--request", "request", type=click.Path(path_type=Path), metavar="FILE", help="The request that was answered."
+    "--request",
+    "request",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The request that was answered. Default: that of the route's first test with an answer.",
 )
 @WORKER
 @BACKEND_KIND
@@ -180,6 +184,8 @@ def translate(
     loaded_rules = loaded(rules, as_json=as_json)
     try:
         found_route = translating.find_route(loaded_rules, route, backend)
+        if request is None:
+            asked = translating.request_of_tests(loaded_rules, found_route)
         if direction == "stream":
             found = translating.translate_stream(found_route, read_bytes(file), asked, known, cut=cut)
         elif direction == "answer":

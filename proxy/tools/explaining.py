@@ -87,8 +87,7 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject, backend: str |
 
 def _missed(rules: RuleSet, request: Request, miss: Miss, sources: Mapping[str, RouteSource]) -> Explanation:
     candidates = tuple(_wrong_methods(rules, request, sources))
-    message = f"no rule for {request.method} {request.path}"
-    error = GatewayError("method_not_allowed" if miss.methods else "not_found", message)
+    error = miss.error(request.method, request.path)
     refused = None if miss.errors is None else refusal(miss.errors, error, None)
     return Explanation(candidates, len(rules.table.routes) - len(candidates), refused=refused)
 

@@ -55,6 +55,18 @@ def find_route(rules: RuleSet, name: str, backend: str | None = None) -> Route:
     return variant_for(found[0].route, backend)
 
 
+def request_of_tests(rules: RuleSet, route: Route) -> Json:
+    """The request of the route's first test in which a worker answers; None where it has no such test."""
+    tests = (
+        test.given
+        for pack in rules.sources
+        for source in pack.routes
+        if (source.route.pack, source.route.name) == (route.pack, route.name)
+        for test in source.doc.tests
+    )
+    return next((given.request for given in tests if given.chunks is not None or given.answers is not None), None)
+
+
 def scope_for(route: Route, body: Json, worker: JsonObject) -> Scope:
     """What the route's expressions see of a request to the pack's sample worker."""
     return {**sample_scope(route, body, worker), "steps": {}}

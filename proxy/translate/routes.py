@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from proxy.errors import GatewayError
 from proxy.translate.mapping import RULE_FAILURES, Read, Scope, truthy
 from proxy.translate.plan import ErrorTable, Route
 from proxy.types import JsonObject
@@ -36,6 +37,12 @@ class Miss(NamedTuple):
 
     methods: tuple[str, ...]
     errors: ErrorTable | None
+
+    def error(self, method: str, path: str) -> GatewayError:
+        """What the client of such a request is told."""
+        if self.methods:
+            return GatewayError("method_not_allowed", f"{path} takes {', '.join(self.methods)}, not {method}")
+        return GatewayError("not_found", f"no rule has the path {path}")
 
 
 def path_pattern(path: str) -> re.Pattern[str]:

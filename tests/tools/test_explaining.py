@@ -48,6 +48,7 @@ def test_why_other_routes_do_not_take_it(pack: Path) -> None:
     told = run_json(explain, "GET", "/chat", "--rules", pack, code=1)
     assert inside(told, "not", 0, "why") == "is for POST"
     assert inside(told, "refused", "kind") == "method_not_allowed"
+    assert inside(told, "refused", "message") == "/chat takes POST, not GET", "as the server says it"
     told = run_json(explain, "GET", "/nothing", "--rules", pack, code=1)
     assert (told["not"], told["other_routes"], inside(told, "refused", "kind")) == ([], 3, "not_found")
 
