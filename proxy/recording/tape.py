@@ -68,12 +68,13 @@ class Said:
 
 @dataclass
 class TapedExchange:
-    """One request to a worker, and its answer."""
+    """One request to a worker, and its answer. size: bytes of its body, which is null where there was no room."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: Json
+    size: int
     said: Said
     status: int | None = None
     complete: bool = False
@@ -146,10 +147,11 @@ class TapedPart:
         self._attempts[-1].asked.append(_Question(step, path, body, answer))
 
     def sent(
-        self, method: str, path: str, headers: Mapping[str, str], body: Json, framing: Framing | None
+        self, method: str, path: str, headers: Mapping[str, str], body: Json, size: int, framing: Framing | None
     ) -> TapedExchange:
-        """The request itself goes to the worker."""
-        exchange = TapedExchange(method, path, headers, body, self._tape.said(framing))
+        """The request itself goes to the worker. size: bytes of its body."""
+        kept = body if self._tape.take(size) else None
+        exchange = TapedExchange(method, path, headers, kept, size, self._tape.said(framing))
         self._attempts[-1].exchanges.append(exchange)
         return exchange
 
@@ -163,8 +165,8 @@ class TapedPart:
 
     @property
     def size(self) -> int:
-        """Bytes that workers said."""
-        return sum(each.said.size for attempt in self._attempts for each in attempt.exchanges)
+        """Bytes that went to workers, and that they said."""
+        return sum(each.size + each.said.size for attempt in self._attempts for each in attempt.exchanges)
 
     def lines(self, index: int, blackout: Blackout | None) -> list[Json]:
         """Its attempts; index: its place among those of the request."""
@@ -208,7 +210,7 @@ class Tape:
 
     def said(self, framing: Framing | None) -> Said:
         """A body that comes or goes."""
-        return Said(framing, self._take)
+        return Said(framing, self.take)
 
     def answered(self, status: int, content_type: str, told: Said) -> None:
         """The response to the client is begun; its body is `told`, as far as it comes."""
@@ -227,7 +229,8 @@ class Tape:
         self._held.give(self._kept)
         self._kept = 0
 
-    def _take(self, size: int) -> bool:
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many more bytes."""
         fits = not self.lost and self._kept + size <= RECORDED_REQUEST_MAX_BYTES and self._held.take(size)
         self._kept += size if fits else 0
         self.lost = not fits

@@ -95,6 +95,12 @@ class Call:
         tape = None if self.tape is None else self.tape.part(index)
         return replace(self, index=index, scope=dict(self.scope), workers=[], tape=tape)
 
+    def forget(self) -> None:
+        """It is answered: only its numbers are held from now on, not what was asked."""
+        self.scope = {}
+        if self.reader is not None:
+            self.reader.scope = {}
+
     def add(self, part: Call) -> None:
         """Take what was counted for a part into the whole request."""
         self.workers += part.workers
@@ -253,7 +259,7 @@ class Attempt:
                 headers=headers,
                 body=data,
                 timeouts=limits,
-                sink=sink if seconds is not None else self._taped(sink, built, headers, body),
+                sink=sink if seconds is not None else self._taped(sink, built, headers, body, len(data)),
             )
         except UpstreamError as error:
             facilities.trouble(self.address)
@@ -261,12 +267,12 @@ class Attempt:
         sink.opened(exchange)
         self._call.metrics.spent("connect", exchange.written_at - begun)
 
-    def _taped(self, sink: ResponseSink, built: Built, headers: dict[str, str], body: Json) -> Sink:
+    def _taped(self, sink: ResponseSink, built: Built, headers: dict[str, str], body: Json, size: int) -> Sink:
         tape, plan, source = self._call.tape, _plan(built), built.route.source
         if tape is None:
             return sink
         framing = None if source is None else source.framing
-        return TapedSink(sink, tape.sent(plan.method, plan.path, headers, body, framing))
+        return TapedSink(sink, tape.sent(plan.method, plan.path, headers, body, size, framing))
 
     def _limits(self, seconds: float | None) -> Timeouts:
         """The time limits of one exchange. GatewayError where the request's time is over."""

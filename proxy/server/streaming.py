@@ -113,6 +113,7 @@ class StreamRun:
             self._last_frames = self._sink.last_frames
             self._usages.append(self._sink.translator.reader.usage)
         self._count()
+        self._tries.forget()
         self._tries, self._call = tries, tries.call
 
     async def _begun(self) -> tuple[ClientStream, GatewayError | None]:

@@ -104,6 +104,11 @@ class Tries:
         if attempt is not None:
             attempt.release(error, neutral=neutral)
 
+    def forget(self) -> None:
+        """The part is answered; what was asked is held no more, because there may be many of them."""
+        self.call.forget()
+        self._copy = None
+
     def left(self) -> None:
         """The client is gone; it would have been so for whoever has the copy."""
         if self._copy is not None:

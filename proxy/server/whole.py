@@ -48,12 +48,17 @@ class WholeRun(Generic[Made]):
                 attempt = follower
 
     async def part(self) -> Made:
-        """As `answer`, for one of several, which is given up when another one fails."""
+        """As `answer`, for one of several, which is given up when another one fails. What all share is read from the
+        first one.
+        """
         try:
-            return await self.answer()
+            made = await self.answer()
         except asyncio.CancelledError:
             self._tries.release(None, neutral=True)
             raise
+        if self._tries.call.index:
+            self._tries.forget()
+        return made
 
     async def _instead(self, attempt: Attempt) -> Attempt | None:
         """Another attempt where this one's answer may have been cut off and the operator wants lost streams whole."""

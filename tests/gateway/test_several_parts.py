@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import random
+import shutil
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -295,6 +297,36 @@ async def test_steps_are_worked_out_once_for_each_worker(rules: Path) -> None:
         assert [frame["size"] for frame in frames if "begins" in frame] == [7, 7, 7, 7]
         assert teller.counted == 1
         assert (await asked(rig, ["a", "b"], count=True)).object["size"] == 7
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_was_asked_for_a_part_is_not_held_to_the_end(tmp_path: Path, rules: Path, stream: bool) -> None:
+    """Each has a prompt of its own, which may be long."""
+    long = "x" * 1_000_000
+    folder = tmp_path / "long"
+    shutil.copytree(rules, folder)
+    own = TELL.replace("prompt: item,", "prompt: \"join(' ', [item, body.long])\",").partition("tests:")[0]
+    (folder / "tell.yaml").write_text(own, encoding="utf-8")
+    (folder / "answer.yaml").write_text(ANSWER.partition("tests:")[0], encoding="utf-8")
+    held: list[int] = []
+
+    async def short(visit: Visit) -> None:
+        await tell(visit, "z")
+
+    async def weigh(visit: Visit) -> None:
+        for mine in (teller.begun, teller.ended, workers[0].struck, workers[0].peer.requests):
+            mine.clear()
+        held.append(tracemalloc.get_traced_memory()[0])
+        await short(visit)
+
+    teller = Teller(**{f"{number} {long}": weigh if number in {2, 24} else short for number in range(26)})
+    async with served(folder, teller, balance={"worker_limit": 1}) as (rig, workers):
+        tracemalloc.start()
+        try:
+            assert (await asked(rig, [str(number) for number in range(26)], long=long, stream=stream)).status == 200
+        finally:
+            tracemalloc.stop()
+        assert held[1] - held[0] < 10 * len(long)
 
 
 async def test_a_worker_with_one_place_answers_all(rules: Path) -> None:

@@ -84,7 +84,7 @@ async def test_secrets_stay_out(tmp_path: Path) -> None:
     assert made.now is not None
     part = tape.part(0)
     part.tried({"model": "m", "key": "SECRET"})
-    part.sent("POST", "/generate", {"Authorization": "Bearer SECRET"}, {"api_key": "SECRET", "prompt": "Hi"}, None)
+    part.sent("POST", "/generate", {"Authorization": "Bearer SECRET"}, {"api_key": "SECRET", "prompt": "Hi"}, 9, None)
     tape.over("ok", None, 0.1, complete=True)
     made.now.keep(tape)
     await made.end("enough")
@@ -106,7 +106,7 @@ async def test_texts_are_replaced_where_it_is_wanted(tmp_path: Path) -> None:
     part = tape.part(0)
     part.tried({"model": "user"})
     part.asked("count", "/count", {"prompt": "Hello"}, {"text": "Hello"})
-    exchange = part.sent("POST", "/generate", {}, {"prompt": "Hello", "role": "user"}, None)
+    exchange = part.sent("POST", "/generate", {}, {"prompt": "Hello", "role": "user"}, 9, None)
     exchange.said.add(b'{"text": "Hello"}')
     told = Said(None)
     told.add(b"Hello, this is no JSON")
@@ -199,7 +199,9 @@ async def test_requests_under_way_hold_so_much_and_no_more(tmp_path: Path, monke
         recording.keep(tape)
     last = tapes[3]
     assert last is not None
-    last.said(None).add(b"{}" * 10)
+    part = last.part(0)
+    part.tried({"model": "m"})
+    assert part.sent("POST", "/generate", {}, {"prompt": "Hello"}, 20, None).body
     assert not last.lost
     told = await made.end("enough")
     assert told is not None
