@@ -36,6 +36,9 @@ QUESTION_SECONDS: Final = 10.0
 FRAME_MAX_BYTES: Final = 16 * 1024 * 1024
 # An answer that is not a stream but is collected in memory before it is rewritten.
 ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
+# All answers together of which a client's one is made, such as the vectors of a batch that is asked for in parts. What
+# they are turned into takes half as much again: 10,000 vectors of 1,024 floats are 200 MB, and 330 MB as objects.
+ANSWERS_MAX_BYTES: Final = 256 * 1024 * 1024
 
 # Bytes that may wait in the socket towards a client before reading from its worker stops; resumes at a quarter of it.
 CLIENT_BUFFER_BYTES: Final = 256 * 1024

@@ -13,7 +13,7 @@ import orjson
 from proxy.errors import Fault, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.framing import FRAMINGS
-from proxy.limits import ANSWER_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
+from proxy.limits import ANSWER_MAX_BYTES, ANSWERS_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
 from proxy.recording.tape import TapedPart
 from proxy.server.facilities import Facilities
 from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
@@ -59,9 +59,9 @@ class Call:
 
     started, asked: on the facilities' clock, when it came and when the first worker was looked for; spent: seconds of
     CPU that rewriting took; queued: seconds spent waiting for a worker or its turn, None where it could have waited for
-    nothing; frames: received from workers; resumed: how often its stream went on with another worker; reader: of its
-    last stream; workers: on which it was tried, in order; model: that the last of them answers with, "" before;
-    stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it; tape:
+    nothing; frames: received from workers; answered: bytes of their whole answers; resumed: how often its stream went
+    on with another worker; reader: of its last stream; workers: on which it was tried, in order; model: that the last
+    of them answers with, "" before; stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it; tape:
     where it is recorded. index: which element of an array it answers, where there is one; steps: what steps gave for
     the elements, by worker; drawn: by what chance all of them go to the same side of a split.
     """
@@ -78,6 +78,7 @@ class Call:
     spent: float = 0.0
     queued: float | None = None
     frames: int = 0
+    answered: int = 0
     resumed: int = 0
     reader: StreamReader | None = None
     workers: list[str] = field(default_factory=list)
@@ -329,6 +330,10 @@ class Attempt:
             await self._finish(sink, built, body)
         finally:
             call.metrics.received(0, sink.received_bytes)
+        call.answered += sink.received_bytes
+        if call.answered > ANSWERS_MAX_BYTES:
+            text = f"the answer would have more than {ANSWERS_MAX_BYTES} bytes; ask for less at once"
+            raise GatewayError("too_large", text)
         answer = _json(sink.answer, self.address)
         refuse_failure(_plan(built), built.scope, answer)
         call.tally.answered(answer, built.route.asking)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from proxy.server import attempt
 from proxy.types import Json, JsonObject
 from tests.gateway.rig import running, until, with_script
 from tests.gateway.scripted import EMBEDDINGS, Part, json_response, scripted
@@ -50,6 +51,18 @@ async def test_many_texts_are_asked_for_in_parts(count: int, parts: list[int]) -
         assert (reply.status, reply.json) == (200, vectors(count))
         assert embedder.most == 1
         assert [len(list(body["input"])) for body in worker.struck if isinstance(body["input"], list)] == parts
+
+
+async def test_a_batch_whose_answer_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused once so much has come, in words that help; the worker is to blame for nothing."""
+    monkeypatch.setattr(attempt, "ANSWERS_MAX_BYTES", 400)
+    async with with_script(EMBEDDINGS, Embedder()) as (rig, worker):
+        reply = await rig.post("embeddings", asking(200))
+        assert reply.status == 413, reply
+        assert b"more than 400 bytes; ask for less at once" in reply.body
+        assert len(worker.struck) < 10
+        assert (await rig.post("embeddings", asking(8))).status == 200
+        assert await rig.outcomes() == {"client_error": 1, "ok": 1}
 
 
 async def test_one_call_at_a_time_for_each_worker() -> None:
