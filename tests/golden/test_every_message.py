@@ -36,6 +36,7 @@ UNTOLD = {
     "the rule failed:": "a fault of the program",
     "expected a message with '{}', got: {}": "stands on two lines where people read it",
     "asks no worker of the kind": "a wrong argument of a command",
+    "no rule has the path": "what a client is told, not who writes rules",
 }
 # What takes a large file, or none, to be told, and the test that does.
 ELSEWHERE = {
