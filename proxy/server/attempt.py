@@ -61,9 +61,9 @@ class Call:
     CPU that rewriting took; queued: seconds spent waiting for a worker or its turn, None where it could have waited for
     nothing; frames: received from workers; answered: bytes of their whole answers; resumed: how often its stream went
     on with another worker; reader: of its last stream; workers: on which it was tried, in order; model: that the last
-    of them answers with, "" before; stopped: set before the request is cancelled because the gateway stops. tally: what the rules did for it; tape:
-    where it is recorded. index: which element of an array it answers, where there is one; steps: what steps gave for
-    the elements, by worker; drawn: by what chance all of them go to the same side of a split.
+    of them answers with, "" before; stopped: set before the request is cancelled because the gateway stops. tally: what
+    the rules did for it; tape: where it is recorded. index: which element of an array it answers, where there is one;
+    steps: what steps gave for the elements, by worker; drawn: by what chance all of them go to one side of a split.
     """
 
     facilities: Facilities
