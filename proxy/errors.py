@@ -99,3 +99,9 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         self.final = final
         self.fault = fault
+
+
+def model_missing() -> GatewayError:
+    """The request says no model."""
+    message = "model: is missing or not a string; expected the name of a model"
+    return GatewayError("model_missing", message, field="model")

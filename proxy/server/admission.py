@@ -131,12 +131,6 @@ def nobody(wanted: Wanted, why: str = "") -> GatewayError:
     return GatewayError("model_unavailable", message, field="model")
 
 
-def model_missing() -> GatewayError:
-    """The request says no model."""
-    message = "model: is missing or not a string; expected the name of a model"
-    return GatewayError("model_missing", message, field="model")
-
-
 def unknown_model(models: list[Json], name: str, kind: Kind | None) -> GatewayError:
     """Nobody ever served this model; `models` are the rows that rules see."""
     rows = [row for row in models if isinstance(row, dict)]

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, model_missing
 from proxy.fleet.facts import Kind
 from proxy.limits import MODEL_NAME_MAX
 from proxy.recording.tape import Tape
-from proxy.server.admission import Wanted, model_missing, unknown_model
+from proxy.server.admission import Wanted, unknown_model
 from proxy.server.attempt import Call, worker_document
 from proxy.server.body import Share
 from proxy.server.facilities import Facilities

@@ -26,7 +26,7 @@ from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
 from proxy.translate.plan import Route, StreamTarget
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, Steps, build_request, resumed_request
+from proxy.translate.request import Built, Question, Steps, build_request, operated_on, resumed_request
 from proxy.translate.stream import StreamTranslator, failure
 from proxy.types import Json, JsonObject
 
@@ -84,19 +84,29 @@ class _Run:
 
     def _told(self) -> Told | None:
         route, recorded = self.route, self.recorded
-        if route.selection != "lease":
-            if recorded.attempts:
-                self._scope["worker"] = recorded.attempts[0].worker
-            for _ in build_request(route, self._scope):
-                raise GatewayError("internal", f"the rule at {route.place} asks a worker without choosing one")
-            return _whole(route, self._scope, {})
-        if not recorded.attempts:  # nobody could answer, or it was refused before anybody was asked
+        named = route.selection != "none" and route.model is not None
+        if named and not recorded.attempts:  # nobody could answer, or it was refused before anybody was asked
             failure = recorded.client.failure
             return None if failure is None else _refused(route, error_of(failure))
+        if route.selection != "lease":
+            return self._alone()
         count = max(each.part for each in recorded.attempts) + 1
         parts = [[each for each in recorded.attempts if each.part == index] for index in range(count)]
         parts = [part for part in parts if part]
         return self._streamed(parts, route.target) if route.target is not None else self._answered(parts)
+
+    def _alone(self) -> Told:
+        """The answer of a rule that asks no worker."""
+        route, recorded, failure = self.route, self.recorded, self.recorded.client.failure
+        if recorded.attempts:
+            self._scope["worker"] = recorded.attempts[0].worker
+        for _ in build_request(route, self._scope):
+            raise GatewayError("internal", f"the rule at {route.place} asks a worker without choosing one")
+        if route.operation is not None:
+            operated_on(route.operation, self._scope)
+            if failure is not None and failure.kind == "unsupported":
+                raise error_of(failure)  # it was not done
+        return _whole(route, self._scope, {})
 
     # --- what goes out
 
@@ -170,29 +180,30 @@ class _Run:
 
     def _said(self, attempts: list[Attempt], scope: Scope, index: int) -> tuple[Built, JsonObject | None]:
         """What the first worker said that gave an answer; None where only a worker could tell."""
-        answers: list[Json] = []
+        kept = _Kept()
         error: GatewayError | None = None
         for attempt in attempts:
             try:
-                return self._once(attempt, scope, index, answers, last=attempt is attempts[-1])
+                return self._once(attempt, scope, index, kept, last=attempt is attempts[-1])
             except GatewayError as problem:  # noqa: PERF203  a few workers at most
                 error = problem
         raise error or GatewayError("internal", "the request was tried on no worker")
 
     def _once(
-        self, attempt: Attempt, scope: Scope, index: int, answers: list[Json], *, last: bool
+        self, attempt: Attempt, scope: Scope, index: int, kept: _Kept, *, last: bool
     ) -> tuple[Built, JsonObject | None]:
         built = self.built(attempt, scope, index)
-        results = self._collected(built, attempt) if built.route.source else self._slices(built, attempt, answers)
+        results = self._collected(built, attempt) if built.route.source else self._slices(built, attempt, kept)
         if results is not None and not last and not self.route.has_parts:
             _whole(built.route, scope, client_results(built.route, scope, [results]))  # or another one is asked
             if attempt.failure is not None:
                 raise error_of(attempt.failure)  # it ended without a reason, and another one answered in its place
         return built, results
 
-    def _slices(self, built: Built, attempt: Attempt, answers: list[Json]) -> JsonObject | None:
+    def _slices(self, built: Built, attempt: Attempt, kept: _Kept) -> JsonObject | None:
         """What the answers to a batch mean; None where one was not asked for when it was recorded."""
         plan = built.route.upstream
+        answers = kept.of(attempt, built.route)
         for index, body in enumerate(built.bodies[len(answers) :]):
             exchange = attempt.exchanges[index] if index < len(attempt.exchanges) else None
             self.send(built, body, exchange)
@@ -249,6 +260,21 @@ class _Run:
         if error is None and self.recorded.client.complete and self._more(parts, elements):
             return None
         return Told(200, target.framing.content_type, out)
+
+
+class _Kept:
+    """The answers to slices of a batch that earlier workers gave, as long as they are of the same."""
+
+    def __init__(self) -> None:
+        self._answers: list[Json] = []
+        self._by: tuple[Json, Route] | None = None
+
+    def of(self, attempt: Attempt, asked: Route) -> list[Json]:
+        """What there is for this attempt: not what another model said, nor what another backend's rules read."""
+        model = attempt.worker.get("model")
+        if self._by is None or self._by[0] != model or self._by[1] is not asked:
+            self._answers, self._by = [], (model, asked)
+        return self._answers
 
 
 class _Stream:

@@ -11,11 +11,11 @@ from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from proxy.errors import Fault, GatewayError, Kind
-from proxy.limits import ELEMENTS_MAX
+from proxy.errors import Fault, GatewayError, Kind, model_missing
+from proxy.limits import ELEMENTS_MAX, MODEL_NAME_MAX
 from proxy.translate.answer import call_result, refuse_failure
 from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Read, Scope, Value, shown, truthy
-from proxy.translate.plan import Asking, Call, CallPlan, Check, Route, Step, UpstreamPlan
+from proxy.translate.plan import Asking, Call, CallPlan, Check, Operation, Route, Step, UpstreamPlan
 from proxy.types import Json
 
 Half = TypeVar("Half")
@@ -256,3 +256,20 @@ def _bodies(plan: UpstreamPlan | None, name: str, scope: Scope) -> list[Json]:
         raise GatewayError("invalid_request", f"{message} {shown(items)}", fault=Fault("call"))
     slices = [items[start : start + plan.batch.size] for start in range(0, len(items), plan.batch.size)]
     return [_value(plan.body, {**scope, "batch": part}) for part in slices]
+
+
+def operated_on(operation: Operation, scope: Scope) -> tuple[str, str | None]:
+    """The model about which something is to be done, and the client's word for what it is asked for, None for all.
+    GatewayError where the request does not say so.
+    """
+    try:
+        model = operation.model(scope)
+        kind = operation.kind(scope) if operation.kind is not None else None
+    except RULE_FAILURES as problem:
+        text = f"the request does not fit the rule: {problem}"
+        raise GatewayError("invalid_request", text, fault=Fault("request")) from None
+    if not isinstance(model, str) or not 0 < len(model) <= MODEL_NAME_MAX:
+        raise model_missing()
+    if kind is not None and not isinstance(kind, str):
+        raise GatewayError("invalid_request", "the kind of the model is not a string")
+    return model, kind

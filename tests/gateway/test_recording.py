@@ -130,6 +130,19 @@ async def test_what_goes_wrong(tmp_path: Path, redact: bool) -> None:
         assert len(lines(tmp_path)) == 3 + 2 * len(parts) + 3
 
 
+async def test_what_the_gateway_refuses_itself(tmp_path: Path) -> None:
+    """Questions about models that nobody has, and something about a model that is not done."""
+    bodies: list[JsonObject] = [{"model": "nobody's"}, {"model": 7}, {"model": "m"}, {"model": "m", "worker_type": 7}]
+    async with with_script(STREAM, sends(GOOD), None, recordings=str(tmp_path)) as (rig, _):
+        async with recorded(rig, tmp_path):
+            for body in bodies:
+                await rig.post("model_metadata", body)
+                await rig.post("models/shutdown", body)
+        told = [line["client"] for line in lines(tmp_path)]
+        statuses = [each["status"] for each in told if isinstance(each, dict)]
+        assert statuses == [404, 501, 400, 400, 200, 501, 200, 400]
+
+
 async def test_other_workers_are_asked(tmp_path: Path) -> None:
     """A request that is tried twice, whole or as a stream."""
     async with one_fails(then_reset(STREAM_HEAD), recordings=str(tmp_path)) as (rig, _, _):
