@@ -83,7 +83,7 @@ def read_rules(paths: Sequence[str]) -> RuleSet:
     failed = [outcome for outcome in run_tests(rules.tests) if outcome.problems]
     if failed:
         lines = [
-            f"{outcome.test.file}: test '{outcome.test.test.name}': {problem}"
+            f"{outcome.test.place}: test '{outcome.test.test.name}': {problem}"
             for outcome in failed
             for problem in outcome.problems
         ]

@@ -88,7 +88,7 @@ async def test_rules_whose_tests_fail_are_refused(gateway: Serving, pack: Path) 
     reply = await gateway.post("/reload")
     assert reply.status == 409
     assert reply.object["mistakes"] == [
-        f"{pack}/count_token.yaml: test 'the worker's count is the answer': answer: expected 3, got 2"
+        f"{pack}/count_token.yaml:24: test 'the worker's count is the answer': answer: expected 3, got 2"
     ]
 
 

@@ -151,5 +151,5 @@ def test_a_rule_pack_whose_tests_fail(tmp_path: Path) -> None:
     file = pack / "count_token.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("{answer: 2}", "{answer: 3}"), encoding="utf-8")
     assert mistakes_of("serve", *ANY_PORTS, "--demo", "--rules", "pack", cwd=tmp_path) == [
-        "Error: pack/count_token.yaml: test 'the worker's count is the answer': answer: expected 3, got 2"
+        "Error: pack/count_token.yaml:24: test 'the worker's count is the answer': answer: expected 3, got 2"
     ]

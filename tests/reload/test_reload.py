@@ -182,12 +182,12 @@ def test_reading_takes_flags_over_the_file_each_time(tmp_path: Path, pack: Path)
 
 
 def test_a_rule_pack_whose_tests_fail_is_not_read(tmp_path: Path, pack: Path) -> None:
-    """A reload runs the rules' own tests; the failing one is named with its file."""
+    """A reload runs the rules' own tests; the failing one is named with its place."""
     file = pack / "count_token.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("{answer: 2}", "{answer: 3}"), encoding="utf-8")
     settings = tmp_path / "settings.yaml"
     settings.write_text(f"{FLEET}rules: ['{pack}']\n", encoding="utf-8")
-    with pytest.raises(Exception, match=r"count_token.yaml: test 'the worker's count is the answer'"):
+    with pytest.raises(Exception, match=r"count_token.yaml:24: test 'the worker's count is the answer'"):
         read(Source(settings, {}))
 
 
