@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, TypedDict, cast
@@ -43,6 +44,13 @@ _KINDS: Final[dict[str, Kind]] = {
 
 def parse(source: str, *, max_length: int, max_depth: int) -> Node:
     """Return the tree of `source`, at most `max_depth` levels deep; raise ExpressionSyntaxError."""
+    # What is short enough is the same tree whatever the limit.
+    return _parsed(source, len(source) if len(source) <= max_length else max_length, max_depth)
+
+
+# The compiler and whoever looks at what an expression reads ask for the same trees; these are a few rule sets' worth.
+@functools.lru_cache(maxsize=4096)
+def _parsed(source: str, max_length: int, max_depth: int) -> Node:
     tokens = scan(source, max_length=max_length, max_depth=max_depth)
     try:
         raw: _Raw = Parser().parse(source).parsed
