@@ -6,6 +6,7 @@ import errno
 import fnmatch
 import itertools
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ ERRORS_FILE = "errors.yaml"
 BACKEND_FILE = "backend.yaml"
 BACKENDS = "backends"
 REMOVE_ROUTES = "remove_routes"
+LOSSES = "accepted_losses"
 
 
 class Layout(NamedTuple):
@@ -192,7 +194,7 @@ class _Extending:
         own, base = self._own, self._base
         removed = self._removed_routes()
         head = self._layout.head
-        pack = own.pack and base.pack and self._put(own.pack, base.pack, self._layout.head_model, head)
+        pack = own.pack and base.pack and self._put(own.pack, base.pack, self._layout.head_model, head, removed)
         errors = base.errors
         if own.errors is not None:
             errors = own.errors if errors is None else self._put(own.errors, errors, ErrorsDoc, ERRORS_FILE)
@@ -204,12 +206,14 @@ class _Extending:
         name = _value(document, self._layout.key)
         return name if isinstance(name, str) else None
 
-    def _put(self, own: Document, base: Document, model: type[BaseModel], part: str) -> Document:
+    def _put(
+        self, own: Document, base: Document, model: type[BaseModel], part: str, removed: Collection[str] = ()
+    ) -> Document:
         extension = Extension(model)
         patch = tree_of(own)
         if part == self._layout.head and isinstance(patch.value, dict):
             patch = patch._replace(value={name: each for name, each in patch.value.items() if name != REMOVE_ROUTES})
-        tree = extension.apply(tree_of(base), patch)
+        tree = extension.apply(_without_losses(tree_of(base), removed), patch)
         if model is self._layout.part_model:
             tree = _placed_as_extension(tree, patch, self._layout.key)
         self._mistakes += extension.mistakes
@@ -261,6 +265,15 @@ class _Extending:
                 removed.add(name)
                 self._changes.append(FileChanges(name, pack.file, there[name].file, None))
         return removed
+
+
+def _without_losses(head: Tree, removed: Collection[str]) -> Tree:
+    """What all routes share, without what is accepted to be lost in routes that are gone."""
+    losses = head.value.get(LOSSES) if isinstance(head.value, dict) else None
+    if not removed or losses is None or not isinstance(losses.value, dict) or not isinstance(head.value, dict):
+        return head
+    kept = {key: each for key, each in losses.value.items() if key.partition(".")[0] not in removed}
+    return head._replace(value={**head.value, LOSSES: losses._replace(value=kept)})
 
 
 def _placed_as_extension(tree: Tree, patch: Tree, key: str) -> Tree:

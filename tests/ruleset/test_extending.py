@@ -204,6 +204,20 @@ def test_fields_routes_and_tests_are_removed(tmp_path: Path) -> None:
     assert 'chat: removed steps."body.text" at mine.yaml:5' in changes(rules)
 
 
+@pytest.mark.parametrize(
+    ("head", "base", "name"),
+    [("pack.yaml", "ollama", "ollama_embeddings"), ("backend.yaml", "ollama", "ollama_generate")],
+)
+def test_what_was_accepted_to_be_lost_goes_with_its_route(tmp_path: Path, head: str, base: str, name: str) -> None:
+    """A shipped route, or a way of asking a backend, is taken away by its name alone."""
+    (tmp_path / head).write_text(f"extends: {base}\nremove_routes: [{name}]\n", encoding="utf-8")
+    rules = load_rules([tmp_path], rule_functions())
+    routes = [route.name for route in rules.table.routes]
+    names = routes if head == "pack.yaml" else [each.doc.name for each in rules.backends[base].operations]
+    assert name not in names
+    assert "ollama_embed" in names
+
+
 def test_steps_are_replaced_and_put_between(tmp_path: Path) -> None:
     """A step of the same name takes the place of the old one; before and after add one, several in their order."""
     rules = load(
