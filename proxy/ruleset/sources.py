@@ -93,10 +93,13 @@ def shipped_packs(layout: Layout) -> list[Path]:
 
 
 def found_pack(path: Path) -> Path:
-    """The folder that is meant: this one, or else the pack of this name that comes with the program."""
+    """The folder that is meant: this one, or else the pack of this name that comes with the program, the name of a
+    backend pack with `backends/` before it.
+    """
     if path.exists():
         return path
-    return next((folder for folder in shipped_packs(DIALECT) if folder.name == str(path)), path)
+    shipped = {Path(each.home, folder.name): folder for each in (DIALECT, BACKEND) for folder in shipped_packs(each)}
+    return shipped.get(path, path)
 
 
 class Reading:

@@ -220,11 +220,11 @@ def compat(pack: str, backend: str | None, rules: tuple[Path, ...], *, as_json: 
     a call is shown through both halves, with the workers of one backend. The names are those of tests, expressions and
     `fields`. Exit code 1 where something dropped is not in `accepted_losses`.
     """
-    from proxy.ruleset.sources import BACKEND, DIALECT, shipped_packs
+    from proxy.ruleset.sources import BACKENDS, found_pack
     from proxy.tools import compared, losses
 
-    shipped = [each for layout in (DIALECT, BACKEND) for each in shipped_packs(layout) if each.name == pack]
-    folder = shipped[0] if shipped and not Path(pack).is_dir() else Path(pack)
+    meant = (found_pack(Path(pack)), found_pack(Path(BACKENDS, pack)))
+    folder = next((each for each in meant if each.is_dir()), Path(pack))
     known = loaded([folder, *rules], as_json=as_json)
     backends = [each for each in known.backends.values() if each.folder.resolve() == folder.resolve()]
     packs = [each for each in known.sources if each.folder.resolve() == folder.resolve()]

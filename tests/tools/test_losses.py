@@ -131,7 +131,20 @@ def test_several_packs_or_none(tmp_path: Path) -> None:
         2,
         f"Error: {tmp_path}: expected one rule pack, got 2: sample, other\n",
     )
+    assert run(compat, "nowhere").stderr.startswith("nowhere: there is no such folder")
     assert run(compat, "nowhere").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("ollama", "ollama/ollama_chat"), ("backends/ollama", "ollama/ollama_embed"), ("tgi", "tgi/tgi_chat")],
+)
+def test_packs_that_come_with_the_program_are_named(name: str, shown: str) -> None:
+    """Where a dialect and a backend have one name, the backend's has its folder before it."""
+    result = run(compat, name)
+    assert result.exit_code == 0
+    assert shown in result.stdout.splitlines()
+    assert ("call to client" in result.stdout) == (name == "ollama")
 
 
 def test_an_acceptance_is_looked_at(tmp_path: Path) -> None:
