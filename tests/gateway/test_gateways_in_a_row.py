@@ -31,7 +31,7 @@ async def in_a_row(kind: str, *workers: str) -> AsyncIterator[tuple[Rig, Rig]]:
         await until(lambda: watches <= {task.get_name() for task in asyncio.all_tasks()}, lambda: "not watched")
         url = f"http://{near.listen.host}:{near.listen.port}"
         backends = [{"kind": kind, "url": url, "models": KINDS[kind], "probe_seconds": 600.0}]
-        async with running(given={"backends": backends}) as far:
+        async with running(given={"backends": backends}, others_serve=True) as far:
             yield near, far
 
 

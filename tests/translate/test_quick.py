@@ -148,7 +148,7 @@ def state(translator: StreamTranslator) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=named)
+@pytest.mark.parametrize("route", QUICK, ids=named)
 @given(frames=growing(), echo=st.booleans(), resumable=st.booleans())
 def test_the_rules_streams_come_out_the_same(route: Route, frames: list[bytes], *, echo: bool, resumable: bool) -> None:
     """Each shipped stream, and each that is measured, by whatever way its frames go."""
