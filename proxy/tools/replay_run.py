@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import orjson
 
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, Kind
 from proxy.limits import FRAME_MAX_BYTES
 from proxy.recording.lines import Asked, Attempt, Exchange, Recorded
 from proxy.recording.redaction import Blackout
 from proxy.ruleset.playing import run_request, translator_of, whole_result
 from proxy.tools.replay_worker import (
+    CANCELLED,
     as_repeated,
+    came_too_late,
     check_status,
     error_of,
     failure_of,
@@ -117,12 +119,13 @@ class _Run:
         def answer(question: Question) -> Json:
             fitting = [each for each in self._questions if (each.step, each.path) == (question.step, question.path)]
             same = next((each for each in fitting if each.body == question.body), fitting[0] if fitting else None)
-            self.found.asked.append((question, same))
+            if same is not None or not self._cut(attempt):
+                self.found.asked.append((question, same))
             return None if same is None else same.answer
 
         return as_repeated(run_request(self.route, scope, answer, index, self._known), self._blackout)
 
-    def send(self, built: Built, body: Json, exchange: Exchange | None) -> None:
+    def _send(self, built: Built, body: Json, exchange: Exchange | None, attempt: Attempt) -> None:
         """It goes to the worker, in the place of this recorded one."""
         plan = built.route.upstream
         if plan is None:
@@ -131,22 +134,27 @@ class _Run:
             headers = {"Content-Type": "application/json", **header_values(plan.headers, built.scope)}
         except RULE_FAILURES as problem:
             raise GatewayError("invalid_request", f"the request does not fit the rule: {problem}") from None
-        self.found.sent.append(Sent(plan.method, plan.path, headers, body, exchange))
+        if exchange is not None or not self._cut(attempt):
+            self.found.sent.append(Sent(plan.method, plan.path, headers, body, exchange))
 
-    def first(self, built: Built, attempt: Attempt) -> Exchange | None:
-        """Send the only request of an attempt, and what came of it then; None where there was none."""
-        exchange = attempt.exchanges[0] if attempt.exchanges else None
-        self.send(built, built.bodies[0], exchange)
+    def sent(self, built: Built, body: Json, attempt: Attempt, index: int = 0) -> Exchange | None:
+        """Send the request of an attempt at this place, and what came of it then; None where there was none."""
+        exchange = attempt.exchanges[index] if index < len(attempt.exchanges) else None
+        self._send(built, body, exchange, attempt)
         if exchange is None and attempt.failure is not None:
             raise error_of(attempt.failure)
         return exchange
+
+    def _cut(self, attempt: Attempt) -> bool:
+        """Whether there is nothing to compare with what was not sent any more, because it came to an end before."""
+        return self.recorded.outcome == CANCELLED or came_too_late(attempt)
 
     def _more(self, parts: list[list[Attempt]], elements: int) -> bool:
         """Send what there is now beyond the recorded parts, as if to the worker of the first; whether there is any."""
         for index in range(len(parts), elements):
             built = self.built(parts[0][-1], dict(self._scope), index)
             for body in built.bodies:
-                self.send(built, body, None)
+                self._send(built, body, None, parts[0][-1])
         return elements > len(parts)
 
     # --- what comes back: one answer
@@ -205,11 +213,8 @@ class _Run:
         plan = built.route.upstream
         answers = kept.of(attempt, built.route)
         for index, body in enumerate(built.bodies[len(answers) :]):
-            exchange = attempt.exchanges[index] if index < len(attempt.exchanges) else None
-            self.send(built, body, exchange)
+            exchange = self.sent(built, body, attempt, index)
             if exchange is None:
-                if attempt.failure is not None:
-                    raise error_of(attempt.failure)
                 return None
             said = json_said(exchange, attempt)
             if plan is not None:
@@ -220,19 +225,22 @@ class _Run:
         return whole_result(built, whole)
 
     def _collected(self, built: Built, attempt: Attempt) -> JsonObject | None:
-        exchange = self.first(built, attempt)
+        exchange = self.sent(built, built.bodies[0], attempt)
         source = built.route.source
         if exchange is None or source is None:
             return None
         reader = StreamReader(source, built.scope)
         check_status(exchange, attempt)
+        error: GatewayError | None = None if exchange.complete else failure_of(attempt)
         try:
-            for frame in frames_said(source.framing.new_decoder(FRAME_MAX_BYTES), exchange):
+            for frame in frames_said(source.framing.new_decoder(FRAME_MAX_BYTES), exchange, reader):
                 reader.read(frame)
         except ValueError as problem:
-            raise failure_of(attempt, problem) from None
-        if not exchange.complete and not reader.complete:
-            raise failure_of(attempt)
+            error = failure_of(attempt, problem)
+        except GatewayError as problem:
+            error = problem
+        if error is not None and not reader.complete:
+            raise error
         reader.end()
         return collected(reader)
 
@@ -301,9 +309,11 @@ class _Stream:
             try:
                 more, error = self._once(attempt, goes_on=following is not None and following.resumed)
             except GatewayError as problem:
-                more, error = b"", problem
+                # A request for the rest that cannot be made is not what the stream was lost by.
+                own = attempt.resumed and not problem.kind.startswith("upstream")
+                more, error = b"", error if own else problem
             if more is None:
-                return None, None
+                return (out if self._run.recorded.outcome == CANCELLED else None), None
             out += more
             if error is None:
                 return out, None
@@ -325,15 +335,14 @@ class _Stream:
         if self._translator is None or not attempt.resumed:
             more = self._index + 1 < built.elements
             self._translator = translator_of(built, self._scope, resumable=True, earlier=self._earlier, more=more)
-            exchange = run.first(built, attempt)
+            exchange = run.sent(built, built.bodies[0], attempt)
         else:
             received = self._translator.reader.received()
             body = resumed_request(built, built.bodies[0], received.text, received.tokens)
             if body is None:
                 return self._translator.conclude(), None
-            exchange = attempt.exchanges[0] if attempt.exchanges else None
-            run.send(built, body, exchange)
             self._translator.resume(built.scope)
+            exchange = run.sent(built, body, attempt)
         if exchange is None:
             return None, None
         return played(self._translator, built, attempt, exchange, goes_on=goes_on)
@@ -341,20 +350,21 @@ class _Stream:
 
 def _whole(route: Route, scope: Scope, results: JsonObject) -> Told:
     answer = client_answer(route, {**scope, **results})
-    return Told(answer.status, "application/json", _dumped(answer.body))
+    return Told(answer.status, "application/json", _dumped(route, answer.body))
 
 
 def _refused(route: Route, error: GatewayError) -> Told:
     """An error before anything was sent, as this route's client expects it."""
     answer = error_answer(route.errors, error, as_frame=route.errors_as_frame)
     if route.target is None or not route.errors_as_frame:
-        return Told(answer.status, "application/json", _dumped(answer.body))
+        return Told(answer.status, "application/json", _dumped(route, answer.body))
     framing = route.target.framing
-    return Told(answer.status, framing.content_type, framing.encode(_dumped(answer.body)) + framing.terminator)
+    return Told(answer.status, framing.content_type, framing.encode(_dumped(route, answer.body)) + framing.terminator)
 
 
-def _dumped(value: Json) -> bytes:
+def _dumped(route: Route, value: Json) -> bytes:
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError as problem:
-        raise GatewayError("invalid_request", f"the answer cannot be written as JSON: {problem}") from None
+        kind: Kind = "invalid_request" if route.upstream is None else "upstream_protocol"
+        raise GatewayError(kind, f"the answer cannot be written as JSON: {problem}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import Final
 
 import orjson
 
@@ -13,9 +14,14 @@ from proxy.framing import Decoder
 from proxy.limits import FRAME_MAX_BYTES
 from proxy.recording.lines import Attempt, Exchange, Failure
 from proxy.recording.redaction import Blackout
+from proxy.translate.reader import StreamReader
 from proxy.translate.request import Built
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json
+
+# The outcome of a request whose client left.
+CANCELLED: Final = "cancelled"
+_WITHOUT_ANSWER: Final = frozenset({"upstream_refused", "upstream_timeout", "model_unavailable", "busy"})
 
 
 def as_repeated(built: Built, blackout: Blackout | None) -> Built:
@@ -40,26 +46,28 @@ def played(
     check_status(exchange, attempt)
     out = b""
     try:
-        for frame in frames_said(source.framing.new_decoder(FRAME_MAX_BYTES), exchange):
+        for frame in frames_said(source.framing.new_decoder(FRAME_MAX_BYTES), exchange, translator.reader):
             out += translator.feed([frame])
     except ValueError as problem:
-        return out, translator.lost or failure_of(attempt, problem)
+        if not translator.reader.complete:
+            return out, failure_of(attempt, problem)
     if translator.lost is not None:
         return out, translator.lost
-    if translator.finished and not goes_on:
+    if translator.reader.complete:
         return out + translator.end(), translator.lost
     if not exchange.complete or (goes_on and attempt.failure is not None):
         return out, failure_of(attempt)
     return out + translator.end(), translator.lost
 
 
-def frames_said(decoder: Decoder, exchange: Exchange) -> Iterator[bytes]:
+def frames_said(decoder: Decoder, exchange: Exchange, reader: StreamReader) -> Iterator[bytes]:
     """The frames of a body as far as it is whole. ValueError where it is not: a broken framing, a frame that is not
-    JSON.
+    JSON, as long as the reader wants any.
     """
     frames = iter(decoder.feed(b"" if exchange.said is None else exchange.said.data))
     for frame in chain(frames, _last(decoder) if exchange.complete else ()):
-        orjson.loads(frame)
+        if reader.finish is None:
+            orjson.loads(frame)
         yield frame
 
 
@@ -83,6 +91,12 @@ def json_said(exchange: Exchange, attempt: Attempt) -> Json:
     except orjson.JSONDecodeError:
         raise failure_of(attempt) from None
     return value
+
+
+def came_too_late(attempt: Attempt) -> bool:
+    """Whether it ended in something that no answer was needed for: nobody to go to, or no time."""
+    failure = attempt.failure
+    return failure is not None and failure.kind in _WITHOUT_ANSWER and failure.upstream_status is None
 
 
 def failure_of(attempt: Attempt, problem: Exception | None = None) -> GatewayError:

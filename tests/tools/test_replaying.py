@@ -170,6 +170,20 @@ def test_a_request_that_is_refused_now(pack: Path) -> None:
     assert ("upstream[0]", "(absent)", 'POST /generate {"size":5,"model":"vicuna","prompt":"hello"}') in found
 
 
+@pytest.mark.parametrize("kind", ["upstream_timeout", "model_unavailable"])
+def test_a_request_that_came_too_late(pack: Path, kind: str) -> None:
+    """Its time was over, or the gateway stopped, before the worker was asked: nobody would be asked again either."""
+    failure: JsonObject = {"kind": kind, "message": "no"}
+    said = 'data: {"error":"no","code":1}\n\ndata: [DONE]\n\n'
+    line = request(
+        attempts=[{"worker": WORKER, "failure": failure}],
+        client={"status": 200, "content_type": "text/event-stream", "said": {"text": said}, "failure": failure},
+    )
+    result = run(replay, write(line), "--rules", pack)
+    assert result.exit_code == 0, result.output
+    assert "1 the same" in result.output
+
+
 def test_many_differences_are_counted(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one request, and of all of them; the summary says where they are."""
     monkeypatch.setattr(replaying, "DIFFERENCES_MAX", 1)
