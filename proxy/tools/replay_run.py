@@ -147,7 +147,15 @@ class _Run:
 
     def _cut(self, attempt: Attempt) -> bool:
         """Whether there is nothing to compare with what was not sent any more, because it came to an end before."""
-        return self.recorded.outcome == CANCELLED or came_too_late(attempt)
+        if self.recorded.outcome == CANCELLED or came_too_late(attempt.failure):
+            return True
+        given_up = self.route.has_parts and attempt.failure is None  # when another part failed
+        return given_up and self.recorded.client.failure is not None
+
+    def _never_begun(self, parts: int, elements: int) -> GatewayError | None:
+        """What was in the way of the next part."""
+        failure = self.recorded.client.failure
+        return error_of(failure) if failure is not None and parts < elements and came_too_late(failure) else None
 
     def _more(self, parts: list[list[Attempt]], elements: int) -> bool:
         """Send what there is now beyond the recorded parts, as if to the worker of the first; whether there is any."""
@@ -173,6 +181,8 @@ class _Run:
             else:
                 built = built or made
                 found.append(results)
+        if built is not None and (never := self._never_begun(len(parts), built.elements)) is not None:
+            errors.append(never)
         if errors or built is None:
             raise self._first_error(errors)
         known = [each for each in found if each is not None]
@@ -265,7 +275,9 @@ class _Run:
                 return None
             out, elements = out + more, one.elements
             usages.append(one.usage)
-        if error is None and self.recorded.client.complete and self._more(parts, elements):
+        if error is None and (never := self._never_begun(len(parts), elements)) is not None:
+            out += failure(target, self.route.errors, never) + target.framing.terminator
+        elif error is None and self.recorded.client.complete and self._more(parts, elements):
             return None
         return Told(200, target.framing.content_type, out)
 

@@ -93,9 +93,8 @@ def json_said(exchange: Exchange, attempt: Attempt) -> Json:
     return value
 
 
-def came_too_late(attempt: Attempt) -> bool:
+def came_too_late(failure: Failure | None) -> bool:
     """Whether it ended in something that no answer was needed for: nobody to go to, or no time."""
-    failure = attempt.failure
     return failure is not None and failure.kind in _WITHOUT_ANSWER and failure.upstream_status is None
 
 

@@ -10,6 +10,9 @@ import pytest
 
 from proxy.tools.commands import replay
 from proxy.types import JsonObject
+from tests.gateway.client import connected
+from tests.gateway.rig import until
+from tests.gateway.scripted import STREAM_HEAD, chunk, frame
 from tests.gateway.test_recording import NAME, attempts, either, lines, recorded
 from tests.gateway.test_several_parts import (
     ANSWER,
@@ -20,12 +23,14 @@ from tests.gateway.test_several_parts import (
     asked,
     breaks,
     breaks_midway,
+    hangs,
     refuses,
     served,
     slowly,
     told,
 )
-from tests.tools.packs import run_json
+from tests.hostile import Visit
+from tests.tools.packs import run, run_json
 
 
 @pytest.fixture
@@ -88,3 +93,39 @@ async def test_other_numbers_of_parts(rules: Path, tmp_path: Path) -> None:
         assert (len(gone), len(new)) == expected
         unknown = [each for each in places if each["now"] == "(only a worker can tell)"]
         assert bool(unknown) is bool(new)
+
+
+async def test_parts_that_are_given_up(rules: Path, tmp_path: Path) -> None:
+    """What they would have been asked is no difference: another part had failed, or the client had left."""
+    teller = Teller(bad=refuses, slow=hangs)
+    async with served(rules, teller, balance={"worker_limit": 2}, recordings=str(tmp_path)) as (rig, _):
+        async with recorded(rig, tmp_path, rules=rules):
+            assert (await asked(rig, ["slow", "bad", "c", "d", "e"])).status == 502
+            async with connected(rig.listen) as connection:
+                await connection.request("POST", "/tell", {"model": "m", "parts": ["slow", "slow", "c", "d"]})
+                await until(lambda: teller.begun.count("slow") == 3, lambda: f"only {teller.begun}")
+            await rig.quiet()
+        assert [line["outcome"] for line in lines(tmp_path)] == ["upstream_error", "cancelled"]
+    text = (tmp_path / NAME).read_text()
+    slow = attempts(lines(tmp_path)[0])[0]
+    sent = json.dumps(slow["exchanges"], separators=(",", ":"))
+    assert (slow["failure"], len(sent) > 2) == (None, True)
+    (tmp_path / NAME).write_text(text.replace(sent, "[]", 1))  # it was given up in the moment before
+    assert run(replay, tmp_path / NAME, "--rules", rules).exit_code == 0
+
+
+async def test_parts_that_nobody_began(rules: Path, tmp_path: Path) -> None:
+    """The gateway stopped before them, which the client of a stream is told behind what there was."""
+
+    async def lingers(visit: Visit) -> None:
+        await visit.send(STREAM_HEAD, chunk(frame("A")), chunk(frame("A", "stop")))
+        await hangs(visit)
+
+    teller = Teller(a=lingers)
+    async with served(rules, teller, recordings=str(tmp_path)) as (rig, _), recorded(rig, tmp_path, rules=rules):
+        asking = asyncio.ensure_future(told(rig, ["a", "b"]))
+        await until(lambda: teller.begun == ["a"], lambda: f"only {teller.begun}")
+        await asyncio.sleep(0.05)  # so that the answer has come
+        assert rig.gateway.gateway is not None
+        await rig.gateway.gateway.cut()
+        assert (await asking)[-1].get("error") == "model_unavailable"
