@@ -23,8 +23,8 @@ SECONDS = 20.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment, without what changes how a command speaks; the checkout can be imported."""
-    dropped = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH", "PYTHONWARNINGS")
+    """This process's environment, without what changes how a command speaks or starts; the checkout can be imported."""
+    dropped = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONPATH", "PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
