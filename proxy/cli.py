@@ -251,4 +251,5 @@ def _try_it(gateway: RunningGateway) -> list[str]:
         return []
     model = gateway.demo[0].models[0]
     lines = [line.format(listen=gateway.listen, admin=gateway.admin, model=model) for line in gateway.rules.examples]
-    return ["", "Try it:", *(f"  {line}" for line in lines)] if lines else []
+    keys = ", with -H 'Authorization: Bearer KEY' where a key is wanted" if gateway.settings.api_keys else ""
+    return ["", f"Try it{keys}:", *(f"  {line}" for line in lines)] if lines else []
