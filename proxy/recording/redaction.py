@@ -22,6 +22,8 @@ _SECRET_FIELDS: Final = frozenset(
 _DATA_URL: Final = "data:"
 # The beginning of a tag such as <think>, by which a model's thought is told from its answer.
 _MARK: Final = re.compile(r"<[^\s<>]{0,13}>?")
+# Who speaks, in a prompt that was written out with such tags: <|im_start|>user and an end of line.
+_SPEAKER: Final = re.compile(r"(?<=\|>)[a-z]+(?=\n)")
 
 
 def kept_headers(headers: Mapping[str, str], more: Collection[str] = ()) -> dict[str, str]:
@@ -70,6 +72,10 @@ class Blackout:
         for mark in _MARK.finditer(text):
             parts += [_blacked(text[end : mark.start()]), mark[0]]
             end = mark.end()
+            speaker = _SPEAKER.match(text, end)
+            if speaker is not None and speaker[0] in self._words:
+                parts.append(speaker[0])
+                end = speaker.end()
         return "".join([*parts, _blacked(text[end:])])
 
     def same(self, one: Json, other: Json) -> bool:

@@ -147,10 +147,11 @@ class _Run:
 
     def _cut(self, attempt: Attempt) -> bool:
         """Whether there is nothing to compare with what was not sent any more, because it came to an end before."""
-        if self.recorded.outcome == CANCELLED or came_too_late(attempt.failure):
-            return True
-        given_up = self.route.has_parts and attempt.failure is None  # when another part failed
-        return given_up and self.recorded.client.failure is not None
+        return self.recorded.outcome == CANCELLED or came_too_late(attempt.failure) or self._given_up(attempt)
+
+    def _given_up(self, attempt: Attempt) -> bool:
+        """Whether it was one of several parts when another one failed."""
+        return self.route.has_parts and attempt.failure is None and self.recorded.client.failure is not None
 
     def _never_begun(self, parts: int, elements: int) -> GatewayError | None:
         """What was in the way of the next part."""
@@ -177,14 +178,19 @@ class _Run:
             try:
                 made, results = self._said(attempts, self._scope if index == 0 else dict(self._scope), index)
             except GatewayError as problem:  # the others were under way at the same time
-                errors.append(problem)
+                if self._given_up(attempts[-1]):
+                    found.append(None)
+                else:
+                    errors.append(problem)
             else:
                 built = built or made
                 found.append(results)
         if built is not None and (never := self._never_begun(len(parts), built.elements)) is not None:
             errors.append(never)
-        if errors or built is None:
+        if errors:
             raise self._first_error(errors)
+        if built is None:
+            return None
         known = [each for each in found if each is not None]
         if self._more(parts, built.elements) or len(known) < len(found):
             return None
@@ -193,8 +199,10 @@ class _Run:
     def _first_error(self, errors: list[GatewayError]) -> GatewayError:
         """Of the parts that failed the one that did so first: that of the client, where it is among them."""
         told = self.recorded.client.failure
-        same = (each for each in errors if told is not None and each.message == told.message)
-        return next(same, errors[0] if errors else GatewayError("internal", "the request was tried on no worker"))
+        return next((each for each in errors if told is not None and self._same(told.message, each.message)), errors[0])
+
+    def _same(self, then: str, now: str) -> bool:
+        return then == now if self._blackout is None else self._blackout.same(then, now)
 
     def _said(self, attempts: list[Attempt], scope: Scope, index: int) -> tuple[Built, JsonObject | None]:
         """What the first worker said that gave an answer; None where only a worker could tell."""

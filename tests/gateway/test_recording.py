@@ -15,6 +15,7 @@ from proxy.limits import RECORDED_REQUEST_MAX_BYTES
 from proxy.tools.commands import replay
 from proxy.types import Json, JsonObject
 from tests.gateway.client import Connection, Reply, call
+from tests.gateway.openai_server import FakeOpenAI, declared
 from tests.gateway.remote_worker import PREFIX
 from tests.gateway.rig import HELLO, Rig, demo_worker, running, until, with_script
 from tests.gateway.scripted import (
@@ -34,6 +35,7 @@ from tests.gateway.scripted import (
 )
 from tests.gateway.several import one_fails
 from tests.gateway.storyteller import LENGTH, Storyteller, pair
+from tests.gateway.test_membership import serving
 from tests.tools.packs import run, run_json, write_pack
 
 NAME = "test.jsonl"
@@ -320,3 +322,21 @@ async def test_times_that_rules_write_are_those_of_then(tmp_path: Path) -> None:
                     reply = await call(rig.listen, "POST", path, {"model": "m", "stream": stream, **more})
                     assert b"total_duration" in reply.body
         assert len(lines(tmp_path)) == 4
+
+
+@either
+async def test_a_written_prompt_is_taken_apart_again(tmp_path: Path, redact: bool) -> None:
+    """By a client that writes it itself, for workers that want the messages."""
+    server = FakeOpenAI("qwen")
+    start, end = "<|im_start|>", "<|im_end|>\n"
+    prompt = f"{start}system\nBe brief.{end}{start}user\nHi{end}{start}assistant\nYes?{end}{start}user\nNo.{end}"
+    async with (
+        serving(server),
+        running(given={"backends": [declared(server)], "recordings": str(tmp_path)}) as rig,
+        recorded(rig, tmp_path, redact=redact),
+    ):
+        body: JsonObject = {"model": "qwen", "prompt": f"{prompt}{start}assistant\n", "echo": False}
+        await call(rig.listen, "POST", STREAM, body)
+        messages = server.asked[0]["messages"]
+        assert isinstance(messages, list)
+        assert len(messages) == 4

@@ -54,11 +54,12 @@ async def test_all_parts_come_again(rules: Path, tmp_path: Path, redact: bool) -
         assert parts == [[0, 1, 2], [0], [0, 1, 2, 3, 4, 5]]
 
 
-async def test_parts_that_fail(rules: Path, tmp_path: Path) -> None:
+@either
+async def test_parts_that_fail(rules: Path, tmp_path: Path, redact: bool) -> None:
     """The first, a later one, in mid-stream, or on one worker only: the end is the one that the client saw."""
     actions = {"broken": breaks, "halfway": breaks_midway, "refused": refuses}
     async with served(rules, Teller(**actions), recordings=str(tmp_path)) as (rig, _):
-        async with recorded(rig, tmp_path, rules=rules):
+        async with recorded(rig, tmp_path, rules=rules, redact=redact):
             for parts in (["broken", "b"], ["a", "broken"], ["a", "halfway", "c"], ["a", "refused"]):
                 await asked(rig, parts, stream=True)
                 assert (await asked(rig, parts)).status == 502
@@ -95,11 +96,12 @@ async def test_other_numbers_of_parts(rules: Path, tmp_path: Path) -> None:
         assert bool(unknown) is bool(new)
 
 
-async def test_parts_that_are_given_up(rules: Path, tmp_path: Path) -> None:
+@either
+async def test_parts_that_are_given_up(rules: Path, tmp_path: Path, redact: bool) -> None:
     """What they would have been asked is no difference: another part had failed, or the client had left."""
     teller = Teller(bad=refuses, slow=hangs)
     async with served(rules, teller, balance={"worker_limit": 2}, recordings=str(tmp_path)) as (rig, _):
-        async with recorded(rig, tmp_path, rules=rules):
+        async with recorded(rig, tmp_path, rules=rules, redact=redact):
             assert (await asked(rig, ["slow", "bad", "c", "d", "e"])).status == 502
             async with connected(rig.listen) as connection:
                 await connection.request("POST", "/tell", {"model": "m", "parts": ["slow", "slow", "c", "d"]})

@@ -43,6 +43,13 @@ def test_no_letter_and_no_digit_is_left() -> None:
     }
 
 
+def test_who_speaks_is_told() -> None:
+    """In a prompt that was written out, which rules take apart again; what is said there is not."""
+    prompt = "<|im_start|>user\nuser\n<|im_end|>\n<|im_start|>Anna\nuser: stop"
+    assert BLACKOUT.text(prompt) == "<|im_start|>user\nxxxx\n<|im_end|>\n<|im_start|>Xxxx\nxxxx: xxxx"
+    assert BLACKOUT.text("<b>user\n<|user") == "<b>xxxx\n<|user"
+
+
 def test_words_are_told_apart_and_texts_are_not() -> None:
     """A reason that changed is a difference; that a text has other letters cannot be seen."""
     assert not BLACKOUT.same("stop", "user")
