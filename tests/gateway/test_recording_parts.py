@@ -13,6 +13,7 @@ from proxy.types import JsonObject
 from tests.gateway.client import connected
 from tests.gateway.rig import until
 from tests.gateway.scripted import STREAM_HEAD, chunk, frame
+from tests.gateway.several import preferring
 from tests.gateway.test_recording import NAME, attempts, either, lines, recorded
 from tests.gateway.test_several_parts import (
     ANSWER,
@@ -69,10 +70,11 @@ async def test_parts_that_fail(rules: Path, tmp_path: Path, redact: bool) -> Non
 
 async def test_parts_that_another_worker_answers(rules: Path, tmp_path: Path) -> None:
     """Each part is tried on workers of its own choice."""
-    async with served(rules, Teller(b=breaks), Teller(), recordings=str(tmp_path)) as (rig, _):
+    async with served(rules, Teller(b=breaks), Teller(), recordings=str(tmp_path)) as (rig, workers):
         async with recorded(rig, tmp_path, rules=rules):
             for _ in range(4):
-                await told(rig, ["a", "b"])
+                with preferring(rig, *workers):
+                    await told(rig, ["b", "a"])
                 assert (await asked(rig, ["a", "b", "c"])).status == 200
         assert any(attempt["failure"] for line in lines(tmp_path) for attempt in attempts(line))
 
