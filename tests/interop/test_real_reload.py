@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 RELOAD_SECONDS = 15.0
-OLD = "    chunk:\n      fields:\n        text: text\n"
+OLD = "        incremental: {value: false}\n"
 NEW = f"{OLD}        model_context: {{value: changed}}\n"
 
 
