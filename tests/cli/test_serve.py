@@ -15,6 +15,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,10 @@ def test_the_lines_to_try_work_as_they_are_typed(fast_demo: Path) -> None:
             next(line for line in examples if part in line)
             for part in ("/api/worker/generate_stream", "/api/worker/generate ", "/metrics")
         )
-        for other in set(examples) - {stream, answer, metrics}:
-            assert b"demo-chat" in b"".join(part for _, part in _on_terminal(other)), other
+        others = sorted(set(examples) - {stream, answer, metrics})
+        with ThreadPoolExecutor(len(others)) as terminals:
+            for other, told in zip(others, terminals.map(_on_terminal, others), strict=True):
+                assert b"demo-chat" in b"".join(part for _, part in told), other
         pieces = _on_terminal(stream)
         chunks = [json.loads(line) for line in b"".join(part for _, part in pieces).splitlines() if line.strip()]
         assert len(chunks) > 10

@@ -183,7 +183,7 @@ async def test_a_gateway_is_a_fastchat_worker_for_another_one() -> None:
     async with serving(server), running(given={"backends": [declared(server)]}) as near:
         watches = {f"watch {server.url}"}
         await eventually(lambda: watches <= {task.get_name() for task in asyncio.all_tasks()})
-        async with running(f"http://{near.listen}") as far:
+        async with running(f"http://{near.listen}", others_serve=True) as far:
             body: JsonObject = {"model": "qwen", "messages": [{"role": "human", "content": "Hello"}]}
             frames = await far.stream(body)
             assert (frames[-1]["text"], frames[-1]["finish_reason"]) == ("You said: Hello", "stop")
