@@ -97,8 +97,12 @@ async def run_until_signalled(
             raise
     finally:
         with contextlib.suppress(NotImplementedError):
+            # The default, which the loop puts back, would kill a program that ends in good order: none comes through
+            # until it is ignored.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
             loop.remove_signal_handler(signal.SIGHUP)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the default would kill a program that ends in good order
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _has_terminal() -> bool:
