@@ -61,7 +61,7 @@ def _drive(test: RouteTest, scope: Scope) -> Built:
 
 def _translating(route: str, reads: list[bytes]) -> Timed:
     """A whole stream of the route, one read after the other, from the worker's bytes to the client's."""
-    from proxy.ruleset.playing import translator_of
+    from proxy.translate.stream import translator_of
 
     test = _test_of(route)
     source = test.route.source

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import aiohttp
 
-from proxy.backends.control import base_urls, end_tasks, new_session
+from proxy.backends.control import base_urls, end_tasks, new_session, pause
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,41 @@ class Link(Protocol):
 
     def left(self) -> Sequence[object]:
         """What the controller might still hold of ours."""
+
+
+class KeptLink(ABC):
+    """The loop of a link. log: of the product's own module, where a change of state is told."""
+
+    def __init__(self, url: str, log: logging.Logger) -> None:
+        self.url = url
+        self.wake = asyncio.Event()
+        self._log = log
+        self._told = ""
+
+    async def run(self) -> None:
+        """Keep the controller as wanted until cancelled."""
+        while True:
+            self.wake.clear()
+            try:
+                await self.step()
+            except Exception as error:
+                self._tell("fault", repr(error), exc_info=True)
+            await pause(self.wake, self._pause())
+
+    @abstractmethod
+    async def step(self) -> None:
+        """One round."""
+
+    @abstractmethod
+    def _pause(self) -> float:
+        """Seconds until the next round."""
+
+    def _tell(self, state: str, text: str, *, exc_info: bool = False) -> None:
+        """Log a change of state, not each round."""
+        if state != self._told:
+            level = logging.INFO if state == "ok" else logging.WARNING
+            self._log.log(level, "controller %s: %s: %s", self.url, state, text, exc_info=exc_info)
+            self._told = state
 
 
 class Links:

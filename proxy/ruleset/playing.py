@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import orjson
 from proxy.errors import GatewayError
 from proxy.framing import Framing, FramingError
 from proxy.limits import FRAME_MAX_BYTES
-from proxy.translate.answer import ClientAnswer, call_result, client_answer, client_results
+from proxy.translate.answer import ClientAnswer, client_answer, client_results
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, StreamSource
 from proxy.translate.reader import StreamReader, collected
@@ -127,35 +127,6 @@ def play_stream(translator: StreamTranslator, source: StreamSource, reads: Itera
     if cut or translator.lost is not None:
         out += translator.fail(translator.lost or _cut_off())
     return out
-
-
-def whole_result(built: Built, answers: list[Json]) -> JsonObject:
-    """What the client's side sees of a worker's whole answers."""
-    if built.route.asking is not None:
-        return call_result(built.route.asking, built.scope, answers)
-    return {"answers": answers, "upstream": answers[0] if answers else None}
-
-
-def translator_of(
-    built: Built, scope: Scope, *, resumable: bool = False, earlier: Sequence[Json] = (), more: bool = False
-) -> StreamTranslator:
-    """What rewrites the stream of the worker that got this request. scope: the client's; earlier, more: of the streams
-    before and behind it, as for `StreamTranslator`.
-    """
-    route = built.route
-    if route.source is None or route.target is None:
-        raise GatewayError("internal", f"the rule at {route.place} writes no stream")
-    client = None if route.call is None else scope
-    return StreamTranslator(
-        route.source,
-        route.target,
-        route.errors,
-        built.scope,
-        client=client,
-        resumable=resumable,
-        earlier=earlier,
-        more=more,
-    )
 
 
 def play_collected(built: Built, scope: Scope, reads: Iterable[bytes], *, cut: bool) -> Collected:

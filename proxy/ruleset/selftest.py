@@ -20,9 +20,7 @@ from proxy.ruleset.playing import (
     read_collected,
     run_parts,
     sample_scope,
-    translator_of,
     variant_for,
-    whole_result,
     wire_of,
 )
 from proxy.ruleset.selftest_documents import ExpectDoc, GivenDoc
@@ -30,7 +28,8 @@ from proxy.translate.answer import client_answer, client_results, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope, shown
 from proxy.translate.plan import Route
 from proxy.translate.reader import Received, collected
-from proxy.translate.request import resumed_request
+from proxy.translate.request import resumed_request, whole_result
+from proxy.translate.stream import translator_of
 from proxy.types import Json
 
 

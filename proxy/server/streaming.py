@@ -19,7 +19,7 @@ from proxy.server.taping import TapedOutput
 from proxy.server.tries import Tries
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
-from proxy.translate.stream import StreamTranslator, failure
+from proxy.translate.stream import StreamTranslator, failure, translator_of
 from proxy.types import Json
 
 
@@ -193,21 +193,10 @@ class StreamRun:
         return await self._open(attempt, built, translator, body)
 
     def _translator(self, built: Built, attempt: Attempt) -> StreamTranslator:
-        route, scope = built.route, self._call.scope
-        if route.source is None or route.target is None or route.upstream is None:
-            raise GatewayError("internal", f"the rule at {route.place} writes no stream")
-        self._resumes = route.upstream.resume is not None and self._call.traffic.resumes(attempt.lease.facts.model)
-        client = None if route.call is None else scope
-        return StreamTranslator(
-            route.source,
-            route.target,
-            route.errors,
-            built.scope,
-            client=client,
-            resumable=self._resumes,
-            earlier=self._usages,
-            more=self._call.index + 1 < built.elements,
-        )
+        plan, call = built.route.upstream, self._call
+        self._resumes = plan is not None and plan.resume is not None and call.traffic.resumes(attempt.lease.facts.model)
+        more = call.index + 1 < built.elements
+        return translator_of(built, call.scope, resumable=self._resumes, earlier=self._usages, more=more)
 
     def _concluded(self, translator: StreamTranslator) -> bool:
         """Whether nothing was left to ask for, so that the client's stream is complete."""

@@ -41,7 +41,7 @@ class Tries:
     """
 
     def __init__(self, call: Call, wanted: Wanted, mirrors: Mirrors, share: Share) -> None:
-        self.call = self._call = call
+        self.call = call
         self._wanted = wanted
         self._mirrors = mirrors
         self._share = share
@@ -54,7 +54,7 @@ class Tries:
 
     async def first(self) -> Attempt:
         """The first attempt, after waiting for a worker as long as that may take."""
-        call, wanted = self._call, self._wanted
+        call, wanted = self.call, self._wanted
         call.asked = call.facilities.clock()
         call.traffic.budget.request(call.asked)
         refuse_out_of_service(call.facilities, wanted)
@@ -71,13 +71,13 @@ class Tries:
         neutral: the error says nothing of the worker; resuming: for a stream that goes on, which is counted elsewhere
         and needs the model that it was begun with.
         """
-        under_way = 1 if self.current is None else self._call.facilities.fleet.in_flight(self.current.address)
+        under_way = 1 if self.current is None else self.call.facilities.fleet.in_flight(self.current.address)
         self.release(error, neutral=neutral)
         if self._failed is not None and error.kind in CALLER_KINDS:
             error = self._failed  # what the first worker would have taken, such as a long prompt, this one does not
         elif worth_retrying(error):
             self._failed = error
-        call, budget, now = self._call, self._call.traffic.budget, self._call.facilities.clock()
+        call, budget, now = self.call, self.call.traffic.budget, self.call.facilities.clock()
         if not worth_retrying(error) or self._wanted.pinned is not None or len(call.workers) >= call.traffic.attempts:
             raise error
         charged = not is_load(error)  # a worker that has enough to do is no sign of a fleet in trouble
@@ -116,7 +116,7 @@ class Tries:
 
     def _sides_of(self, wanted: Wanted) -> list[Wanted]:
         """What the request needs of the fleet, the best first; one alone where requests are not split."""
-        call = self._call
+        call = self.call
         sides = call.spread(wanted.model).sides
         if not sides or wanted.pinned is not None:
             return [wanted]
@@ -145,7 +145,7 @@ class Tries:
         for side in self._sides:
             try:
                 lease = self._now(side, self._unfit(side))
-                attempt = self._question_only(side) if lease is None else Attempt(self._call, lease, side.name)
+                attempt = self._question_only(side) if lease is None else Attempt(self.call, lease, side.name)
             except GatewayError as problem:
                 why = why or problem
                 continue
@@ -155,13 +155,13 @@ class Tries:
         raise why or nobody(self._wanted)
 
     def _goes_elsewhere(self, worker: str, why: GatewayError) -> None:
-        facilities = self._call.facilities
-        facilities.metrics.on_event("split_fallback", model=self._call.metrics.model)
+        facilities = self.call.facilities
+        facilities.metrics.on_event("split_fallback", model=self.call.metrics.model)
         log.info("request goes to another side of the split", extra={"worker": worker, "reason": why.message})
 
     async def _following(self, error: GatewayError, *, resuming: bool) -> Lease:
         """A worker that this request has not been on; `error` where there is none."""
-        call = self._call
+        call = self.call
         try:
             if not resuming:
                 return await self._anywhere(call.workers)
@@ -180,11 +180,11 @@ class Tries:
             newcomers = self._unfit(wanted) - avoid
             if lease.address not in newcomers:
                 return lease
-            lease.release("neutral", self._call.facilities.clock())  # it came while the request waited
+            lease.release("neutral", self.call.facilities.clock())  # it came while the request waited
             avoid |= newcomers
 
     async def _waited_for(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
-        call = self._call
+        call = self.call
         lease = self._now(wanted, avoid)
         if lease is None and self._mirrors.give_way(wanted, avoid):
             lease = self._now(wanted, avoid)
@@ -200,17 +200,17 @@ class Tries:
 
     def _unfit(self, wanted: Wanted) -> frozenset[str]:
         """The workers that cannot be asked."""
-        return self._call.facilities.directory.unfit(wanted.backends)
+        return self.call.facilities.directory.unfit(wanted.backends)
 
     def _backend(self) -> frozenset[str] | None:
         """That of the worker which the request was on last: only such a one can go on with its stream."""
-        worker = self._call.scope.get("worker")
+        worker = self.call.scope.get("worker")
         backend = worker.get("backend") if isinstance(worker, dict) else None
-        return frozenset({backend}) if isinstance(backend, str) else self._call.route.backends
+        return frozenset({backend}) if isinstance(backend, str) else self.call.route.backends
 
     def _now(self, wanted: Wanted, avoid: frozenset[str]) -> Lease | None:
         try:
-            return lease_now(self._call.facilities, wanted, avoid)
+            return lease_now(self.call.facilities, wanted, avoid)
         except GatewayError:
             if avoid and avoid == self._unfit(wanted) and self._are_all_unfit(wanted, avoid):
                 text = f"the workers of the model '{wanted.name}' are of a kind that the rule cannot ask"
@@ -219,7 +219,7 @@ class Tries:
 
     def _are_all_unfit(self, wanted: Wanted, unfit: frozenset[str]) -> bool:
         """Whether others can answer, and no worker is merely down or drained that could be asked."""
-        fleet, kind = self._call.facilities.fleet, wanted.kind or "llm"
+        fleet, kind = self.call.facilities.fleet, wanted.kind or "llm"
         others = [view for view in fleet.workers() if view.address not in unfit]
         return (wanted.model, kind) in fleet.answerable() and not any(
             facts.model == wanted.model and kind in facts.kinds for view in others for facts in view.models
@@ -231,16 +231,16 @@ class Tries:
 
     def _question_only(self, wanted: Wanted) -> Attempt:
         """Where no worker has a place."""
-        fleet, unfit, kind = self._call.facilities.fleet, self._unfit(wanted), wanted.kind or "llm"
+        fleet, unfit, kind = self.call.facilities.fleet, self._unfit(wanted), wanted.kind or "llm"
         for view in fleet.workers():
             named = wanted.pinned in (None, view.address, view.id)
             if not named or not view.up or view.drained or view.address in unfit:
                 continue
             for facts in view.models:
                 if facts.model == wanted.model and kind in facts.kinds:
-                    return Attempt(self._call, _NoHold(facts, view.address), wanted.name)
+                    return Attempt(self.call, _NoHold(facts, view.address), wanted.name)
         known = fleet.known(wanted.model, wanted.kind)  # a fallback's
         address = known.document.get("address") if known is not None else None
         if known is None or not isinstance(address, str) or address in unfit or wanted.pinned is not None:
             raise nobody(wanted)
-        return Attempt(self._call, _NoHold(known, address), wanted.name)
+        return Attempt(self.call, _NoHold(known, address), wanted.name)

@@ -11,8 +11,8 @@ from proxy.limits import ELEMENTS_AT_ONCE
 from proxy.server.attempt import Attempt
 from proxy.server.sinks import broke_off
 from proxy.server.tries import Tries
-from proxy.translate.answer import call_result
 from proxy.translate.plan import Route
+from proxy.translate.request import whole_result
 from proxy.types import Json, JsonObject
 
 Made = TypeVar("Made")
@@ -86,10 +86,9 @@ class WholeRun(Generic[Made]):
             answers.append(await attempt.ask(built, body))
         whole = answers.copy()
         answers.clear()  # if they do not make an answer together, the next worker is asked for all of them
-        if asked.asking is None:
-            return asked, {"answers": whole, "upstream": whole[0] if whole else None}
-        found = call_result(asked.asking, built.scope, whole)
-        self._tries.call.tally.resulted(found)
+        found = whole_result(built, whole)
+        if asked.asking is not None:
+            self._tries.call.tally.resulted(found)
         return asked, found
 
     def _kept(self, model: str, asked: Route) -> list[Json]:

@@ -11,7 +11,7 @@ from proxy.errors import GatewayError, Kind
 from proxy.limits import FRAME_MAX_BYTES
 from proxy.recording.lines import Asked, Attempt, Exchange, Recorded
 from proxy.recording.redaction import Blackout
-from proxy.ruleset.playing import run_request, translator_of, whole_result
+from proxy.ruleset.playing import run_request
 from proxy.tools.replay_worker import (
     CANCELLED,
     as_repeated,
@@ -28,8 +28,8 @@ from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
 from proxy.translate.plan import Route, StreamTarget
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, Steps, build_request, operated_on, resumed_request
-from proxy.translate.stream import StreamTranslator, failure
+from proxy.translate.request import Built, Question, Steps, build_request, operated_on, resumed_request, whole_result
+from proxy.translate.stream import StreamTranslator, failure, translator_of
 from proxy.types import Json, JsonObject
 
 

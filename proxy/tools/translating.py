@@ -13,14 +13,13 @@ from proxy.ruleset.playing import (
     run_parts,
     run_request,
     sample_scope,
-    translator_of,
     variant_for,
-    whole_result,
 )
 from proxy.translate.answer import client_answer, client_results, refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route
-from proxy.translate.request import Built, chosen_variant
+from proxy.translate.request import Built, chosen_variant, whole_result
+from proxy.translate.stream import translator_of
 from proxy.types import Json, JsonObject
 
 Direction = Literal["request", "stream", "answer"]

@@ -16,7 +16,7 @@ from proxy.limits import ELEMENTS_MAX, MODEL_NAME_MAX
 from proxy.translate.answer import call_result, refuse_failure
 from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Read, Scope, Value, shown, truthy
 from proxy.translate.plan import Asking, Call, CallPlan, Check, Operation, Route, Step, UpstreamPlan
-from proxy.types import Json
+from proxy.types import Json, JsonObject
 
 Half = TypeVar("Half")
 
@@ -111,8 +111,7 @@ def _way_of(route: Route, scope: Scope) -> Route:
 
 def chosen_variant(route: Route, scope: Scope, arguments: Json) -> tuple[Route, Scope]:
     """The variant of a route with a call for the worker in `scope`, and what the worker's side of it sees."""
-    backend = _backend(scope) or str(route.backend)
-    inner: Scope = {"call": arguments, "worker": scope.get("worker"), "gateway": scope.get("gateway"), "steps": {}}
+    backend, inner = _worker_side(route, scope, arguments)
     variants = route.variants.get(backend, ())
     for variant in variants:
         if variant.asking is None or _holds(variant.asking, inner):
@@ -200,13 +199,7 @@ def _run(route: Route, step: Step, scope: Scope) -> Generator[Question, Json, Js
 
 def _operation(route: Route, step: str, call: Call, scope: Scope) -> Generator[Question, Json, Json]:
     """The result of an operation that a step asks; null where this worker's backend has none, or it fails."""
-    inner: Scope = {
-        "call": _value(call.body, scope),
-        "worker": scope.get("worker"),
-        "gateway": scope.get("gateway"),
-        "steps": {},
-    }
-    backend = _backend(scope) or str(route.backend)
+    backend, inner = _worker_side(route, scope, _value(call.body, scope))
     known = route.questions.get(str(call.operation), {}).get(backend, ())
     asking = next((each for each in known if _holds(each, inner)), None)
     if asking is None or asking.source is not None:
@@ -225,6 +218,12 @@ def _operation(route: Route, step: str, call: Call, scope: Scope) -> Generator[Q
         return call.result({**scope, **call_result(asking, inner, answers)})
     except (GatewayError, *RULE_FAILURES):
         return None
+
+
+def _worker_side(route: Route, scope: Scope, arguments: Json) -> tuple[str, Scope]:
+    """The backend of the worker in `scope`, its pack's own where it says none, and what the worker's side sees."""
+    seen: Scope = {"call": arguments, "worker": scope.get("worker"), "gateway": scope.get("gateway"), "steps": {}}
+    return _backend(scope) or str(route.backend), seen
 
 
 def _holds(asking: Asking, scope: Scope) -> bool:
@@ -273,3 +272,10 @@ def operated_on(operation: Operation, scope: Scope) -> tuple[str, str | None]:
     if kind is not None and not isinstance(kind, str):
         raise GatewayError("invalid_request", "the kind of the model is not a string")
     return model, kind
+
+
+def whole_result(built: Built, answers: list[Json]) -> JsonObject:
+    """What the client's side sees of a worker's whole answers."""
+    if built.route.asking is not None:
+        return call_result(built.route.asking, built.scope, answers)
+    return {"answers": answers, "upstream": answers[0] if answers else None}

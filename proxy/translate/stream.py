@@ -18,6 +18,7 @@ from proxy.translate.operations import summed
 from proxy.translate.plan import ErrorTable, StreamSource, StreamTarget
 from proxy.translate.reader import NO_RESULTS, SPENT, Received, StreamReader
 from proxy.translate.reasoning_view import ReasoningView
+from proxy.translate.request import Built
 from proxy.types import Json, JsonObject
 
 if TYPE_CHECKING:
@@ -212,3 +213,25 @@ class StreamTranslator:
         if frames and self._first is not None and (frame := self._first({**scope, **NOTHING_YET})) is not OMIT:
             frames.insert(0, frame)
         return frames
+
+
+def translator_of(
+    built: Built, scope: Scope, *, resumable: bool = False, earlier: Sequence[Json] = (), more: bool = False
+) -> StreamTranslator:
+    """What rewrites the stream of the worker that got this request. scope: the client's; earlier, more: of the streams
+    before and behind it, as for `StreamTranslator`.
+    """
+    route = built.route
+    if route.source is None or route.target is None:
+        raise GatewayError("internal", f"the rule at {route.place} writes no stream")
+    client = None if route.call is None else scope
+    return StreamTranslator(
+        route.source,
+        route.target,
+        route.errors,
+        built.scope,
+        client=client,
+        resumable=resumable,
+        earlier=earlier,
+        more=more,
+    )

@@ -10,11 +10,10 @@ from proxy.documents import parse_yaml
 from proxy.ruleset import load_rules, shipped_rules
 from proxy.ruleset.documents import AskDoc
 from proxy.ruleset.expressions import Workshop
-from proxy.ruleset.playing import translator_of
 from proxy.translate.mapping import Omit, Value
 from proxy.translate.plan import Route
 from proxy.translate.request import Built, build_request
-from proxy.translate.stream import StreamTranslator
+from proxy.translate.stream import StreamTranslator, translator_of
 from proxy.types import Json, JsonObject
 
 FUNCTIONS = rule_functions()

@@ -14,10 +14,11 @@ from proxy.errors import GatewayError
 from proxy.framing import FRAMINGS
 from proxy.limits import ELEMENTS_MAX
 from proxy.ruleset import load_rules
-from proxy.ruleset.playing import Part, frames_of, play_stream, run_parts, sample_scope, translator_of
+from proxy.ruleset.playing import Part, frames_of, play_stream, run_parts, sample_scope
 from proxy.translate.operations import summed
 from proxy.translate.plan import Route
 from proxy.translate.request import Question
+from proxy.translate.stream import translator_of
 from proxy.types import Json, JsonObject
 from tests.translate.building import FUNCTIONS
 

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.backends.control import ControlError, EventHook, pause
+from proxy.backends.control import ControlError, EventHook
 from proxy.backends.dbgpt.controller_api import ControllerApi, Instance
-from proxy.backends.links import ControllerStatus
+from proxy.backends.links import ControllerStatus, KeptLink
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class RegistrarSettings:
             )
 
 
-class ControllerLink:
+class ControllerLink(KeptLink):
     """One controller. wanted: what should be registered now; is_own: whether a row is at an address of ours; settings:
     those in force.
 
@@ -67,8 +67,7 @@ class ControllerLink:
         rng: random.Random,
         on_event: EventHook,
     ) -> None:
-        self.url = api.url
-        self.wake = asyncio.Event()
+        super().__init__(api.url, log)
         self._api, self._wanted, self._is_own, self._settings = api, wanted, is_own, settings
         self._clock, self._rng, self._on_event = clock, rng, on_event
         self._confirmed: set[Instance] = set()
@@ -77,7 +76,7 @@ class ControllerLink:
         self._reachable: bool | None = None
         self._failures = 0
         self._beat_at = self._verified_at = -float("inf")
-        self._error = self._told = ""
+        self._error = ""
 
     def status(self) -> ControllerStatus:
         """How things stand."""
@@ -89,16 +88,6 @@ class ControllerLink:
             None if age == float("inf") else age,
             self._error,
         )
-
-    async def run(self) -> None:
-        """Keep the registry as wanted until cancelled."""
-        while True:
-            self.wake.clear()
-            try:
-                await self.step()
-            except Exception as error:
-                self._tell("fault", repr(error), exc_info=True)
-            await pause(self.wake, self._pause())
 
     async def step(self) -> None:
         """One round: is it there, has it what it should have, is a heartbeat due."""
@@ -221,10 +210,3 @@ class ControllerLink:
             return max(0.0, min(settings.check_interval, self._beat_at + settings.heartbeat_interval - self._clock()))
         grown = settings.backoff_first * settings.backoff_factor ** min(self._failures, 50)
         return min(settings.backoff_max, grown) * self._rng.uniform(0.7, 1.0)
-
-    def _tell(self, state: str, text: str, *, exc_info: bool = False) -> None:
-        """Log a change of state, not each round."""
-        if state != self._told:
-            level = logging.INFO if state == "ok" else logging.WARNING
-            log.log(level, "controller %s: %s: %s", self.url, state, text, exc_info=exc_info)
-            self._told = state

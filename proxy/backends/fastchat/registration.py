@@ -7,7 +7,6 @@ told so with its heartbeat. /refresh_all_workers makes a controller forget all a
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -17,8 +16,8 @@ from typing import NamedTuple
 
 import aiohttp
 
-from proxy.backends.control import CallLimits, ControlError, EventHook, brief, call_json, new_session, no_events, pause
-from proxy.backends.links import ControllerStatus, Links
+from proxy.backends.control import CallLimits, ControlError, EventHook, brief, call_json, new_session, no_events
+from proxy.backends.links import ControllerStatus, KeptLink, Links
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class OfferSettings:
         return CallLimits(self.connect_timeout, self.call_timeout, self.max_body)
 
 
-class OfferLink:
+class OfferLink(KeptLink):
     """One controller. worker_name: the base address under which its clients reach the gateway; offer: what is served.
 
     `_registered` is what the controller has of us as far as we know, None where it may know nothing.
@@ -66,15 +65,14 @@ class OfferLink:
         rng: random.Random,
         on_event: EventHook,
     ) -> None:
-        self.url = url
-        self.wake = asyncio.Event()
+        super().__init__(url, log)
         self._session, self._worker_name, self._offer, self._settings = session, worker_name, offer, settings
         self._clock, self._rng, self._on_event = clock, rng, on_event
         self._registered: tuple[str, ...] | None = None
         self._maybe: tuple[str, ...] = ()  # what clients may still be sent here for
         self._reachable: bool | None = None
         self._beat_at = -float("inf")
-        self._error = self._told = ""
+        self._error = ""
 
     def status(self) -> ControllerStatus:
         """How things stand."""
@@ -82,16 +80,6 @@ class OfferLink:
         return ControllerStatus(
             self.url, self._reachable, self._registered or (), None if age == float("inf") else age, self._error
         )
-
-    async def run(self) -> None:
-        """Keep the controller as wanted until cancelled."""
-        while True:
-            self.wake.clear()
-            try:
-                await self.step()
-            except Exception as error:
-                self._tell("fault", repr(error), exc_info=True)
-            await pause(self.wake, self._pause())
 
     async def step(self) -> None:
         """One round: register where the list of models has changed, else a heartbeat where one is due."""
@@ -169,13 +157,6 @@ class OfferLink:
         if self._registered is None:
             return settings.heartbeat_interval
         return max(0.0, self._beat_at + settings.heartbeat_interval - self._clock())
-
-    def _tell(self, state: str, text: str, *, exc_info: bool = False) -> None:
-        """Log a change of state, not each round."""
-        if state != self._told:
-            level = logging.INFO if state == "ok" else logging.WARNING
-            log.log(level, "controller %s: %s: %s", self.url, state, text, exc_info=exc_info)
-            self._told = state
 
 
 def offering(
