@@ -30,7 +30,6 @@ UNTOLD = {
     "list[int | None]": "a type",
     "a value is nested too deeply to be compared": "of a request, while it is served",
     "the expression holds an index with too many digits": "only where longer expressions are allowed",
-    "writes no stream": "a fault of the program",
     "reads no stream": "a fault of the program, and what `translate` says",
     "the frames depend on where the worker's bytes are cut": "a fault of the program",
     "the rule failed:": "a fault of the program",
