@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from aiohttp import web
 from proxy import __version__
 from proxy.backends.assembly import Advertised, Backends
 from proxy.backends.control import end_tasks
+from proxy.datapath import DataPath
 from proxy.fleet.table import Fleet
 from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
@@ -27,16 +27,14 @@ from proxy.ruleset import RuleSet, found_pack
 from proxy.ruleset.wording import headers_of, words_of
 from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
-from proxy.server.facilities import Facilities
 from proxy.server.gateway import Gateway
+from proxy.server.leases import OwnLeases
 from proxy.server.listeners import ModelPortSites, bind, catch_all, client_runner, operator_runner
-from proxy.server.traffic import RetryBudget, Traffic
 from proxy.settings import Address, Settings, parse_address
 from proxy.source import Source
 from proxy.telemetry.log import configure_logging
 from proxy.telemetry.metrics import Metrics
 from proxy.translate.routes import Miss
-from proxy.upstream import UpstreamPool
 from proxy.watching import FileWatch, Watched
 
 if TYPE_CHECKING:
@@ -69,7 +67,6 @@ class RunningGateway:
             rng=self._rng,
             on_event=self._fleet_event,
         )
-        self.pool = UpstreamPool()
         self.listen = parse_address(settings.listen)
         self.admin = parse_address(settings.admin)
         self.advertised = self.listen
@@ -78,13 +75,12 @@ class RunningGateway:
         self._ports: ModelPortSites | None = None
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
-        self.gateway: Gateway | None = None
-        self._budget = RetryBudget(*self._now.loaded.tuning.retries)
-        self._traffic = self._traffic_now()
         self._watching: asyncio.Task[None] | None = None
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
         self.reloader = Reloader(self._read, self._apply, self.metrics.on_event)
         self._recorder = Recorder(self._recordings, self._words, lambda: headers_of(self.rules), __version__)
+        self._path = DataPath(self._now, self.metrics, self._rng, lambda: self._recorder.now)
+        self.pool = self._path.pool
         self.operations = Operations(
             self._now,
             self.fleet,
@@ -104,6 +100,11 @@ class RunningGateway:
     def rules(self) -> RuleSet:
         """The rules in force."""
         return self._now.loaded.rules
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """The requests under way; None before the start."""
+        return self._path.gateway
 
     @property
     def backends(self) -> Backends:
@@ -158,7 +159,7 @@ class RunningGateway:
         self.demo.append(worker)
 
     async def _listen(self, stack: AsyncExitStack) -> web.AppRunner:
-        runner = await client_runner(catch_all(self._handle))
+        runner = await client_runner(catch_all(self._path.handle))
         stack.push_async_callback(runner.cleanup)
         self.listen = await _bound(runner, self.listen, "listen")
         admin = await operator_runner(admin_app(self.metrics, self.operations))
@@ -170,7 +171,7 @@ class RunningGateway:
 
     async def _listen_for_workers(self, stack: AsyncExitStack, backends: Backends) -> None:
         app, address = (
-            backends.worker_listener(self._handle, self._is_withheld),
+            backends.worker_listener(self._path.handle, self._is_withheld),
             self.settings.worker_listener_address(),
         )
         if app is None or address is None:
@@ -211,37 +212,18 @@ class RunningGateway:
             service_version=backends.service_version,
             offered=backends.offered,
         )
-        self.gateway = Gateway(
-            Facilities(
-                table=lambda: self.rules.table,
-                fleet=self.fleet,
-                pool=self.pool,
-                metrics=self.metrics,
-                directory=directory,
-                timeouts=lambda model: self._now.loaded.tuning.timeouts(model),
-                trouble=backends.trouble,
-                traffic=lambda: self._traffic,
-                rng=self._rng,
-                in_service=backends.in_service,
-                operate=backends.operate,
-                recording=lambda: self._recorder.now,
-            )
+        self._path.start(
+            self.fleet,
+            OwnLeases(self.fleet),
+            directory,
+            trouble=backends.trouble,
+            in_service=backends.in_service,
+            operate=self._operate,
         )
         feed_metrics(self.metrics, self.fleet, backends, self.pool)
-        self._name_labels()
 
-    def _name_labels(self) -> None:
-        self.metrics.close_labels("route", [route.name for route in self.rules.table.routes])
-        self.metrics.close_labels("key", self._traffic.keys.names)
-        self.metrics.rules.load(self.rules.names)
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self.gateway is None:
-            return web.Response(status=503, text="the gateway is starting\n")
-        response = await self.gateway.handle(request)
-        if self._now.stopping and not response.prepared:
-            response.force_close()
-        return response
+    async def _operate(self, operation: str, model: str, worker_type: str | None) -> tuple[bool, str]:
+        return self.backends.operate(operation, model, worker_type)
 
     def _is_withheld(self, method: str, path: str) -> bool:
         """Whoever reaches the workers' listener runs no cluster: operations are not for it."""
@@ -297,17 +279,12 @@ class RunningGateway:
         backends.update(settings, found.models, found.rules.backends)
         self._now.loaded = found._replace(settings=settings)
         self._now.loaded_at = time.time()
-        self._budget.configure(*found.tuning.retries)
-        self._traffic = self._traffic_now()
+        self._path.changed()
         self.fleet.configure(found.tuning.fleet, time.monotonic())
-        self._name_labels()
         if settings.log != before.log:
             configure_logging(settings.log.level, settings.log.format)
         self._watch_or_not()
         return restart
-
-    def _traffic_now(self) -> Traffic:
-        return replace(self._now.loaded.tuning.traffic, budget=self._budget, accepting=lambda: self._now.accepting)
 
     def _watched(self) -> Watched:
         """What is in force and what was tried last, so that a mistake can be mended by mending its file."""

@@ -98,6 +98,11 @@ class Lease:
         """The fleet's own name of the model that answers."""
         return self.facts.model
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the worker kept failing, and this request is to tell whether it works again."""
+        return self._worker.breaker.state != "closed"
+
     def release(self, outcome: Outcome, now: float, rest: float = 0.0) -> None:
         """Give the worker back and say how it went; only the first call counts.
 

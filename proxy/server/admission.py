@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from proxy.errors import GatewayError
 from proxy.fleet.facts import AtLimit, FleetError, Kind, NoWorker, QueueFull, UnknownModel, UnknownWorker
-from proxy.fleet.lease import Lease
 from proxy.server.facilities import Facilities
+from proxy.server.leases import Leased
 from proxy.types import Json
 
 _NAMES_SHOWN = 20
@@ -29,17 +29,22 @@ class Wanted(NamedTuple):
     backends: frozenset[str] | None = None
 
 
-def lease_now(facilities: Facilities, wanted: Wanted, avoid: frozenset[str] = frozenset()) -> Lease | None:
-    """A worker, None where all are at their limit. GatewayError where there is nobody to wait for."""
+async def lease_now(
+    facilities: Facilities, wanted: Wanted, avoid: frozenset[str] = frozenset(), *, spare: bool = False
+) -> Leased | None:
+    """A worker, None where all are at their limit. GatewayError where there is nobody to wait for. spare: for a copy of
+    a request.
+    """
     refuse_out_of_service(facilities, wanted)
     try:
-        lease = facilities.fleet.acquire(
+        lease = await facilities.leases.acquire(
             wanted.model,
             wanted.kind or "llm",
             facilities.clock(),
             key=wanted.key,
             pinned=wanted.pinned,
             avoid=avoid,
+            spare=spare,
         )
     except AtLimit:
         return None
@@ -62,7 +67,7 @@ async def queued_lease(
     label: str,
     seconds: float,
     avoid: frozenset[str] = frozenset(),
-) -> Lease:
+) -> Leased:
     """A worker after a wait of at most `seconds`, which is counted for the model `label`. GatewayError where there was
     none in that time.
 
@@ -72,9 +77,9 @@ async def queued_lease(
         raise _waited_too_long(wanted, seconds)
     began = facilities.clock()
     result: Literal["granted", "timeout", "refused", "left"] = "left"
-    place: asyncio.Future[Lease | FleetError] = asyncio.get_running_loop().create_future()
+    place: asyncio.Future[Leased | FleetError] = asyncio.get_running_loop().create_future()
     try:
-        ticket = facilities.fleet.wait(
+        ticket = facilities.leases.wait(
             wanted.model,
             wanted.kind or "llm",
             began,
@@ -103,7 +108,7 @@ async def queued_lease(
         ticket.cancel()
         if place.done():
             unwanted = place.result()
-            if isinstance(unwanted, Lease):
+            if not isinstance(unwanted, FleetError):
                 unwanted.release("neutral", facilities.clock())
         raise
     finally:
@@ -139,7 +144,7 @@ def unknown_model(models: list[Json], name: str, kind: Kind | None) -> GatewayEr
     return GatewayError("model_unknown", f"model: no worker serves '{name}'; known models: {names}", field="model")
 
 
-def _check_service(facilities: Facilities, wanted: Wanted, lease: Lease) -> None:
+def _check_service(facilities: Facilities, wanted: Wanted, lease: Leased) -> None:
     """Give a lease back whose model, perhaps a fallback, takes no requests: GatewayError."""
     if not facilities.in_service(lease.model, wanted.kind or "llm"):
         lease.release("neutral", facilities.clock())

@@ -6,16 +6,17 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 import orjson
 
 from proxy.errors import Fault, GatewayError
-from proxy.fleet.facts import ModelFacts, Outcome
+from proxy.fleet.facts import ModelFacts
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, ANSWERS_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
 from proxy.recording.tape import TapedPart
 from proxy.server.facilities import Facilities
+from proxy.server.leases import Hold
 from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink, as_gateway_error
 from proxy.server.tally import RuleTally
@@ -36,21 +37,6 @@ log = logging.getLogger("proxy.access")
 
 # How often a response is looked at, for the fleet to know that its worker is alive (seconds).
 _HEARD_SECONDS: Final = 5.0
-
-
-class Hold(Protocol):
-    """What an attempt needs of a lease."""
-
-    @property
-    def address(self) -> str:
-        """The worker's base address."""
-
-    @property
-    def facts(self) -> ModelFacts:
-        """What is known of the model there."""
-
-    def release(self, outcome: Outcome, now: float, rest: float = 0.0) -> None:
-        """Give the worker back; for `rest` seconds others are to be asked rather than this one."""
 
 
 @dataclass
@@ -303,7 +289,7 @@ class Attempt:
         while True:
             if sink.received_bytes > heard:
                 heard = sink.received_bytes
-                facilities.fleet.heard(self.address, facilities.clock())
+                facilities.leases.heard(self.address, facilities.clock())
             if sink.done.done():
                 return sink.done.result()
             await asyncio.wait((sink.done,), timeout=_HEARD_SECONDS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
 from proxy.recording.recorder import Recording
+from proxy.server.leases import Leases
 from proxy.server.traffic import Traffic
 from proxy.telemetry.metrics import Metrics
 from proxy.translate.routes import RouteTable
@@ -48,21 +49,22 @@ def _none() -> Recording | None:
     return None
 
 
-def _nothing(operation: str, model: str, kind: str | None) -> tuple[bool, str]:
+async def _nothing(operation: str, model: str, kind: str | None) -> tuple[bool, str]:
     return False, "Not done: this gateway starts and stops no models."
 
 
 @dataclass(frozen=True)
 class Facilities:
-    """table, traffic: the routes and the decisions in force now; timeouts: by model; trouble: told the address of a
-    worker that failed; in_service: whether a model takes new requests; operate: does an operation about a model (as
-    its client calls it) and its kind (in the client's word, None for all), says whether it was done, and a sentence;
-    clock: seconds, of every time that the fleet is told; wall: seconds since 1970, for what clients are told;
-    recording: the one that an operator wants, where one is being made.
+    """table, traffic: the routes and the decisions in force now; fleet: for questions; leases: for workers; timeouts:
+    by model; trouble: told the address of a worker that failed; in_service: whether a model takes requests; operate:
+    does an operation about a model (as its client calls it) and its kind (in the client's word, None for all), says
+    whether it was done, and a sentence; clock: seconds, of every time that the fleet is told; wall: seconds since 1970,
+    for what clients are told; recording: the one that an operator wants, where one is being made.
     """
 
     table: Callable[[], RouteTable]
     fleet: Fleet
+    leases: Leases
     pool: UpstreamPool
     metrics: Metrics
     directory: Directory
@@ -71,7 +73,7 @@ class Facilities:
     traffic: Callable[[], Traffic]
     rng: random.Random
     in_service: Callable[[str, Kind], bool] = _always
-    operate: Callable[[str, str, str | None], tuple[bool, str]] = _nothing
+    operate: Callable[[str, str, str | None], Awaitable[tuple[bool, str]]] = _nothing
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     recording: Callable[[], Recording | None] = _none

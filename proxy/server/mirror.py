@@ -56,15 +56,15 @@ class Mirrors:
     def __len__(self) -> int:
         return len(self._copies)
 
-    def begin(self, call: Call, wanted: Wanted, attempt: Attempt, share: Share) -> Copy | None:
-        """Copy a request that has a worker, where its mirror wants that and can have it. Does not wait."""
+    async def begin(self, call: Call, wanted: Wanted, attempt: Attempt, share: Share) -> Copy | None:
+        """Copy a request that has a worker, where its mirror wants that and can have it at once."""
         mirror, facilities = call.spread(wanted.model).mirror, call.facilities
         if mirror is None or wanted.pinned is not None or self._closed:
             return None
         if facilities.rng.random() >= mirror.weight or not call.traffic.accepting():
             return None
         there = directed(wanted, mirror, call.scope, facilities.directory.resolve)
-        found = self._copied(call, there, attempt, share)
+        found = await self._copied(call, there, attempt, share)
         if isinstance(found, str):
             facilities.metrics.on_event("mirror_skipped", reason=found)
             return None
@@ -89,22 +89,22 @@ class Mirrors:
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
 
-    def _copied(self, call: Call, wanted: Wanted, attempt: Attempt, share: Share) -> Copy | Skipped:
+    async def _copied(self, call: Call, wanted: Wanted, attempt: Attempt, share: Share) -> Copy | Skipped:
         if len(self._copies) >= MIRRORS_MAX:
             return "full"
         facilities = call.facilities
         unfit = facilities.directory.unfit(wanted.backends)
         try:
             # Beside the request itself a copy would slow it down.
-            lease = lease_now(facilities, wanted, unfit | {attempt.address})
+            lease = await lease_now(facilities, wanted, unfit | {attempt.address}, spare=True)
         except GatewayError:
             return "same" if _is_for(wanted, attempt) else "no_worker"
         if lease is None:
             return "busy"
-        view = facilities.fleet.worker(lease.address)
-        on_trial = view is None or view.breaker != "closed"  # a trial is for a request that may say how it went
+        on_trial = lease.on_trial  # a trial is for a request that may say how it went
         same = answers_as(lease.facts) == attempt.answers_as
-        room = None if on_trial or same else share.copy()
+        is_full = self._closed or len(self._copies) >= MIRRORS_MAX  # while the lease was asked for
+        room = None if on_trial or same or is_full else share.copy()
         if room is None:
             lease.release("neutral", facilities.clock())
             return "no_worker" if on_trial else "same" if same else "full"

@@ -9,8 +9,8 @@ from proxy.translate.plan import Operation
 from proxy.translate.request import operated_on
 
 
-def operate(facilities: Facilities, operation: Operation, scope: Scope) -> None:
+async def operate(facilities: Facilities, operation: Operation, scope: Scope) -> None:
     """Do it. GatewayError in words for the client where it is not done."""
-    done, sentence = facilities.operate(operation.name, *operated_on(operation, scope))
+    done, sentence = await facilities.operate(operation.name, *operated_on(operation, scope))
     if not done:
         raise GatewayError("unsupported", sentence)

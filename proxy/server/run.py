@@ -142,7 +142,7 @@ class RequestRun:
             self._call.spent = time.perf_counter() - begun
             self._call.tally.written()
             if route.operation is not None:
-                operate(self._facilities, route.operation, self._scope)
+                await operate(self._facilities, route.operation, self._scope)
             return answer_response(route, client_answer(route, self._scope)), None
         if route.target is None:
             return await self._whole(wanted), None

@@ -9,10 +9,10 @@ from typing import Final
 
 from proxy.errors import CALLER_KINDS, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
-from proxy.fleet.lease import Lease
 from proxy.server.admission import Wanted, lease_now, nobody, queued_lease, refuse_out_of_service
 from proxy.server.attempt import Attempt, Call
 from proxy.server.body import Share
+from proxy.server.leases import Leased
 from proxy.server.mirror import Copy, Mirrors
 from proxy.server.outcomes import is_load, worth_retrying
 from proxy.server.split import directed, in_order, point
@@ -59,9 +59,9 @@ class Tries:
         call.traffic.budget.request(call.asked)
         refuse_out_of_service(call.facilities, wanted)
         if call.route.is_light:
-            return self._begin(self._light())
+            return self._begin(await self._light())
         attempt = self._begin(Attempt(call, await self._anywhere(), wanted.name))
-        self._copy = self._mirrors.begin(call, wanted, attempt, self._share)
+        self._copy = await self._mirrors.begin(call, wanted, attempt, self._share)
         return attempt
 
     async def another(self, error: GatewayError, *, neutral: bool = False, resuming: bool = False) -> Attempt:
@@ -71,7 +71,7 @@ class Tries:
         neutral: the error says nothing of the worker; resuming: for a stream that goes on, which is counted elsewhere
         and needs the model that it was begun with.
         """
-        under_way = 1 if self.current is None else self.call.facilities.fleet.in_flight(self.current.address)
+        under_way = 1 if self.current is None else self.call.facilities.leases.in_flight(self.current.address)
         self.release(error, neutral=neutral)
         if self._failed is not None and error.kind in CALLER_KINDS:
             error = self._failed  # what the first worker would have taken, such as a long prompt, this one does not
@@ -125,7 +125,7 @@ class Tries:
             at = point(wanted.model, wanted.key, call.facilities.rng)
         return [directed(wanted, side, call.scope, resolve) for side in in_order(sides, at)]
 
-    async def _anywhere(self, avoid: Collection[str] = ()) -> Lease:
+    async def _anywhere(self, avoid: Collection[str] = ()) -> Leased:
         """A lease on the first side that has a worker beside those to avoid. The first one's error where none has."""
         why: GatewayError | None = None
         for side in self._sides:
@@ -139,12 +139,12 @@ class Tries:
             return lease
         raise why or nobody(self._wanted)
 
-    def _light(self) -> Attempt:
+    async def _light(self) -> Attempt:
         """A mere question, such as a count of tokens: it takes a place at a worker that has one, and waits for none."""
         why: GatewayError | None = None
         for side in self._sides:
             try:
-                lease = self._now(side, self._unfit(side))
+                lease = await self._now(side, self._unfit(side))
                 attempt = self._question_only(side) if lease is None else Attempt(self.call, lease, side.name)
             except GatewayError as problem:
                 why = why or problem
@@ -159,7 +159,7 @@ class Tries:
         facilities.metrics.on_event("split_fallback", model=self.call.metrics.model)
         log.info("request goes to another side of the split", extra={"worker": worker, "reason": why.message})
 
-    async def _following(self, error: GatewayError, *, resuming: bool) -> Lease:
+    async def _following(self, error: GatewayError, *, resuming: bool) -> Leased:
         """A worker that this request has not been on; `error` where there is none."""
         call = self.call
         try:
@@ -174,7 +174,7 @@ class Tries:
             raise error
         return lease
 
-    async def _leased(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
+    async def _leased(self, wanted: Wanted, avoid: frozenset[str]) -> Leased:
         while True:
             lease = await self._waited_for(wanted, avoid)
             newcomers = self._unfit(wanted) - avoid
@@ -183,11 +183,11 @@ class Tries:
             lease.release("neutral", self.call.facilities.clock())  # it came while the request waited
             avoid |= newcomers
 
-    async def _waited_for(self, wanted: Wanted, avoid: frozenset[str]) -> Lease:
+    async def _waited_for(self, wanted: Wanted, avoid: frozenset[str]) -> Leased:
         call = self.call
-        lease = self._now(wanted, avoid)
+        lease = await self._now(wanted, avoid)
         if lease is None and self._mirrors.give_way(wanted, avoid):
-            lease = self._now(wanted, avoid)
+            lease = await self._now(wanted, avoid)
         if lease is not None:
             return lease
         began = call.facilities.clock()
@@ -208,9 +208,9 @@ class Tries:
         backend = worker.get("backend") if isinstance(worker, dict) else None
         return frozenset({backend}) if isinstance(backend, str) else self.call.route.backends
 
-    def _now(self, wanted: Wanted, avoid: frozenset[str]) -> Lease | None:
+    async def _now(self, wanted: Wanted, avoid: frozenset[str]) -> Leased | None:
         try:
-            return lease_now(self.call.facilities, wanted, avoid)
+            return await lease_now(self.call.facilities, wanted, avoid)
         except GatewayError:
             if avoid and avoid == self._unfit(wanted) and self._are_all_unfit(wanted, avoid):
                 text = f"the workers of the model '{wanted.name}' are of a kind that the rule cannot ask"

@@ -45,7 +45,19 @@ ALLOWED: dict[str, set[str]] = {
 }
 # These put the parts together and may import all of them.
 WIRING = {
-    *("__main__", "app", "cli", "lifecycle", "operations", "reload", "source", "state", "tuning", "watching"),
+    *(
+        "__main__",
+        "app",
+        "cli",
+        "datapath",
+        "lifecycle",
+        "operations",
+        "reload",
+        "source",
+        "state",
+        "tuning",
+        "watching",
+    ),
 }
 
 PURE = {"types", "limits", "errors", "address", "framing", "expr", "fleet", "translate"}
