@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol, Union
 
 import yaml
-from yaml.events import AliasEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
+from yaml.events import (
+    AliasEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from proxy.documents.diagnostics import Diagnostic, DocumentError, clipped
 from proxy.limits import YAML_MAX_DEPTH, YAML_MAX_VALUES
@@ -15,7 +26,11 @@ Loader = Union[yaml.SafeLoader, "yaml.CSafeLoader"]
 # libyaml is ten times as fast, and differs where something is odd. So what it refuses, and what has any of these, is
 # left to PyYAML's own reader: what is read, and each message, is the same wherever the program runs.
 QUICK: Final[type[Loader] | None] = getattr(yaml, "CSafeLoader", None)
-ODD: Final = re.compile(r"[\t\r\x85\u2028\u2029\ufeff]|^---|^[ -]*\?|[|>][-+0-9]*#", re.MULTILINE)
+_ODD: Final = (  # one by one they are found quicker than all together
+    re.compile(r"[\t\r\x85\u2028\u2029\ufeff]"),
+    re.compile(r"^---|^[ -]*\?", re.MULTILINE),
+    re.compile(r"[|>][-+0-9]*#"),
+)
 
 
 class Mark(Protocol):
@@ -31,20 +46,11 @@ class Mark(Protocol):
     def column(self) -> int: ...
 
 
-class TextNode(NamedTuple):
-    """plain: without quotes, and not a block of lines."""
-
-    text: str
-    plain: bool
-    start: Mark | None
-    end: Mark | None
-
-
 class ListNode(NamedTuple):
     """A list of any form."""
 
     items: list[Node]
-    start: Mark | None
+    start_mark: Mark | None
 
 
 class MapNode(NamedTuple):
@@ -52,9 +58,10 @@ class MapNode(NamedTuple):
 
     pairs: list[tuple[Node, Node]]
     flow: bool
-    start: Mark | None
+    start_mark: Mark | None
 
 
+TextNode = ScalarEvent  # a text is what its event says of it
 Node = TextNode | ListNode | MapNode
 
 
@@ -65,60 +72,85 @@ class Place(NamedTuple):
     column: int
 
 
+def is_odd(text: str) -> bool:
+    """Whether there is something in it that libyaml may read in another way."""
+    return any(odd.search(text) for odd in _ODD)
+
+
 def compose(text: str, file: str, loader: type[Loader]) -> Node | None:
     """The tree of the text, None where there is nothing in it.
 
     DocumentError with every alias, tag, second document, level too deep and value too many, before anything is made of
     them; as the loader, for what is not YAML; ValueError where QUICK is no good.
     """
-    roots: list[Node] = []
+    here: list[Node] = []
     open_ones: list[tuple[CollectionStartEvent, list[Node]]] = []
     mistakes: list[Diagnostic] = []
     documents = values = 0
     end = ""
-    for event in yaml.parse(text, Loader=loader):
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        problem = _risk(event, documents)
-        node: Node | None = None
-        if isinstance(event, CollectionStartEvent):
-            open_ones.append((event, []))
-            if len(open_ones) > YAML_MAX_DEPTH:
-                problem = end = f"nested deeper than {YAML_MAX_DEPTH} levels"
-        elif isinstance(event, yaml.CollectionEndEvent):
-            node = _collection(*open_ones.pop())
-        elif isinstance(event, ScalarEvent):
-            node = TextNode(event.value, not event.style, event.start_mark, event.end_mark)
-            in_flow = bool(open_ones) and open_ones[-1][0].flow_style
-            if loader is QUICK and in_flow and node.plain and (not node.text or "?" in node.text):
+    # There are tens of thousands of events; what is common is asked first, and in the quickest way.
+    for event in _events(text, loader):
+        problem: str | None = None
+        if type(event) is ScalarEvent:
+            if not event.style and loader is QUICK and _is_unclear(event.value, open_ones):
                 raise ValueError("within {...} libyaml sees an empty value elsewhere, and a ? as text")
-        elif isinstance(event, AliasEvent):
-            node = TextNode("", plain=True, start=event.start_mark, end=event.end_mark)
-        if node is not None:
-            (open_ones[-1][1] if open_ones else roots).append(node)
-        values += isinstance(event, NodeEvent)
+            here.append(event)
+        elif type(event) is MappingEndEvent or type(event) is SequenceEndEvent:
+            start, around = open_ones.pop()
+            around.append(_collection(start, here))
+            here = around
+            continue
+        elif type(event) is MappingStartEvent or type(event) is SequenceStartEvent:
+            open_ones.append((event, here))
+            here = []
+        elif type(event) is AliasEvent:
+            here.append(ScalarEvent(None, None, (True, False), "", event.start_mark, event.end_mark))
+        else:
+            documents += isinstance(event, DocumentStartEvent)
+            if documents > 1 and isinstance(event, DocumentStartEvent):
+                mistakes.append(_mistake(file, event, "a second YAML document; one file holds one document"))
+            continue
+        values += 1
+        if isinstance(event, AliasEvent) or event.anchor is not None or event.tag is not None:
+            problem = _risk(event)
+        if len(open_ones) > YAML_MAX_DEPTH:
+            problem = end = f"nested deeper than {YAML_MAX_DEPTH} levels"
         if values > YAML_MAX_VALUES:
             problem = end = f"more than {YAML_MAX_VALUES:,} values"
-        if problem:
-            mistakes.append(Diagnostic(file, *place_of(event.start_mark), problem))
+        if problem is not None:
+            mistakes.append(_mistake(file, event, problem))
         if end:
             break
     if mistakes:
         raise DocumentError(mistakes)
-    return roots[0] if roots else None
+    return here[0] if here else None
 
 
-def _risk(event: Event, documents: int) -> str | None:
-    if isinstance(event, yaml.DocumentStartEvent):
-        return "a second YAML document; one file holds one document" if documents > 1 else None
-    if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
+def _events(text: str, loader: type[Loader]) -> Iterator[Event]:
+    """As `yaml.parse`, without a step of Python for each event."""
+    parser = loader(text)
+    try:
+        yield from iter(parser.get_event, None)
+    finally:
+        parser.dispose()
+
+
+def _is_unclear(plain: str, around: list[tuple[CollectionStartEvent, list[Node]]]) -> bool:
+    return (not plain or "?" in plain) and bool(around) and bool(around[-1][0].flow_style)
+
+
+def _risk(event: AliasEvent | ScalarEvent | CollectionStartEvent) -> str:
+    if isinstance(event, AliasEvent) or event.anchor is not None:
         return "anchors and aliases are not used in these files; write the value out"
-    if isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag is not None:
-        return f"tags such as '{clipped(event.tag)}' are not used in these files"
-    return None
+    return f"tags such as '{clipped(str(event.tag))}' are not used in these files"
+
+
+def _mistake(file: str, event: Event, problem: str) -> Diagnostic:
+    return Diagnostic(file, *place_of(event.start_mark), problem)
 
 
 def _collection(start: CollectionStartEvent, children: list[Node]) -> Node:
-    if isinstance(start, yaml.SequenceStartEvent):
+    if isinstance(start, SequenceStartEvent):
         return ListNode(children, start.start_mark)
     pairs = list(zip(children[::2], children[1::2], strict=True))
     return MapNode(pairs, bool(start.flow_style), start.start_mark)

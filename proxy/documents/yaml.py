@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import yaml
 
 from proxy.documents.diagnostics import Diagnostic, DocumentError, clipped
-from proxy.documents.nodes import ODD, QUICK, ListNode, Loader, MapNode, Node, Place, TextNode, compose, place_of
+from proxy.documents.nodes import QUICK, Loader, MapNode, Node, Place, TextNode, compose, is_odd, place_of
 from proxy.limits import YAML_MAX_BYTES
 from proxy.types import Json
 
@@ -35,6 +35,8 @@ _DOUBTFUL: Final = re.compile(
     r"[-+]?(\.?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+|\.inf|\.nan)|true|false|null",
     re.IGNORECASE,
 )
+# How a number and what is doubtful begins; most texts do not, and need no closer look.
+_NO_WORD: Final = frozenset("+-.0123456789tTfFnN")
 _WHOLE_NUMBERS: Final = range(-(2**63), 2**64)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NULLS: Final = frozenset({"", "~", "null"})
@@ -81,7 +83,7 @@ def read_yaml(text: str, file: str) -> Document:
     """
     if len(text) > YAML_MAX_BYTES:
         raise DocumentError([Diagnostic(file, 1, 1, f"the file is over the limit of {YAML_MAX_BYTES} characters")])
-    if QUICK is not None and not ODD.search(text):
+    if QUICK is not None and not is_odd(text):
         with contextlib.suppress(DocumentError, yaml.YAMLError, ValueError, OverflowError):
             document = _read(text, file, QUICK)
             if not document.mistakes:
@@ -127,22 +129,22 @@ class _Reader:
         self.mistakes: list[Diagnostic] = []
 
     def read(self, node: Node, path: Path) -> Json:
-        self.places[path] = place_of(node.start)
+        self.places[path] = place_of(node.start_mark)
+        if isinstance(node, TextNode):
+            return self._scalar(node)
         if isinstance(node, MapNode):
             return self._mapping(node, path)
-        if isinstance(node, ListNode):
-            return [self.read(child, (*path, index)) for index, child in enumerate(node.items)]
-        return self._scalar(node)
+        return [self.read(child, (*path, index)) for index, child in enumerate(node.items)]
 
     def _mapping(self, node: MapNode, path: Path) -> Json:
         result: dict[str, Json] = {}
         for key_node, value_node in node.pairs:
-            if not isinstance(key_node, TextNode) or (key_node.plain and key_node.text in {"", "~"}):
+            if not isinstance(key_node, TextNode) or (not key_node.style and key_node.value in {"", "~"}):
                 self._mistake(key_node, "a key must be a plain word or a quoted string")
                 continue
             key = self._text(key_node)
             child = (*path, key)
-            if key == "<<" and key_node.plain:
+            if key == "<<" and not key_node.style:
                 self._mistake(key_node, "merge keys (<<) are not used in these files; write the keys out")
             elif node.flow and _is_bare(key_node, value_node):
                 self._mistake(
@@ -157,13 +159,14 @@ class _Reader:
                     f"the key '{clipped(key)}' stands here twice; first at line {first.line}, column {first.column}",
                 )
             else:
-                self.keys[child] = place_of(key_node.start)
+                self.keys[child] = place_of(key_node.start_mark)
                 result[key] = self.read(value_node, child)
         return result
 
     def _text(self, node: TextNode) -> str:
-        text = node.text
-        if _SURROGATE.search(text):  # JSON writes a character beyond 16 bits as a pair of escapes
+        text = node.value
+        # JSON writes a character beyond 16 bits as a pair of escapes.
+        if not text.isascii() and _SURROGATE.search(text):
             try:
                 return text.encode("utf-16", "surrogatepass").decode("utf-16")
             except UnicodeDecodeError:
@@ -172,12 +175,14 @@ class _Reader:
 
     def _scalar(self, node: TextNode) -> Json:
         text = self._text(node)
-        if not node.plain:
+        if node.style:
             return text
         if text in _NULLS:
             return None
         if text in _BOOLEANS:
             return _BOOLEANS[text]
+        if text[0] not in _NO_WORD:
+            return text
         number = _number(text)
         if number is None and _DOUBTFUL.fullmatch(text):
             self._mistake(
@@ -188,7 +193,7 @@ class _Reader:
         return text if number is None else number
 
     def _mistake(self, node: Node, message: str) -> None:
-        place = place_of(node.start)
+        place = place_of(node.start_mark)
         self.mistakes.append(Diagnostic(self.file, place.line, place.column, message))
 
 
@@ -207,8 +212,8 @@ def _is_bare(key: TextNode, value: Node) -> bool:
     """Whether only a key stands there, without a colon: `{a, b: 1}`."""
     return (
         isinstance(value, TextNode)
-        and value.plain
-        and value.start is not None
-        and key.end is not None
-        and value.start.index == key.end.index
+        and not value.style
+        and value.start_mark is not None
+        and key.end_mark is not None
+        and value.start_mark.index == key.end_mark.index
     )

@@ -116,7 +116,3 @@ class AnswerDoc(Strict):
     """What has to hold of the worker's answer."""
     body: Spec
     """Its body."""
-
-
-for _model in (ReadDoc, FromDoc, ToDoc, StreamDoc, AnswerCheckDoc, AnswerDoc):
-    _model.model_rebuild()

@@ -144,7 +144,3 @@ class AskingDoc(Strict):
         if self.stream is not None and self.stream.from_.echoed is not None and self.request.resume is None:
             raise ValueError("stream.from.echoed is for a stream that goes on; there is no request.resume here")
         return self
-
-
-for _model in (CallTestDoc, SourceDoc, AskingDoc):
-    _model.model_rebuild()

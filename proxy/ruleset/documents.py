@@ -287,7 +287,3 @@ class RouteDoc(Strict):
         if self.stream is not None and "text" not in OPERATIONS[call.operation].results:
             raise ValueError(f"{call.operation} gives one answer and no stream")
         return self
-
-
-for _model in (AskDoc, StepDoc, FailureDoc, CallDoc, RequestDoc, RouteDoc):
-    _model.model_rebuild()

@@ -94,5 +94,4 @@ def _expression_is_from(value: object) -> object:
 Spec = Annotated[SpecDoc, BeforeValidator(_expression_is_from)]
 
 
-for _model in (Clamp, SpecDoc):
-    _model.model_rebuild()
+SpecDoc.model_rebuild()

@@ -71,7 +71,3 @@ class ProbeDoc(Strict):
     """The same for its context."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """The most requests that a worker takes at once, where the settings do not say."""
-
-
-for _model in (ProbeCallDoc, StatusProbeDoc, ModelProbeDoc, ProbeDoc):
-    _model.model_rebuild()
