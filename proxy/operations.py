@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from proxy import __version__
@@ -36,7 +36,11 @@ class InForce:
 
 
 class Operations:
-    """The operator's side of a gateway; `proxy.server.admin` serves it."""
+    """The operator's side of a gateway; `proxy.server.admin` serves it.
+
+    counted: what the rules do; gathered: the same of all processes of the gateway, asked each time it is shown, where
+    there are several.
+    """
 
     def __init__(
         self,
@@ -47,10 +51,11 @@ class Operations:
         addresses: Callable[[], tuple[Address, Address]],
         counted: RuleTable,
         recorder: Recorder,
+        gathered: Callable[[], Awaitable[RuleTable]] | None = None,
     ) -> None:
         self._now, self._fleet, self._backends, self._reloader = now, fleet, backends, reloader
         self._addresses = addresses
-        self._counted, self._recorder = counted, recorder
+        self._counted, self._gathered, self._recorder = counted, gathered, recorder
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and why."""
@@ -64,8 +69,9 @@ class Operations:
             return False, "no worker can answer any model"
         return True, f"ready: {names_for_people(answerable)}"
 
-    def status(self) -> JsonObject:
+    async def status(self) -> JsonObject:
         """The state at a glance: version, addresses, rules, workers, registrations."""
+        counted = await self._counts()
         listen, advertised = self._addresses()
         rules = self._now.loaded.rules
         return {
@@ -74,7 +80,7 @@ class Operations:
             "advertised": str(advertised),
             "rule_packs": list(rules.packs),
             "routes": len(rules.table.routes),
-            "rules": rules_summary(rules, self._counted),
+            "rules": rules_summary(rules, counted),
             "stopping": self._now.stopping,
             "workers": self.workers(),
             "registrations": self._backends().status() if self._now.looked else [],
@@ -94,14 +100,15 @@ class Operations:
         names = {model: name for name, model in reversed(list(known))}  # a model's own name stands before its aliases
         return model_documents(self._fleet, self._now.loaded.tuning.fleet, names, backends.aliases, backends.in_service)
 
-    def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
+    async def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
         """The rules with what each did since they were loaded, and how the last reload ended. never: only those that
         took no request since then, or only those that did.
         """
         last = self._reloader.last
+        counted = await self._counts()
         loaded = utc(self._now.loaded_at)
         reloaded = None if last is None else last.document()
-        return rules_document(self._now.loaded.rules, self._counted, loaded, reloaded, never=never)
+        return rules_document(self._now.loaded.rules, counted, loaded, reloaded, never=never)
 
     def drain(self, worker: str) -> JsonObject | None:
         """No new requests for this worker (id or address); None where there is none."""
@@ -132,6 +139,9 @@ class Operations:
         if found is None:
             raise RecordingRefused("no recording is being made")
         return found
+
+    async def _counts(self) -> RuleTable:
+        return self._counted if self._gathered is None else await self._gathered()
 
     def _worker(self, worker: str, now: float) -> JsonObject | None:
         view = self._fleet.worker(worker)

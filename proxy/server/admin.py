@@ -12,11 +12,18 @@ import orjson
 from aiohttp import web
 
 from proxy.recording.recorder import RecordingRefused
-from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
+from proxy.telemetry.metrics import CONTENT_TYPE
 from proxy.types import Json, JsonObject
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _ID_SHOWN = 80
+
+
+class Scraped(Protocol):
+    """What makes the page of the metrics, of one process or of several."""
+
+    async def scrape(self) -> bytes:
+        """The page in text format 0.0.4."""
 
 
 class Operated(Protocol):
@@ -25,7 +32,7 @@ class Operated(Protocol):
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and why, in one sentence."""
 
-    def status(self) -> JsonObject:
+    async def status(self) -> JsonObject:
         """Everything at a glance."""
 
     def workers(self) -> list[Json]:
@@ -34,7 +41,7 @@ class Operated(Protocol):
     def models(self) -> list[Json]:
         """Each model."""
 
-    def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
+    async def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
         """The rules with what each did since they were loaded, and how the last reload ended. never: only those that
         took no request since then, or only those that did.
         """
@@ -58,7 +65,7 @@ class Operated(Protocol):
         """End the one under way and write it to its end. RecordingRefused where there is none."""
 
 
-def admin_app(metrics: Metrics, operated: Operated) -> web.Application:
+def admin_app(metrics: Scraped, operated: Operated) -> web.Application:
     """GET /metrics, /healthz, /readyz, /status, /workers, /models, /rules;
     POST /workers/ID/drain, /workers/ID/enable, /reload, GET, POST and DELETE /record.
 
@@ -93,7 +100,7 @@ async def _health(_: web.Request) -> web.Response:
     return web.Response(text="alive\n", headers=_NO_STORE)
 
 
-def _metrics(metrics: Metrics) -> Handler:
+def _metrics(metrics: Scraped) -> Handler:
     async def serve(_: web.Request) -> web.Response:
         return web.Response(body=await metrics.scrape(), headers={"Content-Type": CONTENT_TYPE, **_NO_STORE})
 
@@ -111,15 +118,18 @@ def _pages(operated: Operated) -> list[web.RouteDef]:
         is_ready, reason = operated.ready()
         return web.Response(status=200 if is_ready else 503, text=f"{reason}\n", headers=_NO_STORE)
 
+    async def status(_: web.Request) -> web.Response:
+        return _json(await operated.status())
+
     async def rules(request: web.Request) -> web.Response:
         asked = request.query.get("never")
         if asked is not None and asked not in {"true", "false"}:
             return _json({"error": f"never={asked[:_ID_SHOWN]}: expected true or false"}, 400)
-        return _json(operated.rules_in_force(never=None if asked is None else asked == "true"))
+        return _json(await operated.rules_in_force(never=None if asked is None else asked == "true"))
 
     return [
         web.get("/readyz", readiness),
-        web.get("/status", page(operated.status)),
+        web.get("/status", status),
         web.get("/workers", page(operated.workers)),
         web.get("/models", page(operated.models)),
         web.get("/rules", rules),

@@ -8,11 +8,11 @@ much for a call that is made once for each read from a socket.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, isinf
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily
 
 OTHER: Final = "other"
 NONE: Final = "none"
@@ -89,35 +89,3 @@ class HistogramCell:
             running += count
             buckets.append(("+Inf" if isinf(bound) else repr(bound), running))
         family.add_metric(labels, buckets, self.total)
-
-
-class CounterTable:
-    """One counter with labels, each folded by its own `Labels`; the label sets of `start` exist at nought."""
-
-    def __init__(
-        self, name: str, text: str, labels: Mapping[str, Labels], start: Iterable[tuple[str, ...]] = ()
-    ) -> None:
-        self.name = name
-        self.text = text
-        self._labels = dict(labels)
-        self._counts: dict[tuple[str, ...], float] = dict.fromkeys(start, 0.0)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self._labels)
-
-    def increase(self, *values: str, by: float = 1.0) -> None:
-        key = tuple(labels.fold(value) for labels, value in zip(self._labels.values(), values, strict=True))
-        self._counts[key] = self._counts.get(key, 0.0) + by
-
-    def forget(self, label: str, value: str) -> None:
-        """Drop every series whose `label` has this value."""
-        place = list(self._labels).index(label)
-        for key in [key for key in self._counts if key[place] == value]:
-            del self._counts[key]
-
-    def family(self) -> CounterMetricFamily:
-        family = CounterMetricFamily(self.name, self.text, labels=list(self._labels))
-        for key, count in self._counts.copy().items():
-            family.add_metric(key, count)
-        return family

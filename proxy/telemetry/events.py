@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from prometheus_client.core import CounterMetricFamily
-
-from proxy.telemetry.cells import CounterTable, Labels
+from proxy.telemetry.cells import Labels
+from proxy.telemetry.tables import CounterTable, Family, Table
 
 # Results, reasons and states are words of the program, a few for each metric; the bound only catches a mistake.
 WORDS_MAX: Final = 40
@@ -108,20 +107,23 @@ def word_labels(*start: str) -> Labels:
     return labels
 
 
+_OTHER: Final = Family("gateway_events", "Events that have no counter of their own, by name.", ("event",))
+_FAMILIES: Final = {event.name: Family(event.metric, event.text, event.labels) for event in _EVENTS}
+EVENT_FAMILIES: Final = (_OTHER, *_FAMILIES.values())
+
+
 class EventCounters:
     """The counters of all events. dimensions: the labels that other metrics share, such as worker and model."""
 
     def __init__(self, dimensions: Mapping[str, Labels]) -> None:
-        self._other = CounterTable(
-            "gateway_events", "Events that have no counter of their own, by name.", {"event": word_labels()}
-        )
+        self._other = CounterTable(_OTHER, {"event": word_labels()})
         self._tables: dict[str, CounterTable] = {}
         for event in _EVENTS:
             labels = {
                 label: dimensions.get(label) or word_labels(*[series[place] for series in event.start])
                 for place, label in enumerate(event.labels)
             }
-            self._tables[event.name] = CounterTable(event.metric, event.text, labels, event.start)
+            self._tables[event.name] = CounterTable(_FAMILIES[event.name], labels, event.start)
 
     def count(self, name: str, labels: Mapping[str, object]) -> None:
         """One more event. A label that the counter lacks is left out, one that is not given is "none"."""
@@ -137,7 +139,7 @@ class EventCounters:
             if label in table.labels:
                 table.forget(label, value)
 
-    def families(self) -> Iterator[CounterMetricFamily]:
-        yield self._other.family()
+    def tables(self) -> Iterator[Table]:
+        yield self._other.table()
         for table in self._tables.values():
-            yield table.family()
+            yield table.table()

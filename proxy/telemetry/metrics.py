@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from proxy.telemetry import catalog
 from proxy.telemetry.buckets import QUEUE_WAIT
-from proxy.telemetry.cells import OTHER, CounterTable, HistogramCell, Labels
+from proxy.telemetry.cells import OTHER, HistogramCell, Labels
 from proxy.telemetry.events import EventCounters, word_labels
 from proxy.telemetry.families import (
-    backend_families,
-    build_family,
-    connection_families,
-    controller_families,
-    queue_families,
-    reload_families,
-    request_families,
-    total_families,
-    worker_families,
+    backend_tables,
+    build_table,
+    connection_tables,
+    controller_tables,
+    queue_tables,
+    reload_tables,
+    request_tables,
+    total_tables,
+    worker_tables,
 )
 from proxy.telemetry.request import RequestMetrics, Totals
 from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
 from proxy.telemetry.rules import RuleTable
+from proxy.telemetry.tables import CounterTable, Table
 
 # Understood by every Prometheus; the names and labels here need nothing newer.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,7 +57,7 @@ WaitResult = Literal[
 AGED_EVENTS: Final = ("registration", "heartbeat")
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     """What other parts of the gateway own, as it was when a scrape began."""
 
     workers: list[WorkerRow]
@@ -99,7 +101,8 @@ class Metrics:
         self._read_workers: Callable[[], Iterable[WorkerRow]] | None = None
         self._read_queues: Callable[[], Iterable[QueueRow]] | None = None
         self._read_connections: Callable[[], ConnectionCounts] | None = None
-        self._sampled: _Sample | None = None
+        self._sampled: Sample | None = None
+        self.models_known: frozenset[str] | None = None
         self._scraping = asyncio.Lock()
         self._make_counters()
         PlatformCollector(registry=self.registry)
@@ -107,22 +110,11 @@ class Metrics:
         self.registry.register(_Collector(self._families))
 
     def _make_counters(self) -> None:
-        self._notes = CounterTable(
-            "gateway_stream_notes",
-            "Repairs and losses in streams that a client does not see as an error, by kind.",
-            {"note": word_labels(*NOTES)},
-            [(note,) for note in NOTES],
-        )
-        self._upstream_errors = CounterTable(
-            "gateway_upstream_errors",
-            "Failures of calls to a worker, by worker and kind.",
-            {"worker": self._labels["worker"], "kind": word_labels()},
-        )
-        self._queue_ends = CounterTable(
-            "gateway_queue_ends",
-            "Requests that waited for a worker, by model and how it ended.",
-            {"model": self._labels["model"], "result": word_labels(*get_args(WaitResult))},
-        )
+        words = {"note": word_labels(*NOTES), "kind": word_labels(), "result": word_labels(*get_args(WaitResult))}
+        labels: dict[str, Labels] = words | dict(self._labels.items())
+        self._notes = CounterTable(catalog.NOTES, labels, [(note,) for note in NOTES])
+        self._upstream_errors = CounterTable(catalog.UPSTREAM_ERRORS, labels)
+        self._queue_ends = CounterTable(catalog.QUEUE_ENDS, labels)
         self._events = EventCounters({str(name): labels for name, labels in self._labels.items()})
 
     def close_labels(self, dimension: Dimension, values: Collection[str]) -> None:
@@ -200,8 +192,9 @@ class Metrics:
         self._upstream_errors.forget("worker", worker)
         self._events.forget("worker", worker)
 
-    def forget_models(self, known: Container[str]) -> None:
+    def forget_models(self, known: Collection[str]) -> None:
         """Drop the series of every model but the known ones, as `forget_worker`; those of running requests stay."""
+        self.models_known = frozenset(known)
         labels = self._labels["model"]
         running = {OTHER, "", *(model for (_, model), bundle in self._requests.items() if bundle.in_flight)}
         for model in [name for name in labels.known() if name not in known and name not in running]:
@@ -213,10 +206,16 @@ class Metrics:
             self._queue_ends.forget("model", model)
             self._events.forget("model", model)
 
-    def _read_watched(self) -> _Sample:
+    @property
+    def size(self) -> int:
+        """How many pairs of route and model have counters, which is most of what there is."""
+        return len(self._requests) + len(self._mirrored)
+
+    def sample(self) -> Sample:
+        """What other parts of the gateway own, now."""
         fold = self._labels["model"].fold
         queues = [] if self._read_queues is None else list(self._read_queues())
-        return _Sample(
+        return Sample(
             [] if self._read_workers is None else list(self._read_workers()),
             [row._replace(model=fold(row.model)) for row in queues],
             None if self._read_connections is None else self._read_connections(),
@@ -229,29 +228,35 @@ class Metrics:
     async def scrape(self) -> bytes:
         """`render` in another thread, with the watched rows read on the event loop, which owns them. One at a time."""
         async with self._scraping:
-            self._sampled = self._read_watched()
+            self._sampled = self.sample()
             try:
                 return await asyncio.to_thread(self.render)
             finally:
                 self._sampled = None
 
     def _families(self) -> Iterator[Metric]:
-        sample = self._sampled or self._read_watched()
-        yield build_family()
+        for table in self.tables(self._sampled or self.sample()):
+            yield table.metric()
+
+    def tables(self, sample: Sample) -> Iterator[Table]:
+        """Everything that the page shows beside the client library's own, for any thread. sample: `sample()`, just made
+        in the event loop's thread.
+        """
+        yield build_table()
         bundles = list(self._requests.copy().values())
-        yield from request_families(bundles)
-        yield from backend_families(bundles, list(self._mirrored.copy().values()))
-        yield from self.rules.families()
-        yield from total_families(self._totals)
-        for table in (self._notes, self._upstream_errors, self._queue_ends):
-            yield table.family()
-        yield from self._events.families()
-        yield from controller_families(self._instances.copy(), self._accepted.copy(), self._clock())
-        yield from reload_families(successful=self._reloaded, loaded=self._loaded_at)
-        yield from worker_families(sample.workers, self._label_cap)
-        yield from queue_families(sample.queues, self._waits.copy())
+        yield from request_tables(bundles)
+        yield from backend_tables(bundles, list(self._mirrored.copy().values()))
+        yield from self.rules.tables()
+        yield from total_tables(self._totals)
+        for counters in (self._notes, self._upstream_errors, self._queue_ends):
+            yield counters.table()
+        yield from self._events.tables()
+        yield from controller_tables(self._instances.copy(), self._accepted.copy(), self._clock())
+        yield from reload_tables(successful=self._reloaded, loaded=self._loaded_at)
+        yield from worker_tables(sample.workers, self._label_cap)
+        yield from queue_tables(sample.queues, self._waits.copy())
         if sample.connections is not None:
-            yield from connection_families(sample.connections)
+            yield from connection_tables(sample.connections)
 
 
 class _Collector(Collector):

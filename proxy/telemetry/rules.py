@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, get_args
-
-from prometheus_client.core import CounterMetricFamily, Metric
 
 from proxy.errors import Side
 from proxy.limits import DROPPED_FIELDS_MAX, FIELD_NAME_MAX
+from proxy.telemetry.catalog import DROPPED_FIELDS, RULE_FAILURES, RULE_MATCHES
 from proxy.telemetry.cells import OTHER
+from proxy.telemetry.tables import Key, Table
 
 SIDES: Final[tuple[Side, ...]] = get_args(Side)
 
@@ -97,10 +97,14 @@ class RuleTable:
         self._clock = clock
         self._totals: dict[tuple[str, str], RuleCounts] = {}
         self._now: dict[tuple[str, str], RuleMetrics] = {}
+        self.generation = 0
 
-    def load(self, rules: Iterable[tuple[str, str]]) -> None:
-        """Other rules, as (pack, name), are in force from now on."""
+    def load(self, rules: Iterable[tuple[str, str]], generation: int | None = None) -> None:
+        """Other rules, as (pack, name), are in force from now on. generation: grows with each load, and is the same in
+        all processes of a gateway that have the same rules; default: one more.
+        """
         self._now = {rule: self._fresh(rule) for rule in rules}
+        self.generation = self.generation + 1 if generation is None else generation
 
     def of(self, pack: str, name: str) -> RuleMetrics:
         """The counters of a rule in force; of another one, such as that of a request from before a reload, what it
@@ -114,30 +118,29 @@ class RuleTable:
             rule = OTHER, OTHER
         return RuleMetrics(self._totals.setdefault(rule, RuleCounts()), self._clock)
 
-    def families(self) -> Iterator[Metric]:
+    def tables(self) -> Iterator[Table]:
         """All totals."""
-        rule = ["pack", "route"]
-        matches = CounterMetricFamily(
-            "gateway_rule_matches",
-            "Requests for which a rule was looked at, by whether it took them.",
-            labels=[*rule, "result"],
-        )
-        failures = CounterMetricFamily(
-            "gateway_rule_failures", "Times that a rule itself failed, by side.", labels=[*rule, "side"]
-        )
-        dropped = CounterMetricFamily(
-            "gateway_dropped_fields",
-            "Requests in which a field went nowhere, by side, field, and whether the pack says why.",
-            labels=[*rule, "side", "field", "accepted"],
-        )
-        for labels, counts in self._totals.copy().items():
-            matches.add_metric([*labels, "applied"], counts.applied)
-            matches.add_metric([*labels, "skipped"], counts.skipped)
-            for side, count in counts.failures.items():
-                failures.add_metric([*labels, side], count)
-            for one, count in counts.dropped.copy().items():
-                dropped.add_metric([*labels, one.side, one.field, str(one.accepted).lower()], count)
-        yield from (matches, failures, dropped)
+        return rule_tables(self._totals.copy())
+
+    def in_force(self) -> dict[tuple[str, str], RuleMetrics]:
+        """The rules in force, by pack and name."""
+        return self._now.copy()
+
+
+def rule_tables(counted: Mapping[tuple[str, str], RuleCounts]) -> Iterator[Table]:
+    """The counts of rules, by pack and name."""
+    matches: dict[Key, float] = {}
+    failures: dict[Key, float] = {}
+    dropped: dict[Key, float] = {}
+    for rule, counts in counted.items():
+        matches.update({(*rule, "applied"): counts.applied, (*rule, "skipped"): counts.skipped})
+        failures.update({(*rule, side): count for side, count in counts.failures.items()})
+        for one, count in counts.dropped.copy().items():
+            pack, route = rule
+            dropped[pack, route, one.side, one.field, str(one.accepted).lower()] = count
+    yield Table(RULE_MATCHES, matches)
+    yield Table(RULE_FAILURES, failures)
+    yield Table(DROPPED_FIELDS, dropped)
 
 
 def _is_name(field: str) -> bool:

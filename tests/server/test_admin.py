@@ -30,7 +30,7 @@ class Gateway:
     def ready(self) -> tuple[bool, str]:
         return self.is_ready
 
-    def status(self) -> JsonObject:
+    async def status(self) -> JsonObject:
         return self.state
 
     def workers(self) -> list[Json]:
@@ -39,7 +39,7 @@ class Gateway:
     def models(self) -> list[Json]:
         return [{"model": "通义"}]
 
-    def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
+    async def rules_in_force(self, *, never: bool | None = None) -> JsonObject:
         return {"packs": ["p"], "never": never}
 
     def drain(self, worker: str) -> JsonObject | None:
@@ -154,7 +154,7 @@ async def test_health_answers_while_a_large_page_is_rendered(gateway: Gateway) -
 @pytest.mark.parametrize("page", ["workers", "models", "rules"])
 async def test_pages_of_state_are_json(gateway: Gateway, page: str) -> None:
     """Workers, models and rules are documents that scripts can read."""
-    expected = {"workers": gateway.workers(), "models": gateway.models(), "rules": gateway.rules_in_force()}
+    expected = {"workers": gateway.workers(), "models": gateway.models(), "rules": await gateway.rules_in_force()}
     async with ClientSession() as session, session.get(f"{gateway.address}/{page}") as response:
         assert (response.status, response.content_type) == (200, "application/json")
         assert response.headers["Cache-Control"] == "no-store"

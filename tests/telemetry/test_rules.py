@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from prometheus_client.core import Metric
-
 from proxy.limits import DROPPED_FIELDS_MAX
 from proxy.telemetry.rules import Dropped, RuleTable
 
 
 def totals(table: RuleTable) -> dict[tuple[str, ...], float]:
     """Series that are not nought, by the values of their labels."""
-    families: list[Metric] = list(table.families())
-    samples = [sample for family in families for sample in family.samples if sample.value]
+    samples = [sample for one in table.tables() for sample in one.metric().samples if sample.value]
     return {tuple(sample.labels.values()): sample.value for sample in samples}
 
 
