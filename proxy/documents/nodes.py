@@ -92,7 +92,7 @@ def compose(text: str, file: str, loader: type[Loader]) -> Node | None:
     for event in _events(text, loader):
         problem: str | None = None
         if type(event) is ScalarEvent:
-            if not event.style and loader is QUICK and _is_unclear(event.value, open_ones):
+            if not event.style and (not event.value or "?" in event.value) and loader is QUICK and _in_flow(open_ones):
                 raise ValueError("within {...} libyaml sees an empty value elsewhere, and a ? as text")
             here.append(event)
         elif type(event) is MappingEndEvent or type(event) is SequenceEndEvent:
@@ -135,8 +135,8 @@ def _events(text: str, loader: type[Loader]) -> Iterator[Event]:
         parser.dispose()
 
 
-def _is_unclear(plain: str, around: list[tuple[CollectionStartEvent, list[Node]]]) -> bool:
-    return (not plain or "?" in plain) and bool(around) and bool(around[-1][0].flow_style)
+def _in_flow(open_ones: list[tuple[CollectionStartEvent, list[Node]]]) -> bool:
+    return bool(open_ones) and bool(open_ones[-1][0].flow_style)
 
 
 def _risk(event: AliasEvent | ScalarEvent | CollectionStartEvent) -> str:

@@ -6,6 +6,7 @@ a `&x` that is no argument are found when the expression is compiled, and a lite
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -66,6 +67,14 @@ def compile_expression(
     `max_length` counts characters; `max_depth` levels of nesting, in the expression and in each literal. A chain of
     `||`, `&&`, `|` or `.` is one level, however long. absent: top-level names that will always be null.
     """
+    return _compiled(source, functions, len(source) if len(source) <= max_length else max_length, max_depth, absent)
+
+
+# What is written again and again in a rule set is compiled once; as many as there are trees.
+@functools.lru_cache(maxsize=4096)
+def _compiled(
+    source: str, functions: FunctionRegistry, max_length: int, max_depth: int, absent: frozenset[str]
+) -> Expression:
     tree = parse(source, max_length=max_length, max_depth=max_depth)
     copies = copies_of(tree, functions)
     if absent:

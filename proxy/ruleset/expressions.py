@@ -64,10 +64,10 @@ class Workshop:
         for name in sorted(expression.roots - roots):
             hint = suggestion(name, roots)
             self.mistake(path, f"expression '{clipped(source)}' reads '{name}', which does not exist here{hint}")
-        for name in sorted(HIDDEN_HEADERS):
-            if ("headers", name) in {path[:2] for path in paths_read(source)} and "headers" in roots:
-                text = f"expression '{clipped(source)}' reads 'headers.{name}', which holds a secret and is hidden"
-                self.mistake(path, text, certain=True)
+        headers = {each[1] for each in paths_read(source) if each[:1] == ("headers",) and len(each) > 1}
+        for name in sorted(headers & HIDDEN_HEADERS if "headers" in roots else ()):
+            text = f"expression '{clipped(source)}' reads 'headers.{name}', which holds a secret and is hidden"
+            self.mistake(path, text, certain=True)
         read = steps_read(source) if "steps" in expression.roots & roots else frozenset()
         self.grown += expression.copies * max((self.copies.get(name, 1) for name in read), default=1)
         if read:

@@ -13,11 +13,13 @@ _SELECTS = frozenset({"field", "index", "list", "object", "slice"})
 _PROJECTS = frozenset({"filter", "flatten", "project", "project_values"})
 
 
+@functools.lru_cache(maxsize=1024)
 def negated_selection(source: str) -> bool:
     """Whether something is selected from the result of a `!`, as `!a.b` does: of a boolean that gives only null."""
     return any(_is_negated(node) for node in _all(_tree(source)))
 
 
+@functools.lru_cache(maxsize=1024)
 def steps_read(source: str) -> frozenset[str]:
     """The names in `steps.<name>`, where `steps` is the document's and not a key inside it."""
     names: set[str] = set()

@@ -26,9 +26,9 @@ class Written(NamedTuple):
     condition: bool
 
 
-def written(doc: BaseModel) -> Iterator[Written]:
+def written(doc: BaseModel) -> list[Written]:
     """The expressions of a document, in its order; those of its tests are values and no expressions."""
-    return _walk(doc, ())
+    return _walk(doc, (), [])
 
 
 def reads_of(documents: Iterable[BaseModel]) -> set[tuple[str, ...]]:
@@ -36,29 +36,44 @@ def reads_of(documents: Iterable[BaseModel]) -> set[tuple[str, ...]]:
     return {path for doc in documents for each in written(doc) for path in paths_read(each.source)}
 
 
-def _walk(value: object, path: Path) -> Iterator[Written]:
+def _walk(value: object, path: Path, found: list[Written]) -> list[Written]:
     if isinstance(value, BaseModel):
-        for name, info in type(value).model_fields.items():
-            child, inner = getattr(value, name), (*path, info.alias or name)
-            marks = _marks_of(type(value))[name]
-            if EXPRESSION in marks:
-                yield from _texts(child, inner, condition=name in _CONDITIONS)
-            elif MESSAGE in marks and isinstance(child, str):
-                yield from (Written(inner, found, condition=False) for found in PLACEHOLDER.findall(child))
-            elif not isinstance(value, (TestDoc, CallTestDoc)):
-                yield from _walk(child, inner)
+        for name, key, kind in _fields(type(value)):
+            child = getattr(value, name)
+            if child is None:
+                continue
+            if kind == EXPRESSION:
+                found += _texts(child, (*path, key), condition=name in _CONDITIONS)
+            elif kind == MESSAGE and isinstance(child, str):
+                found += [Written((*path, key), each, condition=False) for each in PLACEHOLDER.findall(child)]
+            else:
+                _walk(child, (*path, key), found)
     elif isinstance(value, list):
         for index, child in enumerate(value):
-            yield from _walk(child, (*path, index))
+            _walk(child, (*path, index), found)
     elif isinstance(value, dict):
         for name, child in value.items():
-            yield from _walk(child, (*path, name))
+            _walk(child, (*path, name), found)
+    return found
 
 
 @functools.cache
-def _marks_of(model: type[BaseModel]) -> dict[str, frozenset[str]]:
-    fields = model.model_fields.items()
-    return {name: _marks(info.annotation) | _texts_in(info.metadata) for name, info in fields}
+def _fields(model: type[BaseModel]) -> list[tuple[str, str, str]]:
+    """The fields in which there are expressions: name, key in the file, and what they are, "" for further documents."""
+    found: list[tuple[str, str, str]] = []
+    for name, info in model.model_fields.items():
+        marks = _marks(info.annotation) | _texts_in(info.metadata)
+        kind = next((each for each in (EXPRESSION, MESSAGE) if each in marks), "")
+        if kind or _has_documents(info.annotation):
+            found.append((name, info.alias or name, kind))
+    return found
+
+
+def _has_documents(annotation: Any) -> bool:
+    """Whether there are documents in a value of this type, other than tests."""
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return not issubclass(annotation, (TestDoc, CallTestDoc))
+    return any(map(_has_documents, get_args(annotation)))
 
 
 def _marks(annotation: Any) -> frozenset[str]:
