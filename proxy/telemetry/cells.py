@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from math import inf, isinf
+from operator import add
 from typing import Final
 
 from prometheus_client.core import HistogramMetricFamily
@@ -78,8 +79,19 @@ class HistogramCell:
 
     def take(self, other: HistogramCell) -> None:
         """Add what another cell with the same bounds has."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts.copy(), strict=True)]
+        self.counts = list(map(add, self.counts, other.counts))
         self.total += other.total
+
+    @classmethod
+    def summed(cls, bounds: Sequence[float], cells: Iterable[HistogramCell]) -> HistogramCell:
+        """One for all that are not empty: a single one itself, a sum of several."""
+        used = [cell for cell in cells if not cell.empty]
+        if len(used) == 1:
+            return used[0]
+        total = cls(bounds)
+        for cell in used:
+            total.take(cell)
+        return total
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         buckets: list[tuple[str, float]] = []

@@ -30,9 +30,8 @@ def request_tables(bundles: Iterable[RequestMetrics]) -> Iterator[Table]:
     tokens: dict[Key, float] = {}
     for bundle in bundles:
         labels = bundle.route, bundle.model
-        between = HistogramCell(bundle.gaps.bounds)
-        for cell in (bundle.gaps, *(backend.gaps for backend in bundle.backends.copy().values())):
-            between.take(cell)
+        gapped = [bundle.gaps, *(backend.gaps for backend in bundle.backends.copy().values())]
+        between = HistogramCell.summed(bundle.gaps.bounds, gapped)
         requests.update({(*labels, outcome): count for outcome, count in bundle.outcomes.items()})
         in_flight[labels] = bundle.in_flight
         durations[labels] = bundle.duration
@@ -54,11 +53,12 @@ def backend_tables(bundles: Iterable[RequestMetrics], mirrored: Iterable[Request
     """What the workers of each backend did for each model, so that two backends can be compared under one load.
     mirrored: of copies of requests.
     """
-    sums: dict[tuple[str, str, str], BackendMetrics] = {}
+    calls: dict[tuple[str, str, str], list[BackendMetrics]] = {}
     for role, each in (("main", bundles), ("mirror", mirrored)):
         for bundle in each:
             for (name, model), backend in bundle.backends.copy().items():
-                sums.setdefault((name or NONE, model, role), BackendMetrics(bundle)).take(backend)
+                calls.setdefault((name or NONE, model, role), []).append(backend)
+    sums = {labels: each[0] if len(each) == 1 else _summed(each) for labels, each in calls.items()}
     requests: dict[Key, float] = {}
     tokens: dict[Key, float] = {}
     for labels, found in sums.items():
@@ -71,6 +71,13 @@ def backend_tables(bundles: Iterable[RequestMetrics], mirrored: Iterable[Request
     yield Table(catalog.BACKEND_FIRST, {labels: each.first for labels, each in sums.items() if not each.first.empty})
     yield Table(catalog.BACKEND_GAPS, {labels: each.gaps for labels, each in sums.items() if not each.gaps.empty})
     yield Table(catalog.BACKEND_TOKEN, {labels: each.token for labels, each in sums.items() if not each.token.empty})
+
+
+def _summed(each: list[BackendMetrics]) -> BackendMetrics:
+    total = BackendMetrics(each[0].request)
+    for backend in each:
+        total.take(backend)
+    return total
 
 
 def total_tables(totals: Totals) -> Iterator[Table]:

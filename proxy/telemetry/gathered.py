@@ -46,12 +46,13 @@ def rule_table(merged: bytes) -> RuleTable:
     SnapshotError for bytes that `Ledger.merged` did not make.
     """
     document = parse(merged)
-    rules = {(pack, name) for pack, name, *_ in document.since.get(RULE_MATCHES.name, {})}
+    counted = [key for series in document.since.values() for key in series]
+    rules = {(pack, name) for pack, name, *_ in [*counted, *document.used]}
     table = RuleTable(len(rules))
     table.load(rules, document.generation)
     for family in (RULE_MATCHES, RULE_FAILURES, DROPPED_FIELDS):
         for (pack, name, *labels), count in document.since.get(family.name, {}).items():
-            if (pack, name) in rules and not isinstance(count, HistogramCell):
+            if not isinstance(count, HistogramCell):
                 _count(table, (pack, name), labels, int(count))
     for pack, name in rules:
         table.of(pack, name).total.used = document.used.get((pack, name))

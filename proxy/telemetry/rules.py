@@ -37,6 +37,11 @@ class RuleCounts:
         self.dropped: dict[Dropped, int] = {}
         self.used: float | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not (self.applied or self.skipped or self.dropped or any(self.failures.values()))
+
 
 class RuleMetrics:
     """One rule of one rule set. Methods are for the event loop's thread.

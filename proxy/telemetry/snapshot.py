@@ -21,8 +21,8 @@ from proxy.telemetry.tables import Family, Key, Series
 from proxy.types import Json
 
 FORMAT: Final = 1
-# More series of requests than this are read in another thread: below it takes less time than the change of threads.
-_REQUESTS_AT_ONCE: Final = 40
+# With more pairs of route and model the reading takes more than half a millisecond, so that another thread does it.
+_REQUESTS_AT_ONCE: Final = 24
 
 # Sums of such numbers still are exact in JSON.
 _NUMBER_MAX: Final = 2**62
@@ -93,13 +93,11 @@ class Snapshots:
     def _document(self, sample: Sample, known: Known | None) -> Document:
         rules = self._metrics.rules
         in_force = rules.in_force()
+        since = {key: one.since for key, one in in_force.items() if not one.since.empty}
         return Document(
             {table.family.name: table.series for table in self._metrics.tables(sample)},
             rules.generation,
-            {
-                table.family.name: table.series
-                for table in rule_tables({key: one.since for key, one in in_force.items()})
-            },
+            {table.family.name: table.series for table in rule_tables(since)},
             {key: one.total.used for key, one in in_force.items() if one.total.used is not None},
             known,
         )
@@ -234,8 +232,8 @@ def _cell(family: Family, counts: list[Json], total: float, where: str) -> Histo
     cell = HistogramCell(family.bounds)
     if len(counts) != len(cell.counts):
         raise SnapshotError(f"{where}: {len(counts)} buckets, expected {len(cell.counts)}")
-    numbers = [count for count in counts if type(count) is int and 0 <= count < _NUMBER_MAX]
-    if len(numbers) != len(counts):
+    numbers = [count for count in counts if type(count) is int]
+    if len(numbers) != len(counts) or min(numbers) < 0 or max(numbers) >= _NUMBER_MAX:
         raise SnapshotError(f"{where}: a bucket is no count")
     cell.counts, cell.total = numbers, total
     return cell

@@ -12,9 +12,8 @@ from pydantic import BaseModel
 
 from proxy.cli import main
 from proxy.settings import Settings
-from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.rows import ConnectionCounts
 from tests.structure.sources import ROOT
+from tests.telemetry.everything import several
 
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "settings.example.yaml", ".ci/run")),
@@ -112,10 +111,7 @@ def test_settings_exist(document: Path) -> None:
 
 def test_metrics_exist(document: Path) -> None:
     """A metric that a document names is one that the gateway has."""
-    metrics = Metrics()
-    metrics.watch_workers(list)
-    metrics.watch_connections(lambda: ConnectionCounts(0, 0, 0, 0, 0))
-    known = set(re.findall("^# TYPE (gateway_[a-z_]+)", metrics.render().decode(), re.MULTILINE))
+    known = set(re.findall("^# TYPE (gateway_[a-z_]+)", several().decode(), re.MULTILINE))
     known |= set(_OUTCOMES)
     named = {re.sub("_(bucket|sum|count)$", "", name) for name in _METRIC.findall(_text(document))}
     assert len(known) > 15

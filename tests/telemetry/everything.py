@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.telemetry.gathered import page
+from proxy.telemetry.ledger import Ledger
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
+from proxy.telemetry.snapshot import Snapshots
 
 
 def used() -> Metrics:
@@ -59,10 +64,18 @@ def used() -> Metrics:
     return metrics
 
 
+def several() -> bytes:
+    """The page of a gateway with several processes, in which everything was counted once."""
+    ledger = Ledger()
+    ledger.joined(2**22 + 1, "control", replaces=True)
+    ledger.heard(2**22 + 1, asyncio.run(Snapshots(used()).take()))
+    return page(ledger.merged())
+
+
 def labels_by_metric() -> dict[str, set[str]]:
     """The labels of each metric by the name under which Prometheus knows its samples, `le` of histograms included."""
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(used().render().decode()):
+    for family in text_string_to_metric_families(several().decode()):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

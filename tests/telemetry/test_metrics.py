@@ -17,7 +17,7 @@ from proxy.telemetry import buckets
 from proxy.telemetry.metrics import NOTES, Metrics, WaitResult
 from proxy.telemetry.request import OUTCOMES, PHASES
 from proxy.telemetry.rows import BreakerState, QueueRow, WorkerRow
-from tests.telemetry.everything import used
+from tests.telemetry.everything import several, used
 
 
 class Clock:
@@ -368,7 +368,7 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     """Own prefix, base units at the end, `_total` on counters only, a sentence of help for each."""
     families = [
         family
-        for family in text_string_to_metric_families(used().render().decode())
+        for family in text_string_to_metric_families(several().decode())
         if not family.name.startswith(("process_", "python_"))
     ]
     assert len(families) >= 45
