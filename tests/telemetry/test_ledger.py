@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.limits import DROPPED_FIELDS_MAX
+from proxy.telemetry.cells import HistogramCell
 from proxy.telemetry.gathered import Gathered
 from proxy.telemetry.ledger import Ledger, Tables, process_tables
 from proxy.telemetry.metrics import Metrics
@@ -136,7 +137,9 @@ def test_a_model_with_a_request_under_way_in_any_process_stays() -> None:
     running.started()
     several.merged()
     control.forget_models(set())
-    assert value(several.merged(), "gateway_in_flight", "r", "m") == 1
+    merged = several.merged()
+    assert value(merged, "gateway_in_flight", "r", "m") == 1
+    assert value(merged, "gateway_requests", "r", "m", "ok") == 1
     running.finished("ok", 1.0)
     several.hear(1)
     several.hear(0)
@@ -189,11 +192,29 @@ def test_what_a_process_forgot_is_not_counted_twice() -> None:
     several.metrics[0].forget_models({"b"})
     several.hear(0, settled=False)
     assert value(several.now(), "gateway_backend_requests", "server", "b", "main", "ok") == 6
+    assert _calls(several) == 6
     backend = bundles[1].backend("server", "b")
     backend.started()
     backend.finished("ok", 1.0)
     several.hear(0, settled=False)
     assert value(several.now(), "gateway_backend_requests", "server", "b", "main", "ok") == 7
+    assert _calls(several) == 7
+
+
+def _calls(several: Several) -> int:
+    cell = value(several.now(), "gateway_backend_request_duration_seconds", "server", "b", "main")
+    assert isinstance(cell, HistogramCell)
+    return sum(cell.counts)
+
+
+def test_requests_without_a_model_take_no_place_of_one() -> None:
+    """However few names may have a place, "none" and "other" are not among them."""
+    several = Several(2, cap=1)
+    _counting(several.metrics[0], "")
+    _counting(several.metrics[1], "m")
+    merged = several.merged()
+    assert value(merged, "gateway_requests", "r", "none", "ok") == 1
+    assert value(merged, "gateway_requests", "r", "m", "ok") == 1
 
 
 def test_invented_fields_of_several_processes_are_bounded() -> None:

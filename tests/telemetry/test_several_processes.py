@@ -173,9 +173,12 @@ def test_rules_of_all_processes_show_since_the_last_load() -> None:
     assert list(table.of("pack", "a").since.dropped.values()) == [1]
     assert table.of("pack", "b").never_applied
     second.rules.load(rules, 8)
+    for _ in range(2):  # as many as before
+        second.rules.of("pack", "a").applied()
     second.rules.of("pack", "b").skipped()
     second.rules.of("pack", "b").failed("answer")
     merged = several.merged()
     table = rule_table(several.ledger.merged())
     assert (table.of("pack", "b").since.skipped, table.of("pack", "b").since.failures["answer"]) == (1, 1)
-    assert merged.tables["gateway_rule_matches"]["pack", "a", "applied"] == 3
+    assert table.of("pack", "a").since.applied == 2
+    assert merged.tables["gateway_rule_matches"]["pack", "a", "applied"] == 5
