@@ -164,27 +164,44 @@ def feed_metrics(metrics: Metrics, fleet: Fleet, backends: Backends, pool: Upstr
         for url, count in held.items():
             metrics.registered_instances(url, count)
         controllers.update(held)
-        views = fleet.workers()
-        here = {view.address for view in views}
-        for address in addresses - here:
-            metrics.forget_worker(address)
-        addresses.intersection_update(here)
-        addresses.update(here)
-        metrics.forget_models({row.model for row in fleet.models()})
-        return [_worker_row(view) for view in views]
-
-    def connections() -> ConnectionCounts:
-        return ConnectionCounts(
-            idle=pool.idle_now,
-            active=pool.open_now - pool.idle_now,
-            opened=pool.opened,
-            reused=pool.reused,
-            retried=pool.retried_stale,
-        )
+        _forget_gone(metrics, fleet, addresses)
+        return [_worker_row(view) for view in fleet.workers()]
 
     metrics.watch_workers(workers)
     metrics.watch_queues(lambda: [QueueRow(row.model, row.kind, row.waiting) for row in fleet.queues()])
-    metrics.watch_connections(connections)
+    metrics.watch_connections(lambda: _connections(pool))
+
+
+def feed_serving_metrics(metrics: Metrics, fleet: Fleet, pool: UpstreamPool) -> None:
+    """The same in a process whose fleet is a copy: another one shows it, here what left it is forgotten."""
+    addresses: set[str] = set()
+
+    def workers() -> list[WorkerRow]:
+        _forget_gone(metrics, fleet, addresses)
+        return []
+
+    metrics.watch_workers(workers)
+    metrics.watch_connections(lambda: _connections(pool))
+
+
+def _forget_gone(metrics: Metrics, fleet: Fleet, addresses: set[str]) -> None:
+    """addresses: the workers of the last time; becomes those of now."""
+    here = {view.address for view in fleet.workers()}
+    for address in addresses - here:
+        metrics.forget_worker(address)
+    addresses.intersection_update(here)
+    addresses.update(here)
+    metrics.forget_models({row.model for row in fleet.models()})
+
+
+def _connections(pool: UpstreamPool) -> ConnectionCounts:
+    return ConnectionCounts(
+        idle=pool.idle_now,
+        active=pool.open_now - pool.idle_now,
+        opened=pool.opened,
+        reused=pool.reused,
+        retried=pool.retried_stale,
+    )
 
 
 def _worker_row(view: WorkerView) -> WorkerRow:

@@ -5,7 +5,7 @@ How several processes show one page, with no socket in here:
 - Each process has its `Metrics`, and `Snapshots(metrics)` (proxy/telemetry/snapshot.py). About once a second it sends
   what `await snapshots.changed()` gives, unless that is None, to the process that has the `Ledger`; asked for fresh
   numbers, it sends `await snapshots.take()`. Where `Metrics.rules.load` is called, all processes give the same
-  `generation`, a number that grows with each reload.
+  `generation`, a number that grows with each reload. The process with the fleet says by `settled` when it knows it.
 - The process that starts the others has the ledger: `joined` at each fork, `heard` for each snapshot (SnapshotError for
   bytes that are none: log it, nothing has changed), `retire` when one ended, before it is waited for. `merged()` is the
   sum as bytes, a snapshot itself.

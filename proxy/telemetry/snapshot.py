@@ -62,14 +62,28 @@ class Document(NamedTuple):
 class Snapshots:
     """The snapshots of one process. settled: whether the fleet that its metrics read is whole. Where it is not yet, as
     in a process that has just begun, nothing is forgotten because it is not there.
+
+    One is made at a time. Send each at once: an older one that arrives after a newer one would be counted twice.
     """
 
     def __init__(self, metrics: Metrics, settled: Callable[[], bool] = lambda: True) -> None:
         self._metrics, self._settled = metrics, settled
         self._last = b""
+        self._taking = asyncio.Lock()
 
     async def take(self) -> bytes:
         """Everything now."""
+        async with self._taking:
+            return await self._take()
+
+    async def changed(self) -> bytes | None:
+        """Everything now; None where that is what the last one said."""
+        async with self._taking:
+            before = self._last
+            now = await self._take()
+        return None if now == before else now
+
+    async def _take(self) -> bytes:
         sample = self._metrics.sample()
         known = self._known(sample)
         if self._metrics.size <= _REQUESTS_AT_ONCE:
@@ -77,12 +91,6 @@ class Snapshots:
         else:
             self._last = await asyncio.to_thread(lambda: dump(self._document(sample, known)))
         return self._last
-
-    async def changed(self) -> bytes | None:
-        """Everything now; None where that is what the last one said."""
-        before = self._last
-        now = await self.take()
-        return None if now == before else now
 
     def _known(self, sample: Sample) -> Known | None:
         models = self._metrics.models_known

@@ -9,13 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.fleet.table import Fleet
 from proxy.limits import DROPPED_FIELDS_MAX
+from proxy.operations import feed_serving_metrics
 from proxy.telemetry.cells import HistogramCell
 from proxy.telemetry.gathered import Gathered
 from proxy.telemetry.ledger import Ledger, Tables, process_tables
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
 from proxy.telemetry.snapshot import SnapshotError, Snapshots, parse
+from proxy.upstream import UpstreamPool
+from tests.fleet.making import facts, report
 from tests.telemetry.everything import used
 from tests.telemetry.several import Several, nothing, taken, value
 
@@ -288,3 +292,25 @@ def test_damaged_bytes_do_no_harm(place: int, put: bytes, lost: int) -> None:
     with suppress(SnapshotError):
         ledger.heard(2, GOOD[:place] + put + GOOD[place + lost :])
     assert parse(ledger.merged()).generation >= 0
+
+
+async def test_a_serving_process_forgets_what_left_its_copy_of_the_fleet() -> None:
+    """It makes room for others as the process with the fleet does, and shows no fleet of its own."""
+    fleet = Fleet(max_workers=4, max_models_per_worker=4, max_remembered=1)
+    fleet.report(report("http://w:1", facts("old")), 0.0)
+    pool = UpstreamPool()
+    metrics = Metrics(label_cap=1)
+    feed_serving_metrics(metrics, fleet, pool)
+    _counting(metrics, "old")
+    first = parse(await Snapshots(metrics).take())
+    assert value(first, "gateway_requests", "r", "old", "ok") == 1
+    assert value(first, "gateway_upstream_connections", "idle") == 0
+    assert first.tables.get("gateway_worker_up") is None
+    fleet.forget("http://w:1", 1.0)
+    fleet.report(report("http://w:2", facts("new")), 2.0)
+    await Snapshots(metrics).take()
+    _counting(metrics, "new", "http://w:2")
+    then = parse(await Snapshots(metrics).take())
+    assert list(then.tables["gateway_tokens"]) == [("new", "prompt"), ("new", "completion")]
+    assert list(then.tables["gateway_upstream_errors"]) == [("http://w:2", "reset")]
+    await pool.close()
