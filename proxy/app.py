@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from proxy.backends.assembly import Advertised, Backends
 from proxy.backends.control import end_tasks
 from proxy.datapath import DataPath
 from proxy.fleet.table import Fleet
+from proxy.fleet.totals import under_way
+from proxy.lifecycle import Traffic as RequestsUnderWay
 from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
 from proxy.operations import InForce, Operations, feed_metrics
@@ -29,7 +31,15 @@ from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
 from proxy.server.leases import OwnLeases
-from proxy.server.listeners import ModelPortSites, bind, catch_all, client_runner, operator_runner
+from proxy.server.listeners import (
+    ClosePort,
+    ModelPortSites,
+    bind,
+    catch_all,
+    client_runner,
+    operator_runner,
+    port_opener,
+)
 from proxy.settings import Address, Settings, parse_address
 from proxy.source import Source
 from proxy.telemetry.log import configure_logging
@@ -60,7 +70,7 @@ class RunningGateway:
         self._source = source
         self._rng = random.Random()
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
-        self.fleet = Fleet(
+        self.fleet = self._new_fleet(
             max_workers=FLEET_WORKERS_MAX,
             max_models_per_worker=FLEET_MODELS_PER_WORKER_MAX,
             rules=self._now.loaded.tuning.fleet,
@@ -72,6 +82,7 @@ class RunningGateway:
         self.advertised = self.listen
         self.accepts: Address | None = None
         self.demo: list[DemoWorker] = []
+        self._clients: web.AppRunner | None = None
         self._ports: ModelPortSites | None = None
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
@@ -90,6 +101,8 @@ class RunningGateway:
             self.metrics.rules,
             self._recorder,
         )
+
+    _new_fleet: type[Fleet] = Fleet
 
     @property
     def settings(self) -> Settings:
@@ -123,20 +136,17 @@ class RunningGateway:
             stack.push_async_callback(self.pool.close)
             stack.push_async_callback(self._recorder.end, "the gateway stopped")
             await self._start_demo(stack)
-            runner = await self._listen(stack)
+            await self._listen(stack)
             backends = self._backends = self._make_backends()
             stack.push_async_callback(backends.close)
             self._serve_requests(backends)
             await self._listen_for_workers(stack, backends)
-            await backends.first_look()
+            await self._first_look(backends)
             self._now.looked = True
-            ports = self.settings.model_ports
-            if ports is not None:
-                self._ports = ModelPortSites(runner, self.listen.host, ports.first, ports.last)
-                await self._ensure_ports()
+            await self._ensure_ports()
             running = asyncio.create_task(backends.run(), name="backends")
             stack.push_async_callback(end_tasks, [running])
-            stack.push_async_callback(runner.cleanup)
+            stack.push_async_callback(self._close_clients)
             stack.callback(self.fleet.subscribe(self._fleet_changed))
             stack.push_async_callback(self._wind_down)
             stack.push_async_callback(self._stop_watching)
@@ -158,16 +168,37 @@ class RunningGateway:
         stack.push_async_callback(worker.stop)
         self.demo.append(worker)
 
-    async def _listen(self, stack: AsyncExitStack) -> web.AppRunner:
-        runner = await client_runner(catch_all(self._path.handle))
-        stack.push_async_callback(runner.cleanup)
-        self.listen = await _bound(runner, self.listen, "listen")
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        open_port = await self._listen_to_clients(stack)
         admin = await operator_runner(admin_app(self.metrics, self.operations))
         stack.push_async_callback(admin.cleanup)
-        self.admin = await _bound(admin, self.admin, "admin")
+        self.admin = await self._bind(admin, self.admin, "admin")
         given = self.settings.advertised_address()
         self.advertised = given if given is not None else self.listen
-        return runner
+        ports = self.settings.model_ports
+        if ports is not None:
+            self._ports = ModelPortSites(open_port, self.listen.host, ports.first, ports.last)
+
+    async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
+        """What opens further ports beside."""
+        runner = self._clients = await client_runner(catch_all(self._path.handle))
+        stack.push_async_callback(runner.cleanup)
+        self.listen = await self._bind(runner, self.listen, "listen")
+        return port_opener(runner, self.listen.host)
+
+    async def _close_clients(self) -> None:
+        """Nobody is served any more."""
+        if self._clients is not None:
+            await self._clients.cleanup()
+
+    async def _bind(self, runner: web.AppRunner, address: Address, name: str) -> Address:
+        try:
+            return Address(address.host, await bind(runner, address.host, address.port))
+        except OSError as error:
+            raise StartError(f"cannot listen on {address} (--{name}): {error.strerror}") from None
+
+    async def _first_look(self, backends: Backends) -> None:
+        await backends.first_look()
 
     async def _listen_for_workers(self, stack: AsyncExitStack, backends: Backends) -> None:
         app, address = (
@@ -178,7 +209,7 @@ class RunningGateway:
             return
         runner = await client_runner(app)
         stack.push_async_callback(runner.cleanup)
-        self.accepts = await _bound(runner, address, "accept-workers")
+        self.accepts = await self._bind(runner, address, "accept-workers")
 
     def _make_backends(self) -> Backends:
         try:
@@ -211,6 +242,7 @@ class RunningGateway:
             in_service=backends.in_service,
             service_version=backends.service_version,
             offered=backends.offered,
+            requests=lambda: under_way(self.fleet),
         )
         self._path.start(
             self.fleet,
@@ -249,9 +281,12 @@ class RunningGateway:
         await wind_down(
             withdraw=self.backends.withdraw,
             refuse=self._refuse,
-            traffic=self.gateway,
+            traffic=self._requests(self.gateway),
             seconds=self.settings.shutdown_seconds,
         )
+
+    def _requests(self, own: Gateway) -> RequestsUnderWay:
+        return own
 
     def _refuse(self) -> None:
         self._now.accepting = False
@@ -347,10 +382,3 @@ class RunningGateway:
 
 def _is_bad(state: str) -> bool:
     return state in {"open", "degraded"}
-
-
-async def _bound(runner: web.AppRunner, address: Address, name: str) -> Address:
-    try:
-        return Address(address.host, await bind(runner, address.host, address.port))
-    except OSError as error:
-        raise StartError(f"cannot listen on {address} (--{name}): {error.strerror}") from None

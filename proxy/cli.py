@@ -23,6 +23,7 @@ from proxy.types import Json
 if TYPE_CHECKING:
     from proxy.app import RunningGateway
     from proxy.documents import DocumentError
+    from proxy.ruleset import RuleSet
     from proxy.settings import Settings
     from proxy.source import Source
 
@@ -77,6 +78,7 @@ def _backend_flags(command: Command) -> Command:
 )
 @click.option("--listen", metavar="HOST:PORT", help="Where clients call. Default 127.0.0.1:8090.")
 @click.option("--admin", metavar="HOST:PORT", help="Metrics, health and state. Default 127.0.0.1:8091.")
+@click.option("--workers", type=int, metavar="N", help="Processes that serve clients. Default 1.")
 @_backend_flags
 @click.option("--demo", is_flag=True, help="Serve an embedded demonstration fleet.")
 def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT001  what click passes
@@ -97,6 +99,8 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
     configure_logging(settings.log.level, settings.log.format)
     try:
         rules = read_rules(settings.rules)
+        if settings.workers > 1:
+            _serve_with_processes(settings, rules, source)
         _run(lambda: _serve(lambda: RunningGateway(settings, rules, source)))
     except DocumentError as error:
         _print_mistakes(error)
@@ -129,7 +133,7 @@ def key(name: str, *, as_json: bool) -> None:
 
 def _flags(given: dict[str, Any], *, demo: bool) -> dict[str, object]:
     flags: dict[str, object] = dict(flag_values(given))
-    for name in ("listen", "admin"):
+    for name in ("listen", "admin", "workers"):
         if given.get(name) is not None:
             flags[name] = given[name]
     if given.get("rules"):
@@ -167,6 +171,14 @@ def _fail(sentences: str) -> NoReturn:
     for sentence in sentences.splitlines():
         click.echo(f"{click.style('Error:', fg='red')} {sentence}", err=True)
     sys.exit(2)
+
+
+def _serve_with_processes(settings: Settings, rules: RuleSet, source: Source) -> NoReturn:
+    from proxy.processes.start import serve_with_processes
+
+    sys.exit(
+        serve_with_processes(settings, rules, source, say_started=_say_started, say_stopping=_say_stopping, fail=_fail)
+    )
 
 
 async def _serve(make: Callable[[], RunningGateway]) -> None:

@@ -57,7 +57,7 @@ async def run_until_signalled(
     SIGHUP reloads; one that comes before the gateway serves is taken up as soon as it does. Where it comes because the
     terminal was closed in which the program ran, it stops.
     """
-    had_terminal = _has_terminal()
+    had_terminal = has_terminal()
     this = asyncio.current_task()
     stop = asyncio.Event()
     served: list[Served] = []
@@ -72,7 +72,7 @@ async def run_until_signalled(
             this.cancel()
 
     def on_hangup() -> None:
-        if had_terminal and not _has_terminal():
+        if had_terminal and not has_terminal():
             on_stop(signal.SIGHUP)
         elif served:
             served[0].reload_soon("SIGHUP")
@@ -105,7 +105,7 @@ async def run_until_signalled(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
     """Whether the process has a terminal that controls it."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))

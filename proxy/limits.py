@@ -74,6 +74,21 @@ MODEL_NAME_MAX: Final = 256
 LISTEN_BACKLOG: Final = 2_048
 # An idle client connection is kept this long.
 KEEPALIVE_SECONDS: Final = 75.0
+# One frame between two processes of a gateway: all that is known of a fleet, whose largest has some 16,000 models with
+# their templates.
+CHANNEL_FRAME_MAX_BYTES: Final = 128 * 1024 * 1024
+# What may wait for a process that does not read; one that is so far behind is stuck.
+CHANNEL_WAITING_BYTES: Final = 256 * 1024 * 1024
+# Serving processes for each CPU: more only wait for each other.
+PROCESSES_PER_CPU_MAX: Final = 4
+# Replacements of a process that ended by itself, in a row: what ends so often ends always. One that lived as long as
+# this (seconds) ends the row.
+REPLACEMENTS_MAX: Final = 3
+LIVED_SECONDS: Final = 30.0
+# How long requests wait for a new control process before they are refused.
+CONTROL_AWAY_SECONDS: Final = 10.0
+# How long a process that was told to end at once may take.
+END_SECONDS: Final = 2.0
 # How long the start waits for the fleet's answers; a worker that is busy with an embedding may take half a minute.
 FIRST_LOOK_SECONDS: Final = 10.0
 # How long streams may go on after the gateway was asked to stop.

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # A file of the wrong kind can have thousands.
 MISTAKES_MAX: Final = 200
 # What is bound, opened or started once. Further ones are those of `keep_fixed_parts`.
-FIXED: Final = ("listen", "admin", "model_ports", "demo")
+FIXED: Final = ("workers", "listen", "admin", "model_ports", "demo")
 
 
 class StartError(Exception):

@@ -173,6 +173,8 @@ class Settings(BackendSettings):
     """Where clients call the gateway."""
     admin: ListenAddress = "127.0.0.1:8091"
     """Where operators find /metrics, /healthz, /readyz and /status."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that serve clients, each on a CPU of its own; with more than 1 another process has the fleet."""
     rules: list[str] = Field(default_factory=list)
     """Rule packs, folders of rule packs, or names of packs that come with the program. Empty: all of those."""
     api_keys: ApiKeyList = Field(default_factory=list)

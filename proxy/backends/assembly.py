@@ -221,6 +221,10 @@ class Backends:
         """Grows whenever a model is put in or out of service."""
         return self._service.version
 
+    def adopt_out_of_service(self, rows: Iterable[tuple[str, Kind]]) -> None:
+        """An earlier run of this gateway had these out of service."""
+        self._service.adopt(rows)
+
     def operate(self, operation: str, model: str, worker_type: str | None) -> tuple[bool, str]:
         """A cluster asks to start or stop (`start_model`, `stop_model`) a model: whether it was done, and a sentence.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from proxy.fleet.facts import KINDS, Kind
@@ -43,6 +44,11 @@ class Service:
         self._out -= {(model, kind) for kind in kinds}
         log.info("model %s (%s) is in service", model, "+".join(sorted(kinds)))
         return f"The model {model!r} is in service at this gateway."
+
+    def adopt(self, rows: Iterable[tuple[str, Kind]]) -> None:
+        """These were taken out before, and nobody has put them back."""
+        self.version += 1
+        self._out |= set(rows)
 
     def clear(self) -> None:
         """Everything is in service again, because nobody may change that any more."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 
 from proxy.fleet.events import Announcer
-from proxy.fleet.facts import AtLimit, FleetError, Kind, NoWorker, Outcome, QueueFull, UnknownModel, UnknownWorker
+from proxy.fleet.facts import (
+    AtLimit,
+    FleetError,
+    Kind,
+    ModelFacts,
+    NoWorker,
+    Outcome,
+    QueueFull,
+    UnknownModel,
+    UnknownWorker,
+)
 from proxy.fleet.lease import Lease, Worker
 from proxy.fleet.memory import Key, Memory
 from proxy.fleet.pool import Pool
@@ -88,6 +98,10 @@ class Desk:
         lease = Lease(worker, worker.models[pool.model], number, self._released)
         self._announcer.selected(worker, pool, model, before)
         return lease
+
+    def adopt(self, worker: Worker, facts: ModelFacts, now: float) -> Lease:
+        """A lease that is held already; see `SharedFleet.adopt`."""
+        return Lease(worker, facts, worker.breaker.begin(now), self._released)
 
     def _released(self, worker: Worker, number: int, outcome: Outcome, now: float) -> None:
         """Where a lease ends. `outcome` is already counted in the worker's record."""

@@ -30,6 +30,11 @@ class Memory:
         """The facts that were last reported."""
         return self._facts.get(key)
 
+    def rows(self) -> list[tuple[str, ModelFacts]]:
+        """Everything that is known, each once, with the address that brought it first; the longest unseen first."""
+        each = {id(facts): facts for facts in self._facts.values()}
+        return [(self._brought[facts.model], facts) for facts in each.values()]
+
     def kinds(self, model: str) -> list[Kind]:
         """The kinds a model was ever served with, sorted."""
         return sorted(kind for name, kind in self._facts if name == model)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable
 from proxy import __version__
 from proxy.fleet.facts import Kind, ModelFacts
 from proxy.fleet.table import Fleet
-from proxy.fleet.totals import under_way
 from proxy.types import Json, JsonObject
 
 
@@ -16,7 +15,8 @@ class ModelDirectory:
 
     public_names: public name to the fleet's own, a model's aliases after its own name; default_model: the setting;
     port_model: the model that a port stands for; in_service: whether a model takes requests of a kind, which
-    service_version counts the changes of; offered: the names of the models that are offered to further clusters.
+    service_version counts the changes of; offered: the names of the models that are offered to further clusters;
+    requests: how many are under way, waiting ones too.
     """
 
     def __init__(
@@ -31,11 +31,13 @@ class ModelDirectory:
         in_service: Callable[[str, Kind], bool],
         service_version: Callable[[], int],
         offered: Callable[[], Collection[str]],
+        requests: Callable[[], int],
     ) -> None:
         self._fleet = fleet
         self._host = host
         self._port = port
         self._default_model = default_model
+        self.requests = requests
         self._public_names = public_names
         self._port_model = port_model
         self._in_service, self._service_version, self._offered = in_service, service_version, offered
@@ -63,10 +65,6 @@ class ModelDirectory:
         """
         self._refresh()
         return self._models
-
-    def requests(self) -> int:
-        """How many requests are under way, waiting ones too."""
-        return under_way(self._fleet)
 
     def resolve(self, model: str) -> str:
         """The fleet's own name of a model."""

@@ -65,9 +65,8 @@ class Gateway:
         """
         await self._mirrors.close()
         if self._serving:
-            self._idle = asyncio.get_running_loop().create_future()
+            self._idle = self._idle or asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle}, timeout=seconds)
-            self._idle = None
         return len(self._serving)
 
     async def cut(self) -> int:
@@ -114,8 +113,9 @@ class Gateway:
         finally:
             serving.body.release()
             self._serving.discard(serving)
-            if not self._serving and self._idle is not None and not self._idle.done():
+            if not self._serving and self._idle is not None:
                 self._idle.set_result(None)
+                self._idle = None
 
     async def _serve(
         self, request: web.Request, found: list[PathMatch], serving: _Serving, started: float

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 _CLOSE_SECONDS: Final = 0.5
 
 
+ClosePort = Callable[[], Awaitable[None]]
+
+
 def catch_all(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.Application:
     """An application that gives every path to `handle`."""
     app = web.Application(client_max_size=REQUEST_MAX_BYTES)
@@ -60,18 +63,34 @@ async def bind(runner: web.AppRunner, host: str, port: int) -> int:
     return int(runner.addresses[-1][1])
 
 
+def port_opener(runner: web.AppRunner, host: str) -> Callable[[int], Awaitable[ClosePort]]:
+    """What opens a further port of a server, which is closed by what it answers with. It raises OSError."""
+
+    async def open_port(port: int) -> ClosePort:
+        site = web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG)
+        try:
+            await site.start()
+        except OSError:
+            await site.stop()  # or the server would keep it among its own
+            raise
+        return site.stop
+
+    return open_port
+
+
 class ModelPortSites:
     """Gives each model a port of a range and keeps it for as long as the fleet knows the model.
 
-    Some clients send no model with a count of tokens; the port that they called tells which is meant.
+    Some clients send no model with a count of tokens; the port that they called tells which is meant. open_port: as
+    `port_opener` makes it, for `host`.
     """
 
-    def __init__(self, runner: web.AppRunner, host: str, first: int, last: int) -> None:
-        self._runner = runner
+    def __init__(self, open_port: Callable[[int], Awaitable[ClosePort]], host: str, first: int, last: int) -> None:
+        self._open_port = open_port
         self._host = host
         self._range = range(first, last + 1)
         self._free = deque(self._range)
-        self._sites: dict[str, web.TCPSite] = {}
+        self._sites: dict[str, ClosePort] = {}
         self._ports: dict[str, int] = {}
         self._models: dict[int, str] = {}
         self._told: set[str | int] = set()
@@ -83,6 +102,16 @@ class ModelPortSites:
     def model(self, port: int) -> str | None:
         """The model that a port stands for."""
         return self._models.get(port)
+
+    def ports(self) -> dict[str, int]:
+        """Each model that has a port of its own, and that."""
+        return dict(self._ports)
+
+    def adopt(self, model: str, port: int, close: ClosePort) -> None:
+        """The model has this port already, which is open. A port that is not of the range is none of its own."""
+        if port in self._free:
+            self._free.remove(port)
+            self._sites[model], self._ports[model], self._models[port] = close, port, model
 
     def is_own(self, port: int) -> bool:
         """Whether it is a port of the range that is open here, or could be, because nobody else listens there."""
@@ -119,17 +148,15 @@ class ModelPortSites:
     async def _open(self, model: str) -> bool:
         for _ in range(len(self._free)):
             port = self._free.popleft()
-            site = web.TCPSite(self._runner, self._host, port, backlog=LISTEN_BACKLOG)
             try:
-                await site.start()
+                close = await self._open_port(port)
             except OSError as error:
-                await site.stop()  # or the server would keep it among its own
                 self._free.append(port)
                 if port not in self._told:
                     self._told.add(port)
                     log.warning("port %d for model %s cannot be opened: %s", port, model, error.strerror)
                 continue
-            self._sites[model], self._ports[model], self._models[port] = site, port, model
+            self._sites[model], self._ports[model], self._models[port] = close, port, model
             log.info("model %s has port %d of its own", model, port)
             return True
         return False
@@ -139,6 +166,6 @@ class ModelPortSites:
         port = self._ports.pop(model)
         del self._models[port]
         self._told -= {model, port}
-        await self._sites.pop(model).stop()
+        await self._sites.pop(model)()
         self._free.append(port)  # the longest free one is used first, for those who still call the old one
         log.info("model %s has no port of its own any more: %s", model, why)

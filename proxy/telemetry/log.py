@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, TextIO
 
 # Fields that most records have, in the order in which a reader looks for them; other fields follow by name.
-FIELD_ORDER: Final = ("request_id", "route", "model", "worker", "outcome", "seconds", "span")
+FIELD_ORDER: Final = ("by", "request_id", "route", "model", "worker", "outcome", "seconds", "span")
 # More fields than any record of the gateway has.
 FIELDS_MAX: Final = 24
 FORMATS: Final = ("text", "json")

@@ -13,7 +13,7 @@ from aiohttp import web
 from proxy.address import Address
 from proxy.fleet.facts import ModelFacts, WorkerReport
 from proxy.server import listeners
-from proxy.server.listeners import ModelPortSites, catch_all, client_runner
+from proxy.server.listeners import ModelPortSites, catch_all, client_runner, port_opener
 from proxy.types import JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
 from tests.gateway.client import Connection, call
@@ -35,7 +35,7 @@ async def sites(first: int) -> AsyncIterator[ModelPortSites]:
         return web.Response(text="here")
 
     runner = await client_runner(catch_all(answer))
-    yield ModelPortSites(runner, "127.0.0.1", first, first + 1)
+    yield ModelPortSites(port_opener(runner, "127.0.0.1"), "127.0.0.1", first, first + 1)
     await runner.cleanup()
 
 

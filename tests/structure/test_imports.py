@@ -52,6 +52,7 @@ WIRING = {
         "datapath",
         "lifecycle",
         "operations",
+        "processes",
         "reload",
         "source",
         "state",

@@ -1,0 +1,1 @@
+"""A gateway of several processes: a supervisor, one that has the fleet, and those that serve clients."""

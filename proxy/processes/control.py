@@ -1,0 +1,194 @@
+"""The process that has the fleet: it finds workers, registers, and gives leases to those that serve clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Final, cast
+
+from aiohttp import web
+
+from proxy.app import RunningGateway
+from proxy.backends.assembly import Backends
+from proxy.fleet.facts import Kind, WorkerReport
+from proxy.fleet.shared import SharedFleet
+from proxy.lifecycle import Traffic
+from proxy.limits import LISTEN_BACKLOG
+from proxy.processes.channel import Channel, Message
+from proxy.processes.child import line_to_supervisor
+from proxy.processes.hub import Doing, Hub, Peer
+from proxy.processes.sockets import Listeners, Reserved
+from proxy.processes.view import Shown, View
+from proxy.processes.wire import facts_of
+from proxy.ruleset import RuleSet
+from proxy.server.gateway import Gateway
+from proxy.server.listeners import ClosePort
+from proxy.settings import Address, Settings
+from proxy.source import Source
+from proxy.types import Json, JsonObject
+
+log = logging.getLogger(__name__)
+
+# How long a new control waits for the serving processes to tell what they have of the one before.
+_HEIRS_SECONDS: Final = 1.0
+# Workers that only the control before knew of have so long to be named again, by themselves or by a controller.
+_GRACE_SECONDS: Final = 90.0
+
+
+class ControlGateway(RunningGateway):
+    """A gateway whose clients are served by other processes.
+
+    reserved: where it listens; inner: where the serving processes find it; heirs: how many of them there are already,
+    with what they have of an earlier control.
+    """
+
+    _new_fleet = SharedFleet
+
+    def __init__(
+        self,
+        settings: Settings,
+        rules: RuleSet,
+        source: Source | None,
+        reserved: Reserved,
+        inner: socket.socket,
+        heirs: int,
+    ) -> None:
+        super().__init__(settings, rules, source)
+        self._reserved, self._inner, self._heirs = reserved, inner, heirs
+        self.listen = reserved.listen
+        fleet = cast("SharedFleet", self.fleet)
+        shown = Shown(
+            lambda: self.backends.public_names(),
+            lambda: self.backends.offered(),
+            lambda model, kind: self.backends.in_service(model, kind),
+            lambda: {} if self._ports is None else self._ports.ports(),
+        )
+        doing = Doing(lambda address: self.backends.trouble(address), lambda *asked: self.backends.operate(*asked))
+        self.hub = Hub(fleet, View(fleet, shown), doing)
+
+    async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
+        await self.hub.listen(self._inner)
+        stack.push_async_callback(self.hub.close)
+        return self._open_everywhere
+
+    async def _bind(self, runner: web.AppRunner, address: Address, name: str) -> Address:
+        listeners: Listeners = self._reserved.operators if name == "admin" else self._reserved.workers
+        for listener in listeners:
+            await web.SockSite(runner, listener, backlog=LISTEN_BACKLOG).start()
+        return Address(address.host, int(runner.addresses[-1][1]))
+
+    async def _open_everywhere(self, port: int) -> ClosePort:
+        """OSError where somebody else listens there."""
+        return await self.hub.open_port(self.listen.host, port)
+
+    async def _first_look(self, backends: Backends) -> None:
+        """What an earlier control knew holds until the look says otherwise, so that nothing is withdrawn meanwhile."""
+        peers = await self.hub.joined_by(self._heirs, _HEIRS_SECONDS) if self._heirs else []
+        for peer in peers:
+            if peer.state is not None:
+                self._take_over(peer.state, backends)
+        self.hub.open()
+        await super()._first_look(backends)
+        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._let_go, self._inherited(peers))
+
+    def _take_over(self, state: JsonObject, backends: Backends) -> None:
+        fleet, now = cast("SharedFleet", self.fleet), time.monotonic()
+        for address, facts in cast("list[tuple[str, Json]]", state["remembered"]):
+            fleet.remember(address, facts_of(facts))
+        for told in cast("list[JsonObject]", state["workers"]):
+            address = cast("str", told["address"])
+            models = tuple(facts_of(each) for each in cast("list[Json]", told["models"]))
+            if told["up"]:
+                fleet.report(WorkerReport(address, models), now)
+            else:
+                fleet.fail(address, cast("str", told["reason"]), now)
+            if told["drained"]:
+                fleet.drain(address, now)
+        backends.adopt_out_of_service(cast("list[tuple[str, Kind]]", state["out_of_service"]))
+        for model, port in cast("dict[str, int]", state["ports"]).items():
+            if self._ports is not None:
+                self._ports.adopt(model, port, self.hub.adopt_port(port))
+
+    def _inherited(self, peers: list[Peer]) -> set[str]:
+        states = [peer.state for peer in peers if peer.state is not None]
+        return {cast("str", told["address"]) for state in states for told in cast("list[JsonObject]", state["workers"])}
+
+    def _let_go(self, inherited: set[str]) -> None:
+        for address in inherited:
+            if not self.backends.sources(address):
+                log.info("worker %s: dropped, nobody has named it again", address)
+                self.fleet.forget(address, time.monotonic())
+
+    async def _ensure_ports(self) -> None:
+        await super()._ensure_ports()
+        self.hub.changed()
+
+    def _begin_to_stop(self) -> None:
+        super()._begin_to_stop()
+        self.hub.tell("stopping")
+
+    def _refuse(self) -> None:
+        super()._refuse()
+        self.hub.tell("refuse")
+
+    def _requests(self, own: Gateway) -> Traffic:
+        return _Everywhere(own, self.hub)
+
+
+class _Everywhere:
+    """The requests under way in all processes."""
+
+    def __init__(self, own: Gateway, hub: Hub) -> None:
+        self._each: tuple[Traffic, ...] = (own, hub)
+
+    async def drain(self, seconds: float) -> int:
+        """See `Traffic`."""
+        return sum(await asyncio.gather(*(each.drain(seconds) for each in self._each)))
+
+    async def cut(self) -> int:
+        """See `Traffic`."""
+        return sum(await asyncio.gather(*(each.cut() for each in self._each)))
+
+
+async def run_control(gateway: ControlGateway, end: socket.socket, started: Callable[[], None]) -> None:
+    """Serve until the supervisor says so, or is gone. end: of the line to it; started: called once it serves."""
+    this = asyncio.current_task()
+    stop = asyncio.Event()
+    served: list[ControlGateway] = []
+    early: list[str] = []
+    line: Channel
+
+    def on_stop() -> None:
+        stop.set()
+        if this is not None and not served:
+            this.cancel()
+
+    def on_message(message: Message) -> None:
+        if message[0] == "stop":
+            on_stop()
+        elif message[0] == "reload" and served:
+            gateway.reload_soon(str(message[1]))
+        elif message[0] == "reload":
+            early.append(str(message[1]))
+
+    def on_lost() -> None:
+        if not stop.is_set():
+            log.error("the supervisor of this gateway is gone: withdrawing and ending")
+        on_stop()
+
+    line = await line_to_supervisor(end, on_message, on_lost)
+    try:
+        async with gateway.serve():
+            served.append(gateway)
+            started()
+            line.send("ready")
+            for why in early[:1]:
+                gateway.reload_soon(why)
+            await stop.wait()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise

@@ -1,0 +1,259 @@
+"""Control's end of the channels to the serving processes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
+
+from proxy.fleet.facts import FleetFull, Kind
+from proxy.fleet.shared import SharedFleet
+from proxy.fleet.totals import under_way
+from proxy.processes.channel import Channel, Message
+from proxy.processes.leases import ProcessLeases
+from proxy.processes.sockets import check_free
+from proxy.processes.view import View
+from proxy.server.listeners import ClosePort
+from proxy.types import Json, JsonObject
+
+log = logging.getLogger(__name__)
+
+# How often the serving processes learn how many requests are under way.
+_COUNT_SECONDS: Final = 0.1
+# What a serving process needs to do what it is told, beside the time that it is given for it.
+_ANSWER_SECONDS: Final = 2.0
+
+
+class Doing(NamedTuple):
+    """What control does for the serving processes beside leases; see `Facilities`."""
+
+    trouble: Callable[[str], None]
+    operate: Callable[[str, str, str | None], tuple[bool, str]]
+
+
+class Peer:
+    """One serving process. slot: its place among them, which its replacement gets; state: what it knew of an earlier
+    control.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.channel = Channel(self._received, self._lost)
+        self.leases = ProcessLeases(hub.fleet, self._say, time.monotonic)
+        self.slot = self.pid = -1
+        self.state: JsonObject | None = None
+        self._held: list[list[Json]] = []
+        self._early: list[Message] = []
+        self._answers: dict[int, asyncio.Future[Json]] = {}
+        self._handlers: dict[str, Callable[..., None]] = {
+            "acquire": self.leases.acquire,
+            "wait": self.leases.wait,
+            "release": self.leases.release,
+            "heard": lambda address: hub.fleet.heard(address, time.monotonic()),
+            "trouble": lambda address: hub.doing.trouble(address),
+            "operate": self._operate,
+            "answer": self._answer,
+        }
+
+    def welcome(self) -> None:
+        """Tell it everything, and do what it has asked for meanwhile."""
+        for number, address, model, kind in cast("list[tuple[int, str, str, Kind]]", self._held):
+            try:
+                self.leases.adopt(number, address, model, kind)
+            except FleetFull as error:  # noqa: PERF203  the others are counted
+                log.warning("a request under way is not counted: %s", error)
+        self._held = []
+        for port in self._hub.open_ports:
+            self.channel.send("open", 0, port)
+        for message in self._hub.view.everything():
+            self.channel.send(*message)
+        self.channel.send("welcome")
+        early, self._early = self._early, []
+        for message in early:
+            self._received(message)
+
+    def ask(self, what: str, *arguments: Json) -> asyncio.Future[Json]:
+        """Tell it to do something; its answer, None where it is gone before it gives one."""
+        number = next(self._hub.numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self.channel.send(what, number, *arguments)
+        return answer
+
+    def _received(self, message: Message) -> None:
+        name, arguments = cast("str", message[0]), message[1:]
+        if name == "hello":
+            self._hello(*arguments)
+        elif not self._hub.is_open:
+            self._early.append(message)
+        else:
+            self._handlers[name](*arguments)
+            self._hub.active()
+
+    def _hello(self, slot: Json, pid: Json, held: Json, state: Json) -> None:
+        self.slot, self.pid = cast("int", slot), cast("int", pid)
+        self._held, self.state = cast("list[list[Json]]", held), cast("JsonObject | None", state)
+        self._hub.joined(self)
+
+    def _say(self, *message: Json) -> None:
+        self._hub.push()
+        self.channel.send(*message)
+
+    def _operate(self, number: int, operation: str, model: str, kind: str | None) -> None:
+        done, sentence = self._hub.doing.operate(operation, model, kind)
+        self._hub.changed()
+        self._say("done", number, done, sentence)
+
+    def _answer(self, number: int, value: Json) -> None:
+        answer = self._answers.pop(number, None)
+        if answer is not None and not answer.done():
+            answer.set_result(value)
+
+    def _lost(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._hub.left(self)
+        self.leases.end()
+        self._hub.active()
+
+
+class Hub:
+    """Every serving process, and what all of them are told. Nobody is answered before `open`."""
+
+    def __init__(self, fleet: SharedFleet, view: View, doing: Doing) -> None:
+        self.fleet, self.view, self.doing = fleet, view, doing
+        self.is_open = False
+        self.open_ports: set[int] = set()
+        self.numbers = itertools.count(1)
+        self._peers: set[Peer] = set()
+        self._server: asyncio.Server | None = None
+        self._unsubscribe = fleet.subscribe(self.changed)
+        self._dirty = False
+        self._counting: asyncio.TimerHandle | None = None
+        self._counted = 0
+        self._joined = asyncio.Event()
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Take the serving processes' connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Peer(self).channel, sock=listener)
+
+    async def joined_by(self, count: int, seconds: float) -> list[Peer]:
+        """Those that are there once so many are, or the time is over."""
+
+        async def all_there() -> None:
+            while len(self._peers) < count:
+                self._joined.clear()
+                await self._joined.wait()
+
+        try:
+            await asyncio.wait_for(all_there(), seconds)
+        except asyncio.TimeoutError:
+            log.warning("%d of %d serving processes are there after %g s", len(self._peers), count, seconds)
+        return sorted(self._peers, key=lambda peer: peer.slot)
+
+    def open(self) -> None:
+        """Give leases from now on."""
+        self.is_open = True
+        self.view.news()
+        for peer in tuple(self._peers):
+            peer.welcome()
+
+    async def close(self) -> None:
+        """Let go of everything; the serving processes keep what they have."""
+        self._unsubscribe()
+        if self._counting is not None:
+            self._counting.cancel()
+        if self._server is not None:
+            self._server.close()
+        for peer in tuple(self._peers):
+            peer.channel.close()
+
+    def joined(self, peer: Peer) -> None:
+        """A process has said who it is."""
+        self._peers.add(peer)
+        self._joined.set()
+        if self.is_open:
+            self.push()
+            peer.welcome()
+
+    def left(self, peer: Peer) -> None:
+        """A process is gone."""
+        self._peers.discard(peer)
+
+    # --- what they are told
+
+    def changed(self) -> None:
+        """Something that they know may be different: they hear of it before anything else."""
+        if self.is_open and not self._dirty:
+            self._dirty = True
+            asyncio.get_running_loop().call_soon(self.push)
+
+    def push(self) -> None:
+        """Tell it now."""
+        if self._dirty:
+            self._dirty = False
+            for message in self.view.news():
+                self.tell(*message)
+
+    def tell(self, *message: Json) -> None:
+        """Say something to all."""
+        for peer in self._peers:
+            peer.channel.send(*message)
+
+    async def ask(self, what: str, *arguments: Json, seconds: float = 0.0) -> list[Json]:
+        """Have all do something that takes so long at most; the answers of those that gave one."""
+        answers = [peer.ask(what, *arguments) for peer in self._peers]
+        if answers:
+            await asyncio.wait(answers, timeout=seconds + _ANSWER_SECONDS)
+        return [found for answer in answers if answer.done() and (found := answer.result()) is not None]
+
+    def active(self) -> None:
+        """Leases or queues have changed."""
+        if self._counting is None and self.is_open:
+            self._counting = asyncio.get_running_loop().call_later(_COUNT_SECONDS, self._count)
+
+    def _count(self) -> None:
+        self._counting = None
+        count = under_way(self.fleet)
+        if count != self._counted:
+            self._counted = count
+            self.tell("requests", count)
+        if count:
+            self.active()
+
+    # --- the requests under way in all of them
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until none is left, for so long at most; how many are left."""
+        return sum(cast("list[int]", await self.ask("drain", seconds, seconds=seconds)))
+
+    async def cut(self) -> int:
+        """End those that are left, telling their clients; how many there were."""
+        return sum(cast("list[int]", await self.ask("cut", seconds=_ANSWER_SECONDS)))
+
+    # --- ports
+
+    async def open_port(self, host: str, port: int) -> ClosePort:
+        """Have all listen there; OSError where one cannot, or where somebody else does. The answer ends that."""
+        await asyncio.to_thread(check_free, host, port)
+        close = self.adopt_port(port)
+        reasons = [reason for reason in await self.ask("open", port) if reason]
+        if reasons:
+            await close()
+            raise OSError(0, str(reasons[0]))
+        return close
+
+    def adopt_port(self, port: int) -> ClosePort:
+        """All listen there already; the answer ends that."""
+
+        async def close() -> None:
+            self.open_ports.discard(port)
+            self.tell("close", port)
+
+        self.open_ports.add(port)
+        return close

@@ -1,0 +1,296 @@
+"""A process that serves clients with workers that control gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple, cast
+
+from aiohttp import web
+
+from proxy.backends.control import end_tasks
+from proxy.datapath import DataPath
+from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX, LISTEN_BACKLOG
+from proxy.operations import InForce
+from proxy.processes.channel import Channel, Message
+from proxy.processes.child import line_to_supervisor
+from proxy.processes.remote import RemoteLeases
+from proxy.processes.replica import Replica
+from proxy.processes.sockets import Listeners, shared
+from proxy.reload import Loaded
+from proxy.server.directory import ModelDirectory
+from proxy.server.gateway import Gateway
+from proxy.server.listeners import catch_all, client_runner
+from proxy.settings import Address
+from proxy.telemetry.metrics import Metrics
+from proxy.types import Json
+
+log = logging.getLogger(__name__)
+
+# Before another attempt to reach control, where there was nobody to take a connection.
+_RETRY_SECONDS: Final = 0.05
+
+
+class Place(NamedTuple):
+    """Where a serving process is. slot: among the others; advertised: the gateway's address for clusters; control:
+    where control is found.
+    """
+
+    slot: int
+    advertised: Address
+    host: str
+    clients: Listeners
+    control: str
+
+
+class ServingProcess:
+    """Serves until the supervisor says that it is to end, or is gone. end: of the line to the supervisor."""
+
+    def __init__(self, loaded: Loaded, place: Place, end: socket.socket) -> None:
+        self._place, self._end = place, end
+        self._now = InForce(loaded)
+        self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
+        self._path = DataPath(self._now, self.metrics, random.Random(), lambda: None)
+        self._replica = Replica(loaded.tuning.fleet, self.metrics.forget_worker)
+        self._leases = RemoteLeases(self._replica.fleet)
+        self._control: Channel | None = None
+        self._lost = asyncio.Event()
+        self._welcome = asyncio.Event()
+        self._over = asyncio.Event()
+        self._is_asked_to_leave = False
+        self._numbers = 0
+        self._operations: dict[int, asyncio.Future[tuple[bool, str]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ports: dict[int, list[web.SockSite]] = {}
+        self._runner: web.AppRunner | None = None
+        self._sites: list[web.SockSite] = []
+        replica, leases = self._replica, self._leases
+        self._handlers: dict[str, Callable[..., object]] = {
+            "lease": leases.answered,
+            "refused": leases.refused,
+            "worker": replica.worker,
+            "gone": replica.gone,
+            "remembered": replica.remembered,
+            "requests": self._counted,
+            "done": self._done,
+            "welcome": self._welcomed,
+            "open": lambda number, port: self._spawn(self._open(number, port)),
+            "close": lambda port: self._spawn(self._close(port)),
+            "stopping": self._stopping,
+            "refuse": self._refuse,
+            "drain": lambda number, seconds: self._spawn(self._drain(number, seconds)),
+            "cut": lambda number: self._spawn(self._cut(number)),
+        }
+
+    async def run(self) -> None:
+        """Everything from the first connection to control to the last byte to a client."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_term)
+        self._line = await line_to_supervisor(self._end, self._told, self._orphaned)
+        self._path.start(
+            self._replica.fleet,
+            self._leases,
+            self._directory(),
+            trouble=lambda address: self._say("trouble", address),
+            in_service=self._replica.in_service,
+            operate=self._operate,
+        )
+        connecting = asyncio.create_task(self._keep_connected(), name="control")
+        try:
+            await _first_of(self._welcome, self._over)
+            if not self._over.is_set():
+                await self._listen()
+                self._line.send("ready")
+                await self._over.wait()
+        finally:
+            await end_tasks([connecting, *self._tasks])
+            if self._runner is not None:
+                await self._runner.cleanup()
+            await self._path.pool.close()
+            self._line.close()
+
+    def _directory(self) -> ModelDirectory:
+        replica = self._replica
+        return ModelDirectory(
+            replica.fleet,
+            *self._place.advertised,
+            default_model=lambda: self._now.loaded.settings.default_model,
+            public_names=lambda: replica.names,
+            port_model=lambda port: next((model for model, own in replica.ports.items() if own == port), None),
+            in_service=replica.in_service,
+            service_version=lambda: replica.version,
+            offered=lambda: replica.offered,
+            requests=lambda: replica.requests,
+        )
+
+    async def _listen(self) -> None:
+        self._runner = await client_runner(catch_all(self._path.handle))
+        for listener in self._place.clients:
+            self._sites.append(await _site(self._runner, listener))
+
+    @property
+    def _gateway(self) -> Gateway:
+        if self._path.gateway is None:
+            raise RuntimeError("the process has not been started")
+        return self._path.gateway
+
+    # --- control
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._lost.clear()
+            try:
+                _, channel = await loop.create_unix_connection(
+                    lambda: Channel(self._received, self._lost.set), self._place.control
+                )
+            except OSError:
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            held: list[Json] = [[each.number, each.address, each.model, each.kind] for each in self._leases.held]
+            state = self._replica.state() if self._replica.is_complete else None
+            channel.send("hello", self._place.slot, os.getpid(), held, state)
+            self._welcome.clear()
+            self._control = channel
+            self._leases.connect(channel)
+            away = loop.call_later(CONTROL_AWAY_SECONDS, self._without_control)
+            try:
+                await self._lost.wait()
+            finally:
+                away.cancel()
+                self._control = None
+                self._leases.disconnect()
+                channel.close()
+            self._forget_questions()
+            if not self._now.stopping:
+                log.warning("the control process of this gateway is gone; requests wait for another one")
+
+    def _without_control(self) -> None:
+        """Again and again until there is one."""
+        if not self._welcome.is_set():
+            self._leases.give_up("the gateway is about to recover; ask again in a moment")
+            asyncio.get_running_loop().call_later(1.0, self._without_control)
+
+    def _received(self, message: Message) -> None:
+        name, arguments = cast("str", message[0]), message[1:]
+        handler = self._handlers.get(name)
+        if handler is not None:
+            handler(*arguments)
+        elif not self._replica.told(name, arguments[0]):
+            raise ValueError(f"control says {name!r}, which nobody here understands")
+
+    def _say(self, *message: Json) -> None:
+        if self._control is not None:
+            self._control.send(*message)
+
+    def _welcomed(self) -> None:
+        self._replica.complete()
+        self._welcome.set()
+
+    def _counted(self, requests: int) -> None:
+        self._replica.requests = requests
+
+    async def _operate(self, operation: str, model: str, kind: str | None) -> tuple[bool, str]:
+        if self._control is None:
+            return False, "Not done: the gateway is about to recover; ask again in a moment."
+        self._numbers += 1
+        number = self._numbers
+        done: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
+        self._operations[number] = done
+        try:
+            self._say("operate", number, operation, model, kind)
+            return await done
+        finally:
+            del self._operations[number]
+
+    def _done(self, number: int, done: bool, sentence: str) -> None:  # noqa: FBT001  a message has no names
+        waiting = self._operations.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result((done, sentence))
+
+    def _forget_questions(self) -> None:
+        for number in self._operations:
+            self._done(number, done=False, sentence="Not known whether it was done: the gateway is about to recover.")
+
+    # --- ports
+
+    async def _open(self, number: int, port: int) -> None:
+        reason = ""
+        if port not in self._ports and self._runner is not None:
+            sites = self._ports[port] = []
+            try:
+                sites += [await _site(self._runner, listener) for listener in shared(self._place.host, port)]
+            except OSError as error:
+                reason = error.strerror or str(error)
+                await self._close(port)
+        self._say("answer", number, reason)
+
+    async def _close(self, port: int) -> None:
+        for site in self._ports.pop(port, []):
+            await site.stop()
+
+    # --- the end
+
+    def _stopping(self) -> None:
+        self._now.stopping = True
+
+    def _refuse(self) -> None:
+        self._now.accepting = False
+
+    async def _drain(self, number: int, seconds: float) -> None:
+        self._say("answer", number, await self._gateway.drain(seconds))
+
+    async def _cut(self, number: int) -> None:
+        self._say("answer", number, await self._gateway.cut())
+
+    def _told(self, message: Message) -> None:
+        """By the supervisor."""
+        if message[0] == "end":
+            self._over.set()
+        elif message[0] == "leave":
+            self._spawn(self._leave())
+
+    def _on_term(self) -> None:
+        """Who stops the whole gateway tells the supervisor too, which decides what is meant."""
+        self._line.send("leaving")
+
+    def _orphaned(self) -> None:
+        if not self._over.is_set():
+            log.error("the supervisor of this gateway is gone: letting streams finish and ending")
+            self._refuse()
+            self._spawn(self._leave())
+
+    async def _leave(self) -> None:
+        """Take no connections any more; let streams finish."""
+        if self._is_asked_to_leave:
+            return
+        self._is_asked_to_leave = True
+        self._stopping()
+        sites = [*self._sites, *(site for sites in self._ports.values() for site in sites)]
+        for site in sites:
+            await site.stop()
+        if await self._gateway.drain(self._now.loaded.settings.shutdown_seconds):
+            await self._gateway.cut()
+        self._over.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="serving")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _site(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
+    site = web.SockSite(runner, listener, backlog=LISTEN_BACKLOG)
+    await site.start()
+    return site
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

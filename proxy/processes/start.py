@@ -1,0 +1,167 @@
+"""The start of a gateway of several processes, in the one that becomes their supervisor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy import garbage
+from proxy.app import RunningGateway
+from proxy.limits import LISTEN_BACKLOG, PROCESSES_PER_CPU_MAX
+from proxy.processes.child import run
+from proxy.processes.control import ControlGateway, run_control
+from proxy.processes.serving import Place, ServingProcess
+from proxy.processes.sockets import Listeners, Reserved, reserve
+from proxy.processes.supervisor import CONTROL, Supervisor
+from proxy.reload import Loaded, StartError, loaded
+from proxy.ruleset import RuleSet
+from proxy.settings import Address, Settings, parse_address
+from proxy.source import Source
+
+# A path of a Unix socket has at most 107 bytes on Linux.
+_PATH_MAX: Final = 90
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def serve_with_processes(
+    settings: Settings,
+    rules: RuleSet,
+    source: Source,
+    *,
+    say_started: Callable[[RunningGateway], None],
+    say_stopping: Callable[[], None],
+    fail: Callable[[str], None],
+) -> int:
+    """Serve until interrupted; the exit code. StartError as `RunningGateway.serve`.
+
+    fail: tells a mistake of the user and ends the process.
+    """
+    most = PROCESSES_PER_CPU_MAX * usable_cpus()
+    if settings.workers > most:
+        raise StartError(f"--workers {settings.workers}: at most {most} here, {PROCESSES_PER_CPU_MAX} for each CPU")
+    try:
+        found = loaded(settings, rules)
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    reserved = _reserved(settings)
+    folder = _folder()
+    try:
+        inner = _inner(folder / "control")
+        parts = _Parts(found, source, reserved, inner, folder, say_started, fail)
+        garbage.work()
+        supervisor = Supervisor(
+            [*parts.slots],
+            parts.become,
+            say_stopping=say_stopping,
+            on_message=lambda *_: None,
+        )
+        return supervisor.run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Parts:
+    """What the supervisor has and its children take from it."""
+
+    found: Loaded
+    source: Source
+    reserved: Reserved
+    inner: socket.socket
+    folder: Path
+    say_started: Callable[[RunningGateway], None]
+    fail: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.slots = {f"serving-{index + 1}": index for index in range(len(self.reserved.clients))}
+        self._is_told = False
+
+    def become(self, name: str, end: socket.socket, heirs: int) -> None:
+        """Be the process of this name until it ends."""
+        try:
+            if name == CONTROL:
+                self._control(end, heirs)
+            else:
+                self._serving(self.slots[name], end)
+        except StartError as error:
+            self.fail(str(error))
+
+    def _control(self, end: socket.socket, heirs: int) -> None:
+        for listeners in self.reserved.clients:
+            _close(listeners)
+
+        async def program() -> None:
+            settings, rules = self.found.settings, self.found.rules
+            gateway = ControlGateway(settings, rules, self.source, self.reserved, self.inner, heirs)
+
+            def started() -> None:
+                garbage.work()
+                if not heirs:
+                    self.say_started(gateway)
+
+            await run_control(gateway, end, started)
+
+        run(program)
+
+    def _serving(self, slot: int, end: socket.socket) -> None:
+        reserved = self.reserved
+        others = [listeners for index, listeners in enumerate(reserved.clients) if index != slot]
+        for listeners in (*others, reserved.operators, reserved.workers, [self.inner]):
+            _close(listeners)
+        advertised = self.found.settings.advertised_address() or reserved.listen
+        place = Place(slot, advertised, reserved.listen.host, reserved.clients[slot], str(self.folder / "control"))
+
+        async def program() -> None:
+            await ServingProcess(self.found, place, end).run()
+
+        run(program)
+
+
+def _reserved(settings: Settings) -> Reserved:
+    listen, clients = _reserve(parse_address(settings.listen), settings.workers, "listen")
+    admin, operators = _reserve(parse_address(settings.admin), 1, "admin")
+    accepts = settings.worker_listener_address()
+    workers: list[Listeners] = [[]]
+    if accepts is not None:
+        accepts, workers = _reserve(accepts, 1, "accept-workers")
+    return Reserved(listen, admin, accepts, clients, operators[0], workers[0])
+
+
+def _reserve(address: Address, count: int, name: str) -> tuple[Address, list[Listeners]]:
+    try:
+        return reserve(address, count)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address} (--{name}): {error.strerror}") from None
+
+
+def _folder() -> Path:
+    """A new one that nobody else can look into."""
+    made = Path(tempfile.mkdtemp(prefix="gateway-"))
+    if len(os.fsencode(made)) <= _PATH_MAX:
+        return made
+    made.rmdir()
+    return Path(tempfile.mkdtemp(prefix="gateway-", dir="/tmp"))
+
+
+def _inner(path: Path) -> socket.socket:
+    """Where the serving processes find control, whichever process that is."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind(str(path))
+    made.listen(LISTEN_BACKLOG)
+    made.settimeout(0.0)
+    return made
+
+
+def _close(listeners: Listeners) -> None:
+    for listener in listeners:
+        listener.close()

@@ -1,0 +1,276 @@
+"""The process that was started: it makes the others, replaces those that end, and ends with them.
+
+It has no event loop and no threads, so that it can fork at any time, and its children begin with everything that it has
+read already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from proxy.lifecycle import has_terminal
+from proxy.limits import END_SECONDS, LIVED_SECONDS, REPLACEMENTS_MAX
+from proxy.processes.channel import Message
+from proxy.processes.child import leave_signals_to_the_supervisor, name_process
+from proxy.processes.line import Line
+from proxy.types import Json, JsonObject
+
+log = logging.getLogger(__name__)
+
+CONTROL: Final = "control"
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+# Exit codes of a child: a mistake of the user, which was told; a fault, whose traceback is in the log.
+MISTAKE: Final = 2
+FAULT: Final = 70
+
+
+@dataclass
+class Child:
+    """One process. name: of its place, which its replacement takes; since: on the wall clock; born: monotonic."""
+
+    name: str
+    pid: int
+    line: Line
+    since: float
+    born: float
+    is_ready: bool = False
+    leaves: bool = False  # it ends because it was asked to
+
+
+class Supervisor:
+    """`run` until the end of the gateway.
+
+    become: what a child does, by its name, with its end of the line and how many serving processes are there already;
+    serving: the names of the serving processes; say_stopping: told when the stop begins.
+    """
+
+    def __init__(
+        self,
+        serving: list[str],
+        become: Callable[[str, socket.socket, int], None],
+        *,
+        say_stopping: Callable[[], None],
+        on_message: Callable[[Supervisor, Child, Message], None],
+    ) -> None:
+        self._serving, self._become = serving, become
+        self._say_stopping, self._on_message = say_stopping, on_message
+        self.children: dict[int, Child] = {}
+        self.replacements: dict[str, int] = {}
+        self._row: dict[str, int] = {}
+        self._code: int | None = None  # of the exit; None: it goes on
+        self._ends_at: float | None = None  # when those that were told to end are killed
+        self._poll = select.poll()
+        self._wakes, self._woken = os.pipe()
+        self._had_terminal = has_terminal()
+
+    def run(self) -> int:
+        """The exit code of the program."""
+        for end in (self._wakes, self._woken):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        self._poll.register(self._wakes, select.POLLIN)
+        for name in [CONTROL, *self._serving]:
+            self._start(name)
+        while self.children:
+            self._turn()
+        return self._code or 0
+
+    def child(self, name: str) -> Child | None:
+        """The one that has this place now."""
+        return next((child for child in self.children.values() if child.name == name and not child.leaves), None)
+
+    def rows(self) -> list[Json]:
+        """Each process for people: its role, pid, since when, and how often it was replaced."""
+        rows: list[Json] = [{"role": "supervisor", "pid": os.getpid()}]
+        for child in self.children.values():
+            row: JsonObject = {"role": child.name, "pid": child.pid, "since": child.since}
+            rows.append({**row, "replacements": self.replacements.get(child.name, 0), "leaving": child.leaves})
+        return rows
+
+    # --- one turn
+
+    def _turn(self) -> None:
+        lines = {child.line.fileno(): child for child in self.children.values() if child.line.is_open}
+        for number, child in lines.items():
+            self._poll.register(number, select.POLLIN | (select.POLLOUT if child.line.has_more else 0))
+        ready = self._poll.poll(self._patience())
+        for number in lines:
+            self._poll.unregister(number)
+        for number, what in ready:
+            if number in lines:
+                self._hear(lines[number], what)
+        for signal_number in self._signals():
+            self._on_signal(signal_number)
+        self._bury()
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self.kill()
+
+    def _patience(self) -> float | None:
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic()) * 1000 + 1
+
+    def _hear(self, child: Child, what: int) -> None:
+        if what & select.POLLOUT:
+            child.line.write()
+        try:
+            messages = child.line.read() if what & (select.POLLIN | select.POLLHUP | select.POLLERR) else []
+        except ValueError as error:
+            log.error("process %s (%d) is ended: %s", child.name, child.pid, error)
+            os.kill(child.pid, signal.SIGKILL)
+            return
+        for message in messages:
+            if message[0] == "ready":
+                child.is_ready = True
+                self._tell_control()
+            elif message[0] == "leaving":
+                self._let_leave(child)
+            else:
+                self._on_message(self, child, message)
+
+    def _signals(self) -> Iterator[int]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                yield from os.read(self._wakes, 4096)
+
+    def _on_signal(self, number: int) -> None:
+        lost_terminal = number == signal.SIGHUP and self._had_terminal and not has_terminal()
+        if number in (signal.SIGTERM, signal.SIGINT) or lost_terminal:
+            self._on_stop(number)
+        elif number == signal.SIGHUP and self._code is None and (control := self.child(CONTROL)) is not None:
+            control.line.send("reload", "SIGHUP")
+
+    # --- the end
+
+    def _on_stop(self, number: int) -> None:
+        if self._code is not None:  # the second one
+            self.kill()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.stop(0)
+
+    def stop(self, code: int) -> None:
+        """Leave the clusters, let streams finish, end; control sees to it, where there is one."""
+        if self._code is not None:
+            return
+        self._code = code
+        self._say_stopping()
+        control = self.child(CONTROL)
+        if control is not None:
+            control.line.send("stop")
+            return
+        for child in self.children.values():
+            child.line.send("leave")
+
+    def _end_the_rest(self) -> None:
+        self._ends_at = time.monotonic() + END_SECONDS
+        for child in self.children.values():
+            child.line.send("end")
+
+    def kill(self) -> None:
+        """End all of them at once."""
+        for child in self.children.values():
+            os.kill(child.pid, signal.SIGKILL)
+
+    # --- children that come and go
+
+    def _bury(self) -> None:
+        for child in [*self.children.values()]:
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                del self.children[child.pid]
+                with contextlib.suppress(ValueError):
+                    for message in child.line.read() if child.line.is_open else []:  # its last words
+                        self._on_message(self, child, message)
+                child.line.close()
+                self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: Child, code: int) -> None:
+        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        if self._code is not None:
+            if child.name == CONTROL and self._ends_at is None:
+                self._end_the_rest()
+        elif child.leaves:
+            log.info("process %s (%d) has ended, as it was asked to", child.name, child.pid)
+        elif code == MISTAKE and not child.is_ready and self.child(CONTROL) is None and child.name == CONTROL:
+            self._code = MISTAKE  # it has told it
+            self._end_the_rest()
+        else:
+            self._replace(child, how)
+        self._tell_control()
+
+    def _replace(self, child: Child, how: str) -> None:
+        lived = time.monotonic() - child.born
+        row = self._row[child.name] = 1 if lived >= LIVED_SECONDS else self._row.get(child.name, 0) + 1
+        if row > REPLACEMENTS_MAX:
+            text = "process %s (%d) ended (%s) after %d replacements in a row: the gateway stops"
+            log.error(text, child.name, child.pid, how, REPLACEMENTS_MAX)
+            self.stop(1)
+            return
+        self.replacements[child.name] = self.replacements.get(child.name, 0) + 1
+        log.warning("process %s (%d) ended (%s) and is replaced", child.name, child.pid, how)
+        self._start(child.name)
+
+    def _let_leave(self, child: Child) -> None:
+        """Somebody wants this process to end; another one takes its place first."""
+        if self._code is not None or child.leaves:
+            return
+        log.info("process %s (%d) was asked to end: another one takes its place", child.name, child.pid)
+        child.leaves = True
+        self.replacements[child.name] = self.replacements.get(child.name, 0) + 1
+        self._start(child.name)
+        child.line.send("leave")
+        self._tell_control()
+
+    def _start(self, name: str) -> None:
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        heirs = sum(child.name != CONTROL and child.is_ready for child in self.children.values())
+        pid = os.fork()
+        if pid == 0:
+            self._be(name, ours, theirs, heirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        theirs.close()
+        self.children[pid] = Child(name, pid, Line(ours), time.time(), time.monotonic())
+
+    def _be(self, name: str, ours: socket.socket, theirs: socket.socket, heirs: int) -> NoReturn:
+        """The new process, which never returns into what it was made of."""
+        code = FAULT
+        try:
+            signal.set_wakeup_fd(-1)
+            leave_signals_to_the_supervisor()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            ours.close()
+            for child in self.children.values():
+                child.line.close()
+            for end in (self._wakes, self._woken):
+                os.close(end)
+            name_process(name)
+            self._become(name, theirs, heirs)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else FAULT
+        except BaseException:
+            log.exception("process %s has failed", name)
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def _tell_control(self) -> None:
+        control = self.child(CONTROL)
+        if control is not None and control.line.is_open:
+            control.line.send("processes", self.rows())
