@@ -119,7 +119,7 @@ def play_stream(translator: StreamTranslator, source: StreamSource, reads: Itera
     """The bytes that the client gets for these of the worker, after which its connection ends or is cut."""
     decoder = source.framing.new_decoder(FRAME_MAX_BYTES)
     try:
-        out = b"".join(translator.feed(decoder.feed(read)) for read in reads)
+        out = b"".join(translator.feed(frames) for read in reads if (frames := decoder.feed(read)))
         out += translator.feed(decoder.finish())
     except FramingError as error:
         out = translator.fail(GatewayError("upstream_protocol", str(error)))
