@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from proxy.address import Address, is_wildcard
-from proxy.backends.control import EventHook, normalise_base_url
+from proxy.backends.base_url import normalise_base_url
+from proxy.backends.control import EventHook
 from proxy.backends.dbgpt.link import RegistrarSettings
 from proxy.backends.dbgpt.names import PublicNames, assign_public_names
 from proxy.backends.dbgpt.registration import Membership, Registrar

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 
 import aiohttp
 
-from proxy.backends.control import base_urls, end_tasks, new_session, pause
+from proxy.backends.base_url import base_urls
+from proxy.backends.control import end_tasks, new_session, pause
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from proxy.address import is_wildcard, parse_address
+from proxy.backends.base_url import normalise_base_url
 from proxy.expr import STANDARD, ExpressionSyntaxError, compile_expression
 from proxy.limits import QUEUE_LENGTH_MAX
 
@@ -35,13 +36,6 @@ def _allowed(text: str) -> str:
     return text.lower()
 
 
-def _base_url(text: str) -> str:
-    # Late, so that a mistake elsewhere is told before an HTTP client is loaded.
-    from proxy.backends.control import normalise_base_url
-
-    return normalise_base_url(text)
-
-
 def _expression(text: str) -> str:
     try:
         compile_expression(text, STANDARD)
@@ -61,7 +55,7 @@ Expression = Annotated[str, AfterValidator(_expression), Field(title="expression
 Tag = Annotated[str, Field(min_length=1, max_length=200)]
 Limit = Annotated[int, Field(ge=1, le=100_000)]
 QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX)]
-BaseUrl = Annotated[str, AfterValidator(_base_url), Field(title="URL")]
+BaseUrl = Annotated[str, AfterValidator(normalise_base_url), Field(title="URL")]
 CallableAddress = Annotated[str, AfterValidator(_callable_address), Field(title="HOST:PORT")]
 
 

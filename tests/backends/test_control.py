@@ -11,7 +11,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.backends.control import CallLimits, ControlError, brief, call_json, new_session, normalise_base_url, pause
+from proxy.backends.base_url import normalise_base_url
+from proxy.backends.control import CallLimits, ControlError, brief, call_json, new_session, pause
 from proxy.types import Json
 from tests.backends.fakes import FakeServer
 

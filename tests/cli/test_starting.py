@@ -11,8 +11,9 @@ import pytest
 
 from tests.cli.process import ROOT, environment
 
-SERVER = {"aiohttp", "asyncio", "jinja2", "prometheus_client", "ssl", "uvloop", "watchfiles"}
-CHECKER = {"pydantic", "yaml", "jmespath"}
+OWN_SERVER = {"proxy.app", "proxy.demo", "proxy.telemetry", "proxy.upstream"}
+SERVER = {"aiohttp", "asyncio", "jinja2", "prometheus_client", "rich", "ssl", "uvloop", "watchfiles", *OWN_SERVER}
+CHECKER = {"pydantic", "yaml", "jmespath", "proxy.ruleset"}
 
 
 @pytest.mark.parametrize(
@@ -25,8 +26,10 @@ CHECKER = {"pydantic", "yaml", "jmespath"}
         (["test", "benchmarks/rules"], 0, SERVER),
         (["serve", "--config", "gone.yaml"], 2, SERVER),
         (["serve", "--demo", "--listen", "nonsense"], 2, SERVER),
+        (["serve", "--fastchat-worker", "nonsense"], 2, SERVER),
+        (["serve", "--fastchat-worker", "http://127.0.0.1:9", "--rules", "gone"], 2, {"jinja2", "rich", "watchfiles"}),
     ],
-    ids=["version", "help", "key", "check", "test", "no settings", "a wrong flag"],
+    ids=["version", "help", "key", "check", "test", "no settings", "a wrong flag", "no address", "no rules"],
 )
 def test_a_command_loads_what_it_uses(command: list[str], code: int, unused: set[str], tmp_path: Path) -> None:
     """A version, a check and a mistake are told without waiting for a server, a template engine or a client library."""
@@ -35,6 +38,6 @@ def test_a_command_loads_what_it_uses(command: list[str], code: int, unused: set
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert done.returncode == code, done
-    loaded = set(re.findall(r"^import time:.*\| +([a-z_0-9]+)$", done.stderr, re.MULTILINE))
+    loaded = set(re.findall(r"^import time:.*\| +((?:proxy\.)?[a-z_0-9]+)$", done.stderr, re.MULTILINE))
     assert "click" in loaded
     assert loaded & unused == set()

@@ -15,7 +15,8 @@ from typing import Final
 import aiohttp
 
 from proxy.address import Address
-from proxy.backends.control import ControlError, EventHook, normalise_base_url
+from proxy.backends.base_url import normalise_base_url
+from proxy.backends.control import ControlError, EventHook
 from proxy.backends.dbgpt.controller_api import ControllerApi, Row
 from proxy.backends.declared.look import Entry, PlannedLooks, WantedModel
 from proxy.backends.workers.finder import Naming

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from proxy.backends.control import ControlError, EventHook, brief, call_json, normalise_base_url
+from proxy.backends.base_url import normalise_base_url
+from proxy.backends.control import ControlError, EventHook, brief, call_json
 from proxy.backends.fastchat.look import FastChatLooks
 from proxy.backends.workers.finder import Naming
 from proxy.backends.workers.settings import SourceSettings

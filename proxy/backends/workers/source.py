@@ -16,7 +16,8 @@ from typing import Final
 
 import aiohttp
 
-from proxy.backends.control import EventHook, end_tasks, new_session, no_events, normalise_base_url, pause
+from proxy.backends.base_url import normalise_base_url
+from proxy.backends.control import EventHook, end_tasks, new_session, no_events, pause
 from proxy.backends.workers.finder import Finder, Finders
 from proxy.backends.workers.identity import SameWorkers, has_name
 from proxy.backends.workers.look import Looks

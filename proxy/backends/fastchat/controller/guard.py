@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from proxy.backends.control import normalise_base_url
+from proxy.backends.base_url import normalise_base_url
 from proxy.backends.workers.places import IP, Network, is_here, is_metadata_name, never, read_ip
 
 # malformed: no base address of http or https without a path; credentials; never: link-local, metadata, multicast;
