@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from benchmarks import starting
 from benchmarks.chart import Bar, Group, bar_chart
 from benchmarks.report import document, medians, report, target_table
 from benchmarks.targets import judge
@@ -29,18 +30,22 @@ _LABELS = {
 _DRAWN = ("worker", "field", "openai", "ndjson")
 
 
-def write_outcome(folder: Path, measurements: Sequence[Measurement], surroundings: JsonObject) -> str:
+def write_outcome(
+    folder: Path, measurements: Sequence[Measurement], surroundings: JsonObject, starts: starting.Starts | None = None
+) -> str:
     """Write the files; returns what to tell the user: the targets and where the files are."""
-    verdicts = judge(medians(measurements))
+    starts = starts or {}
+    verdicts = judge({**medians(measurements), **starting.medians(starts)})
     results: JsonObject = {
         **surroundings,
         "targets": [dict(one._asdict()) for one in verdicts],
         "results": [document(one) for one in measurements],
+        starting.NAME: starting.document(starts),
     }
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "results.json": orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n",
-        "report.md": report(measurements, verdicts, surroundings).encode(),
+        "report.md": (report(measurements, verdicts, surroundings) + starting.section(starts)).encode(),
     }
     drawn = chart(measurements)
     if drawn is not None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks import starting
 from benchmarks.measure import LoadError, run_once
 from benchmarks.outcome import write_outcome
 from benchmarks.process import Process, StartError, family, memory_bytes, started
@@ -140,8 +141,20 @@ def run(options: argparse.Namespace, measurements: list[Measurement]) -> None:
             print(f"{heading}\n\n{scenario_table(one, short=sys.stdout.isatty())}", flush=True)
 
 
+def run_starts(options: argparse.Namespace) -> starting.Starts:
+    """How long the gateway's commands take to start, shown too; nothing where that was not asked for."""
+    if starting.NAME not in options.only or "gateway" not in options.subjects:
+        return {}
+    repeats = 1 if options.quick else max(options.repeats, starting.REPEATS)
+    starts = starting.measure(repeats, lambda what: None)
+    print(f"Start; medians of {repeats}\n\n{starting.table(starts)}", flush=True)
+    return starts
+
+
 def _chosen(options: argparse.Namespace) -> Iterator[Scenario]:
     for name in options.only:
+        if name == starting.NAME:
+            continue
         scenario = SCENARIOS[name].quick() if options.quick else SCENARIOS[name]
         given = {"streams": options.streams, "chunks": options.chunks, "interval_ms": options.interval}
         changed = {key: value for key, value in given.items() if value is not None}
@@ -212,12 +225,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
         description="The gateway under load beside its peers.",
-        epilog="Scenarios: " + "; ".join(f"{one.name}: {one.title}" for one in SCENARIOS.values()),
+        epilog="Scenarios: "
+        + "; ".join(f"{one.name}: {one.title}" for one in SCENARIOS.values())
+        + f"; {starting.NAME}: how long commands take to start",
     )
-    scenarios, subjects = _names("scenario", SCENARIOS), _names("program", STARTERS)
-    parser.add_argument(
-        "--only", type=scenarios, default=list(SCENARIOS), metavar="SCENARIOS", help="of " + ",".join(SCENARIOS)
-    )
+    known = [*SCENARIOS, starting.NAME]
+    scenarios, subjects = _names("scenario", known), _names("program", STARTERS)
+    parser.add_argument("--only", type=scenarios, default=known, metavar="SCENARIOS", help="of " + ",".join(known))
     parser.add_argument(
         "--subjects", type=subjects, default=list(STARTERS), metavar="PROGRAMS", help="of " + ",".join(STARTERS)
     )
@@ -247,9 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if load > _BUSY:
         print(f"this machine is busy (load {load:.1f}): the figures will be too high", file=sys.stderr)
     measurements: list[Measurement] = []
+    starts: starting.Starts = {}
     begin = time.monotonic()
     status = 0
     try:
+        starts = run_starts(options)
         run(options, measurements)
     except StartError as error:
         print(error, file=sys.stderr)
@@ -257,9 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the scenarios that were done are written", file=sys.stderr)
         status = 130
-    if measurements:
+    if measurements or starts:
         surroundings = {**_surroundings(options, load), "seconds": round(time.monotonic() - begin)}
-        print(write_outcome(options.out, measurements, surroundings), file=sys.stderr)
+        print(write_outcome(options.out, measurements, surroundings, starts), file=sys.stderr)
     return status or int(any(one.failed for one in measurements))
 
 

@@ -118,6 +118,12 @@ TARGETS = (
         "×",
         _beside("connections", "nginx"),
     ),
+    Target(
+        "serve: from its start to its first answer, with all shipped rules",
+        0.5,
+        "s",
+        lambda found: _median(found, "start", "gateway", "serve"),
+    ),
     Target("1,000 streams: answers that are complete and right", 100.0, "%", _all_right, at_least=True),
     Target(
         "1,000 streams: memory of an open stream",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import orjson
 import pytest
 
-from benchmarks import micro
+from benchmarks import micro, starting
 from benchmarks.chart import Bar, Group, bar_chart
 from benchmarks.measure import cpu_figures
 from benchmarks.micro_cases import CASES, Case, Timed
@@ -129,7 +129,7 @@ def test_every_target_speaks_of_scenarios_that_there_are() -> None:
         }
         for name in SCENARIOS
     }
-    verdicts = judge(everything)
+    verdicts = judge({**everything, **starting.medians({"serve": [1.0]})})
     assert len({one.what for one in verdicts}) == len(TARGETS)
     assert [one.what for one in verdicts if one.word == "not measured"] == []
 
@@ -150,14 +150,18 @@ def test_the_load_is_taken_out_of_the_rate_of_several_processes() -> None:
 
 def test_the_files_of_a_run_agree(tmp_path: Path) -> None:
     """JSON, report and chart are written, and the user is told where and what was met."""
-    told = write_outcome(tmp_path, [MEASURED], {"cpus": 2})
+    starts = {"serve": [0.4, 0.9, 0.5], "--version": [0.06], "check": []}
+    told = write_outcome(tmp_path, [MEASURED], {"cpus": 2}, starts)
     assert "CPU per chunk, worker stream, beside nginx" in told
     assert str(tmp_path / "cpu.svg") in told
     results = orjson.loads((tmp_path / "results.json").read_bytes())
     assert results["targets"][0]["value"] == 2.375
+    assert results["start"]["serve"] == [0.4, 0.9, 0.5]
+    assert [one["word"] for one in results["targets"] if one["what"].startswith("serve: ")] == ["met"]
     report = (tmp_path / "report.md").read_text()
     assert "47.5 (×2.4)" in report
     assert "not met" in report
+    assert "| `serve`     |    500 |    400 |     900 |" in report
     assert "100 at once, each 100 chunks 20 ms apart" in report
 
 
