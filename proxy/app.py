@@ -6,8 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from proxy.backends.control import end_tasks
 from proxy.datapath import DataPath
 from proxy.fleet.table import Fleet
 from proxy.fleet.totals import under_way
+from proxy.http import HttpServer, port_of
 from proxy.lifecycle import Traffic as RequestsUnderWay
 from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
@@ -35,8 +36,7 @@ from proxy.server.listeners import (
     ClosePort,
     ModelPortSites,
     bind,
-    catch_all,
-    client_runner,
+    client_server,
     operator_runner,
     port_opener,
 )
@@ -82,7 +82,7 @@ class RunningGateway:
         self.advertised = self.listen
         self.accepts: Address | None = None
         self.demo: list[DemoWorker] = []
-        self._clients: web.AppRunner | None = None
+        self._clients: HttpServer | None = None
         self._ports: ModelPortSites | None = None
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
@@ -172,7 +172,8 @@ class RunningGateway:
         open_port = await self._listen_to_clients(stack)
         admin = await operator_runner(admin_app(self.metrics, self.operations))
         stack.push_async_callback(admin.cleanup)
-        self.admin = await self._bind(admin, self.admin, "admin")
+        with _named(self.admin, "admin"):
+            self.admin = await self._bind_operators(admin, self.admin)
         given = self.settings.advertised_address()
         self.advertised = given if given is not None else self.listen
         ports = self.settings.model_ports
@@ -181,35 +182,37 @@ class RunningGateway:
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
         """What opens further ports beside."""
-        runner = self._clients = await client_runner(catch_all(self._path.handle))
-        stack.push_async_callback(runner.cleanup)
-        self.listen = await self._bind(runner, self.listen, "listen")
-        return port_opener(runner, self.listen.host)
+        server = self._clients = client_server(self._path.handle)
+        stack.push_async_callback(server.close)
+        with _named(self.listen, "listen"):
+            self.listen = await self._bind(server, self.listen)
+        return port_opener(server, self.listen.host)
 
     async def _close_clients(self) -> None:
         """Nobody is served any more."""
         if self._clients is not None:
-            await self._clients.cleanup()
+            await self._clients.close()
 
-    async def _bind(self, runner: web.AppRunner, address: Address, name: str) -> Address:
-        try:
-            return Address(address.host, await bind(runner, address.host, address.port))
-        except OSError as error:
-            raise StartError(f"cannot listen on {address} (--{name}): {error.strerror}") from None
+    async def _bind(self, server: HttpServer, address: Address) -> Address:
+        return Address(address.host, port_of(await server.listen(*address)))
+
+    async def _bind_operators(self, runner: web.AppRunner, address: Address) -> Address:
+        return Address(address.host, await bind(runner, *address))
 
     async def _first_look(self, backends: Backends) -> None:
         await backends.first_look()
 
     async def _listen_for_workers(self, stack: AsyncExitStack, backends: Backends) -> None:
-        app, address = (
+        handler, address = (
             backends.worker_listener(self._path.handle, self._is_withheld),
             self.settings.worker_listener_address(),
         )
-        if app is None or address is None:
+        if handler is None or address is None:
             return
-        runner = await client_runner(app)
-        stack.push_async_callback(runner.cleanup)
-        self.accepts = await self._bind(runner, address, "accept-workers")
+        server = client_server(handler)
+        stack.push_async_callback(server.close)
+        with _named(address, "accept-workers"):
+            self.accepts = await self._bind(server, address)
 
     def _make_backends(self) -> Backends:
         try:
@@ -382,3 +385,12 @@ class RunningGateway:
 
 def _is_bad(state: str) -> bool:
     return state in {"open", "degraded"}
+
+
+@contextmanager
+def _named(address: Address, name: str) -> Iterator[None]:
+    """StartError for an address that cannot be listened at; name: of its flag."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"cannot listen on {address} (--{name}): {error.strerror}") from None

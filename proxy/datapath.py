@@ -6,10 +6,9 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from aiohttp import web
-
 from proxy.fleet.facts import Kind
 from proxy.fleet.table import Fleet
+from proxy.http import Request, Response, Streamed
 from proxy.operations import InForce
 from proxy.recording.recorder import Recording
 from proxy.server.facilities import Directory, Facilities
@@ -71,13 +70,13 @@ class DataPath:
         self._traffic = self._traffic_now()
         self._name_labels()
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Response | Streamed:
         """One request."""
         if self.gateway is None:
-            return web.Response(status=503, text="the gateway is starting\n")
+            return Response(503, b"the gateway is starting\n")
         response = await self.gateway.handle(request)
-        if self._now.stopping and not response.prepared:
-            response.force_close()
+        if self._now.stopping and isinstance(response, Response):
+            response.close = True
         return response
 
     def _traffic_now(self) -> Traffic:

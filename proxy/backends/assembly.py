@@ -9,8 +9,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiohttp import web
-
 from proxy.address import Address, is_wildcard
 from proxy.backends.base_url import normalise_base_url
 from proxy.backends.control import EventHook
@@ -28,11 +26,12 @@ from proxy.backends.sources import Sources
 from proxy.fleet.facts import KINDS, Kind
 from proxy.fleet.table import Fleet
 from proxy.fleet.totals import under_way
+from proxy.http import Handler
 from proxy.limits import FIRST_LOOK_SECONDS
 from proxy.types import Json, JsonObject
 
 if TYPE_CHECKING:
-    from proxy.backends.fastchat.controller.app import Handler, Withheld
+    from proxy.backends.fastchat.controller.app import Withheld
     from proxy.backends.fastchat.controller.role import ControllerRole
 
 log = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ class Backends:
         roles = [] if self._role is None else [self._role.run()]
         await asyncio.gather(self._source.run(), self._registrar.run(), self._offering.run(), *roles)
 
-    def worker_listener(self, fall_through: Handler, withheld: Withheld) -> web.Application | None:
+    def worker_listener(self, fall_through: Handler, withheld: Withheld) -> Handler | None:
         """What serves the address with which workers register, None without one.
 
         fall_through: everything else, but for the methods and paths that are `withheld` there, such as operations.

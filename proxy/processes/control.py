@@ -16,12 +16,13 @@ from proxy.app import RunningGateway
 from proxy.backends.assembly import Backends
 from proxy.fleet.facts import Kind, WorkerReport
 from proxy.fleet.shared import SharedFleet
+from proxy.http import HttpServer, port_of
 from proxy.lifecycle import Traffic
 from proxy.limits import LISTEN_BACKLOG
 from proxy.processes.channel import Channel, Message
 from proxy.processes.child import line_to_supervisor
 from proxy.processes.hub import Doing, Hub, Peer
-from proxy.processes.sockets import Listeners, Reserved
+from proxy.processes.sockets import Reserved
 from proxy.processes.view import Shown, View
 from proxy.processes.wire import facts_of
 from proxy.ruleset import RuleSet
@@ -75,9 +76,12 @@ class ControlGateway(RunningGateway):
         stack.push_async_callback(self.hub.close)
         return self._open_everywhere
 
-    async def _bind(self, runner: web.AppRunner, address: Address, name: str) -> Address:
-        listeners: Listeners = self._reserved.operators if name == "admin" else self._reserved.workers
-        for listener in listeners:
+    async def _bind(self, server: HttpServer, address: Address) -> Address:
+        sites = [await server.listen_on(listener) for listener in self._reserved.workers]
+        return Address(address.host, port_of(sites[-1]))
+
+    async def _bind_operators(self, runner: web.AppRunner, address: Address) -> Address:
+        for listener in self._reserved.operators:
             await web.SockSite(runner, listener, backlog=LISTEN_BACKLOG).start()
         return Address(address.host, int(runner.addresses[-1][1]))
 

@@ -11,11 +11,9 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, cast
 
-from aiohttp import web
-
 from proxy.backends.control import end_tasks
 from proxy.datapath import DataPath
-from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX, LISTEN_BACKLOG
+from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX
 from proxy.operations import InForce
 from proxy.processes.channel import Channel, Message
 from proxy.processes.child import line_to_supervisor
@@ -25,7 +23,7 @@ from proxy.processes.sockets import Listeners, shared
 from proxy.reload import Loaded
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
-from proxy.server.listeners import catch_all, client_runner
+from proxy.server.listeners import client_server
 from proxy.settings import Address
 from proxy.telemetry.metrics import Metrics
 from proxy.types import Json
@@ -66,9 +64,9 @@ class ServingProcess:
         self._numbers = 0
         self._operations: dict[int, asyncio.Future[tuple[bool, str]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ports: dict[int, list[web.SockSite]] = {}
-        self._runner: web.AppRunner | None = None
-        self._sites: list[web.SockSite] = []
+        self._ports: dict[int, list[asyncio.Server]] = {}
+        self._server = client_server(self._path.handle)
+        self._sites: list[asyncio.Server] = []
         replica, leases = self._replica, self._leases
         self._handlers: dict[str, Callable[..., object]] = {
             "lease": leases.answered,
@@ -80,7 +78,7 @@ class ServingProcess:
             "done": self._done,
             "welcome": self._welcomed,
             "open": lambda number, port: self._spawn(self._open(number, port)),
-            "close": lambda port: self._spawn(self._close(port)),
+            "close": self._close,
             "stopping": self._stopping,
             "refuse": self._refuse,
             "drain": lambda number, seconds: self._spawn(self._drain(number, seconds)),
@@ -108,8 +106,7 @@ class ServingProcess:
                 await self._over.wait()
         finally:
             await end_tasks([connecting, *self._tasks])
-            if self._runner is not None:
-                await self._runner.cleanup()
+            await self._server.close()
             await self._path.pool.close()
             self._line.close()
 
@@ -128,9 +125,7 @@ class ServingProcess:
         )
 
     async def _listen(self) -> None:
-        self._runner = await client_runner(catch_all(self._path.handle))
-        for listener in self._place.clients:
-            self._sites.append(await _site(self._runner, listener))
+        self._sites += [await self._server.listen_on(listener) for listener in self._place.clients]
 
     @property
     def _gateway(self) -> Gateway:
@@ -220,18 +215,18 @@ class ServingProcess:
 
     async def _open(self, number: int, port: int) -> None:
         reason = ""
-        if port not in self._ports and self._runner is not None:
+        if port not in self._ports:
             sites = self._ports[port] = []
             try:
-                sites += [await _site(self._runner, listener) for listener in shared(self._place.host, port)]
+                sites += [await self._server.listen_on(listener) for listener in shared(self._place.host, port)]
             except OSError as error:
                 reason = error.strerror or str(error)
-                await self._close(port)
+                self._close(port)
         self._say("answer", number, reason)
 
-    async def _close(self, port: int) -> None:
+    def _close(self, port: int) -> None:
         for site in self._ports.pop(port, []):
-            await site.stop()
+            self._server.leave(site)
 
     # --- the end
 
@@ -272,7 +267,7 @@ class ServingProcess:
         self._stopping()
         sites = [*self._sites, *(site for sites in self._ports.values() for site in sites)]
         for site in sites:
-            await site.stop()
+            self._server.leave(site)
         if await self._gateway.drain(self._now.loaded.settings.shutdown_seconds):
             await self._gateway.cut()
         self._over.set()
@@ -281,12 +276,6 @@ class ServingProcess:
         task = asyncio.create_task(work, name="serving")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _site(runner: web.AppRunner, listener: socket.socket) -> web.SockSite:
-    site = web.SockSite(runner, listener, backlog=LISTEN_BACKLOG)
-    await site.start()
-    return site
 
 
 async def _first_of(*events: asyncio.Event) -> None:

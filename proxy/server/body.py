@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
+from typing import Final
 
 import orjson
-from aiohttp import web
 
 from proxy.errors import GatewayError
-from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_VALUES
+from proxy.http import BodyError, Request
+from proxy.limits import REQUEST_BODY_SECONDS, REQUEST_MAX_BYTES, REQUEST_MAX_VALUES
 from proxy.types import Json
+
+_CODINGS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class Bodies:
@@ -57,18 +61,18 @@ class Share:
         self._size = 0
 
 
-async def read_body(request: web.Request, share: Share, *, optional: bool = False) -> Json:
+async def read_body(request: Request, share: Share, *, optional: bool = False) -> Json:
     """The JSON object in a request's body, whose bytes are not kept; an empty one where there is no body and it is
     optional. GatewayError where it cannot be had.
 
     Raises CancelledError where the client has left.
     """
     length = request.content_length or 0
-    if length > request.client_max_size:
-        raise _too_large(request)
+    if length > REQUEST_MAX_BYTES:
+        raise _too_large()
     share.grow(length)
     try:
-        if request.content.is_eof():
+        if request.complete:
             raw = await _whole(request, share)  # it came with the head, as most do: nothing to wait for
         else:
             raw = await asyncio.wait_for(_whole(request, share), REQUEST_BODY_SECONDS)
@@ -76,12 +80,16 @@ async def read_body(request: web.Request, share: Share, *, optional: bool = Fals
         raise GatewayError("bad_body", f"the body did not arrive within {REQUEST_BODY_SECONDS:g} s") from None
     except ConnectionError:
         raise asyncio.CancelledError from None  # the client left within its body; there is nobody to answer
-    except web.RequestPayloadError as error:
+    except BodyError as error:
         raise GatewayError("bad_body", f"the body cannot be read: {error}") from None
-    if request.transport is None:
+    if request.left:
         # It left in the moment in which its body was complete: wait_for (Python 3.10, 3.11) then keeps the cancellation
         # to itself, and the request would go on for nobody.
         raise asyncio.CancelledError
+    coding = request.headers.get("content-encoding", "identity").lower()
+    if coding != "identity" and raw:
+        raw = _decoded(raw, coding)
+        share.grow(len(raw))
     if optional and not raw:
         return {}
     if _holds_more_values(raw, REQUEST_MAX_VALUES):
@@ -95,21 +103,39 @@ async def read_body(request: web.Request, share: Share, *, optional: bool = Fals
     return body
 
 
-async def _whole(request: web.Request, share: Share) -> bytes:
-    # Not `request.read`, which keeps what it has read for as long as there is a request.
+async def _whole(request: Request, share: Share) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while part := await request.content.readany():
-        size += len(part)
-        if size > request.client_max_size:
-            raise _too_large(request)
+    while more := await request.parts():
+        size += sum(map(len, more))
+        if size > REQUEST_MAX_BYTES:
+            raise _too_large()
         share.grow(size)
-        parts.append(part)
+        parts += more
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _too_large(request: web.Request) -> GatewayError:
-    return GatewayError("too_large", f"the body is over the limit of {request.client_max_size} bytes")
+def _too_large() -> GatewayError:
+    return GatewayError("too_large", f"the body is over the limit of {REQUEST_MAX_BYTES} bytes")
+
+
+def _decoded(raw: bytes, coding: str) -> bytes:
+    """A compressed body as it was before. GatewayError where it cannot be read, or would be too large."""
+    if coding not in _CODINGS:
+        known = ", ".join(_CODINGS)
+        raise GatewayError("bad_body", f"the body has the content-encoding '{coding[:40]}', expected {known}, or none")
+    # Those who say "deflate" mean it with zlib's frame, or without any.
+    bare = coding == "deflate" and raw[0] & 0x0F != zlib.DEFLATED
+    unpack = zlib.decompressobj(wbits=-zlib.MAX_WBITS if bare else _CODINGS[coding])
+    try:
+        found = unpack.decompress(raw, REQUEST_MAX_BYTES + 1)
+    except zlib.error as error:
+        raise GatewayError("bad_body", f"the body is not {coding}: {error}") from None
+    if len(found) > REQUEST_MAX_BYTES:
+        raise _too_large()
+    if not unpack.eof:
+        raise GatewayError("bad_body", f"the body is not {coding}: it ends too early")
+    return found
 
 
 def _holds_more_values(raw: bytes, limit: int) -> bool:

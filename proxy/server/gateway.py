@@ -7,15 +7,13 @@ import logging
 from collections.abc import Mapping
 from itertools import takewhile
 
-from aiohttp import web
-
 from proxy.errors import GatewayError
+from proxy.http import Request, Response, Streamed
 from proxy.limits import BODIES_MAX_BYTES, REQUESTS_MAX
 from proxy.server.body import Bodies, Share, read_body
 from proxy.server.facilities import Facilities
 from proxy.server.mirror import Mirrors
 from proxy.server.outcomes import outcome_of
-from proxy.server.output import FLUSHED, finish_response, whole_size
 from proxy.server.responses import error_response, json_response
 from proxy.server.run import Arrival, RequestRun
 from proxy.server.turns import Turns
@@ -84,11 +82,10 @@ class Gateway:
         await self.drain(_CUT_SECONDS)
         return count
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Response | Streamed:
         """One request. Never raises, except when it is cancelled because its client left."""
         started = self._facilities.clock()
-        accept = ",".join(request.headers.getall("Accept", ()))
-        found = self._facilities.table().by_path(request.method, request.rel_url.raw_path, accept)
+        found = self._facilities.table().by_path(request.method, request.path, request.headers.get("accept", ""))
         if isinstance(found, Miss):
             self._count_refused("", started, "client_error")
             return _miss(request, found)
@@ -104,10 +101,7 @@ class Gateway:
         serving = _Serving(asyncio.current_task(), Share(self._bodies), key)
         self._serving.add(serving)
         try:
-            response = await self._serve(request, found, serving, started)
-            if whole_size(response) > FLUSHED:
-                await finish_response(response, request)  # the server itself would wait for its client for ever
-            return response
+            return await self._serve(request, found, serving, started)
         except ConnectionResetError:
             raise asyncio.CancelledError from None  # the client left, or reads nothing
         finally:
@@ -118,8 +112,8 @@ class Gateway:
                 self._idle = None
 
     async def _serve(
-        self, request: web.Request, found: list[PathMatch], serving: _Serving, started: float
-    ) -> web.StreamResponse:
+        self, request: Request, found: list[PathMatch], serving: _Serving, started: float
+    ) -> Response | Streamed:
         try:
             scope = await self._scope(request, found, serving.body)
             match = choose(found, _strings(scope["headers"]), scope)
@@ -138,27 +132,26 @@ class Gateway:
         serving.run = RequestRun(self._facilities, self._turns, self._mirrors, arrival, match.route, scope)
         return await serving.run.respond()
 
-    def _admitted(self, request: web.Request, found: list[PathMatch]) -> str | None:
+    def _admitted(self, request: Request, found: list[PathMatch]) -> str | None:
         """The name of the request's key, None where it needs none; before anything is known of its body, so a key is
         needed where any of the routes wants one. GatewayError where it is missing or wrong.
         """
         if not any(match.route.needs_key for match in found):
             return None
-        return self._facilities.traffic().keys.admit(request.headers.get("Authorization", ""))
+        return self._facilities.traffic().keys.admit(request.headers.get("authorization", ""))
 
-    async def _scope(self, request: web.Request, found: list[PathMatch], share: Share) -> JsonObject:
-        socket = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        port = socket[1] if isinstance(socket, tuple) else 0
+    async def _scope(self, request: Request, found: list[PathMatch], share: Share) -> JsonObject:
+        here = request.connection.end("sockname")
         reading = [match.route for match in found if match.route.needs_body]
         body: Json = {}
         if reading:
             body = await read_body(request, share, optional=all(route.takes_no_body for route in reading))
         return {
             "body": body,
-            "query": dict(request.query),
-            "headers": seen_headers(request.headers.items()),
+            "query": {**request.query},
+            "headers": seen_headers(request.headers),
             "path": {},
-            "listener": self._facilities.directory.listener(port),
+            "listener": self._facilities.directory.listener(0 if here is None else here[1]),
             "gateway": self._facilities.directory.gateway(),
             "models": [],
             "now": int(self._facilities.wall()),
@@ -171,7 +164,7 @@ class Gateway:
         counted.started()
         counted.finished(outcome, self._facilities.clock() - started)
 
-    def _refuse(self, match: PathMatch, error: GatewayError, started: float, key: str | None) -> web.Response:
+    def _refuse(self, match: PathMatch, error: GatewayError, started: float, key: str | None) -> Response:
         """key: as in `_Serving`; "" where the request lacks the one that it needs."""
         route, outcome = match.route, outcome_of(error)
         self._count_refused(route.name, started, outcome)
@@ -186,7 +179,7 @@ def _stopping() -> GatewayError:
     return GatewayError("model_unavailable", "the gateway is stopping; ask again in a moment")
 
 
-def _miss(request: web.Request, miss: Miss) -> web.Response:
+def _miss(request: Request, miss: Miss) -> Response:
     error = miss.error(request.method, request.path)
     headers = {"Allow": ", ".join(miss.methods)} if miss.methods else {}
     if miss.errors is None:

@@ -11,7 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.limits import KEEPALIVE_SECONDS, LISTEN_BACKLOG, REQUEST_MAX_BYTES
+from proxy.http import Handler, HttpServer, Limits
+from proxy.limits import KEEPALIVE_SECONDS, LISTEN_BACKLOG
 from proxy.server.http_log import server_log
 
 log = logging.getLogger(__name__)
@@ -23,27 +24,16 @@ _CLOSE_SECONDS: Final = 0.5
 ClosePort = Callable[[], Awaitable[None]]
 
 
-def catch_all(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.Application:
-    """An application that gives every path to `handle`."""
-    app = web.Application(client_max_size=REQUEST_MAX_BYTES)
-    app.router.add_route("*", r"/{path:[\s\S]*}", handle)  # an encoded line break too
-    return app
-
-
-async def client_runner(app: web.Application) -> web.AppRunner:
-    """The server of an application that clients call; it listens nowhere yet."""
-    return await _runner(app, handler_cancellation=True)
+def client_server(handle: Handler) -> HttpServer:
+    """The server that clients call; it listens nowhere yet."""
+    return HttpServer(handle, Limits(KEEPALIVE_SECONDS))
 
 
 async def operator_runner(app: web.Application) -> web.AppRunner:
-    """The server of the operator's pages: with the same limits, but what was asked for is done also for who leaves."""
-    return await _runner(app, handler_cancellation=False)
-
-
-async def _runner(app: web.Application, *, handler_cancellation: bool) -> web.AppRunner:
+    """The server of the operator's pages: what was asked for is done also for who leaves."""
     runner = web.AppRunner(
         app,
-        handler_cancellation=handler_cancellation,
+        handler_cancellation=False,
         access_log=None,
         logger=server_log(),
         keepalive_timeout=KEEPALIVE_SECONDS,
@@ -54,7 +44,9 @@ async def _runner(app: web.Application, *, handler_cancellation: bool) -> web.Ap
 
 
 async def bind(runner: web.AppRunner, host: str, port: int) -> int:
-    """Listen there; the port, as chosen by the system where it is 0. OSError, whose strerror is a reason for people."""
+    """Let operators call there; the port, as chosen by the system where it is 0. OSError, whose strerror is a reason
+    for people.
+    """
     try:
         await web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG).start()
     except OSError as error:
@@ -63,17 +55,16 @@ async def bind(runner: web.AppRunner, host: str, port: int) -> int:
     return int(runner.addresses[-1][1])
 
 
-def port_opener(runner: web.AppRunner, host: str) -> Callable[[int], Awaitable[ClosePort]]:
+def port_opener(server: HttpServer, host: str) -> Callable[[int], Awaitable[ClosePort]]:
     """What opens a further port of a server, which is closed by what it answers with. It raises OSError."""
 
     async def open_port(port: int) -> ClosePort:
-        site = web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG)
-        try:
-            await site.start()
-        except OSError:
-            await site.stop()  # or the server would keep it among its own
-            raise
-        return site.stop
+        site = await server.listen(host, port)
+
+        async def close() -> None:
+            server.leave(site)
+
+        return close
 
     return open_port
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import orjson
-from aiohttp import web
 
 from proxy.errors import GatewayError, Kind
+from proxy.http import Response
 from proxy.translate.answer import ClientAnswer
 from proxy.translate.errors import error_answer
 from proxy.translate.plan import Route
@@ -14,12 +14,12 @@ from proxy.types import Json
 JSON = "application/json"
 
 
-def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
+def json_response(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
     """A JSON body of any type, also a bare integer."""
-    return web.Response(status=status, body=orjson.dumps(body), content_type=JSON, headers=headers)
+    return Response(status, orjson.dumps(body), JSON, headers)
 
 
-def answer_response(route: Route, answer: ClientAnswer) -> web.Response:
+def answer_response(route: Route, answer: ClientAnswer) -> Response:
     """A route's answer. GatewayError where it holds what cannot be written, such as a value nested 255 deep."""
     try:
         return json_response(answer.status, answer.body, answer.headers)
@@ -28,7 +28,7 @@ def answer_response(route: Route, answer: ClientAnswer) -> web.Response:
         raise GatewayError(kind, f"the answer cannot be written as JSON: {problem}") from None
 
 
-def error_response(route: Route, error: GatewayError) -> web.Response:
+def error_response(route: Route, error: GatewayError) -> Response:
     """An error before anything was sent, as this route's client expects it: a frame of its stream, or a body."""
     answer = error_answer(route.errors, error, as_frame=route.errors_as_frame)
     headers = {"WWW-Authenticate": "Bearer"} if error.kind == "unauthorized" else None
@@ -36,4 +36,4 @@ def error_response(route: Route, error: GatewayError) -> web.Response:
         return json_response(answer.status, answer.body, headers)
     framing = route.target.framing
     body = framing.encode(orjson.dumps(answer.body)) + framing.terminator
-    return web.Response(status=answer.status, body=body, content_type=framing.content_type, headers=headers)
+    return Response(answer.status, body, framing.content_type, headers)

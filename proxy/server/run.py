@@ -7,10 +7,9 @@ import logging
 import time
 from typing import NamedTuple
 
-from aiohttp import web
-
 from proxy.errors import GatewayError, model_missing
 from proxy.fleet.facts import Kind
+from proxy.http import Request, Response, Streamed
 from proxy.limits import MODEL_NAME_MAX
 from proxy.recording.tape import Tape
 from proxy.server.admission import Wanted, unknown_model
@@ -20,7 +19,6 @@ from proxy.server.facilities import Facilities
 from proxy.server.mirror import Mirrors
 from proxy.server.operate import operate
 from proxy.server.outcomes import outcome_of
-from proxy.server.output import whole_size
 from proxy.server.responses import answer_response, error_response
 from proxy.server.streaming import StreamRun
 from proxy.server.tally import RuleTally
@@ -43,7 +41,7 @@ class Arrival(NamedTuple):
     bodies may have.
     """
 
-    request: web.Request
+    request: Request
     started: float
     key: str | None
     share: Share
@@ -79,14 +77,14 @@ class RequestRun:
             return None
         request, name = self._request, f"{self._route.pack}/{self._route.name}"
         size = self._arrival.share.size
-        return self._recording.begin(request.method, request.rel_url.raw_path, self._scope, size, name)
+        return self._recording.begin(request.method, request.path, self._scope, size, name)
 
     def stop(self, error: GatewayError) -> None:
         """What the client is to be told when the request is cancelled next, because the gateway stops."""
         for call in (self._call, *(tries.call for tries in self._tries)):
             call.stopped = error
 
-    async def respond(self) -> web.StreamResponse:
+    async def respond(self) -> Response | Streamed:
         """The response, sent already where it is a stream. Raises only CancelledError, after everything was let go."""
         error: GatewayError | None = None
         cancelled = True
@@ -110,11 +108,12 @@ class RequestRun:
                 log.exception("the gateway failed on a request", extra={"route": self._route.name})
                 error = GatewayError("internal", "the gateway failed on this request; its log has the reason")
                 response = self._sent() or error_response(self._route, error)
-                if self._sent() is not None and self._request.transport is not None:
-                    self._request.transport.abort()  # a stream that breaks off must not look complete
+                if self._sent() is not None:
+                    self._request.connection.abort()  # a stream that breaks off must not look complete
             cancelled = False
-            metrics.sent(0, whole_size(response))
-            if self._tape is not None:
+            if isinstance(response, Response):
+                metrics.sent(0, len(response.body))
+            if self._tape is not None and isinstance(response, Response):
                 tape_answer(self._tape, response, self._route)
             return response
         finally:
@@ -123,7 +122,7 @@ class RequestRun:
     # --- the shapes of a route
     # ---------------------------------------------------------------------------------------------
 
-    async def _answer(self) -> tuple[web.StreamResponse, GatewayError | None]:
+    async def _answer(self) -> tuple[Response | Streamed, GatewayError | None]:
         route = self._route
         directory = self._facilities.directory
         self._scope["models"] = []
@@ -153,7 +152,7 @@ class RequestRun:
         self._stream = stream
         return await stream.respond()
 
-    async def _whole(self, wanted: Wanted) -> web.Response:
+    async def _whole(self, wanted: Wanted) -> Response:
         """One answer, to the request or to each element of an array."""
         if not self._route.has_parts:
             tries = self._tried(self._call, wanted)
@@ -169,7 +168,7 @@ class RequestRun:
         self._tries.append(Tries(call, wanted, self._mirrors, self._arrival.share))
         return self._tries[-1]
 
-    def _response(self, route: Route, tries: Tries, found: list[JsonObject]) -> web.Response:
+    def _response(self, route: Route, tries: Tries, found: list[JsonObject]) -> Response:
         """found: what workers said; route, tries: by which the first of it came."""
         total = self._facilities.clock() - self._call.started
         elapsed: JsonObject = {"first": total, "total": total}
@@ -198,7 +197,7 @@ class RequestRun:
             )
         kind: Kind | None = "text2vec" if route.kind == "text2vec" else "llm" if route.kind else None
         header = traffic.pin_header
-        pinned = self._request.headers.get(header) if header is not None else None
+        pinned = self._request.headers.get(header.lower()) if header is not None else None
         try:
             key = traffic.hash_key(self._resolved, self._scope)
         except RULE_FAILURES:
@@ -217,7 +216,7 @@ class RequestRun:
     # --- the end
     # -----------------------------------------------------------------------------------------------------------
 
-    def _sent(self) -> web.StreamResponse | None:
+    def _sent(self) -> Response | Streamed | None:
         return None if self._stream is None else self._stream.sent
 
     def _close(self, error: GatewayError | None, *, cancelled: bool) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aiohttp import web
-from aiohttp.http import StreamWriter
-
 from proxy.errors import GatewayError
+from proxy.http import Request, Streamed
 from proxy.limits import FRAME_MAX_BYTES
 from proxy.recording.tape import Said, Tape
 from proxy.server.attempt import Attempt
 from proxy.server.outcomes import is_upstream, worth_retrying
-from proxy.server.output import ClientOutput, finish_response
+from proxy.server.output import ClientOutput
 from proxy.server.sinks import ClientStream
 from proxy.server.taping import TapedOutput
 from proxy.server.tries import Tries
@@ -31,7 +29,7 @@ class StreamRun:
     def __init__(
         self,
         tries: Tries,
-        request: web.Request,
+        request: Request,
         target: StreamTarget,
         part: Callable[[int], Tries],
         tape: Tape | None = None,
@@ -47,27 +45,27 @@ class StreamRun:
         self._told = Said(target.framing) if tape is None else tape.said(target.framing)
         self._output = ClientOutput()
         self._sink: ClientStream | None = None
-        self._writer: StreamWriter | None = None
         self._last_frames = 0.0  # of the element before
         self._usages: list[Json] = []
         self._sent_frames = self._sent_bytes = 0
-        self.sent: web.StreamResponse | None = None
+        self.sent: Streamed | None = None
 
-    async def respond(self) -> tuple[web.StreamResponse, GatewayError | None]:
+    async def respond(self) -> tuple[Streamed, GatewayError | None]:
         """The response, sent to its end, and what it ended in. GatewayError where it failed before it was begun."""
         try:
             response, error = await self._first()
             while error is None and self._call.index + 1 < self._elements():
                 self._turn_to(self._part(self._call.index + 1))
                 error = await self._further()
-            await finish_response(response, self._request)
+            self._request.end_stream()
+            await self._request.connection.flushed()
             return response, error
         finally:
             self._let_go()
 
-    async def _first(self) -> tuple[web.StreamResponse, GatewayError | None]:
+    async def _first(self) -> tuple[Streamed, GatewayError | None]:
         sink, error = await self._begun()
-        response = await self._prepared()
+        response = self._prepared()
         return response, await self._written(sink, error)
 
     async def _further(self) -> GatewayError | None:
@@ -237,25 +235,16 @@ class StreamRun:
         await attempt.open(sink, built, body)
         return sink
 
-    async def _prepared(self) -> web.StreamResponse:
+    def _prepared(self) -> Streamed:
         framing = self._target.framing
-        response = web.StreamResponse(headers={"Content-Type": framing.content_type, "Cache-Control": "no-cache"})
-        if self._request.version >= (1, 1):
-            response.enable_chunked_encoding()
-        else:
-            response.force_close()  # the end of the connection is the only end that such a stream has
-        self.sent = response
+        self.sent = self._request.stream(200, framing.content_type, {"Cache-Control": "no-cache"})
         if self._tape is not None:
-            self._tape.answered(response.status, framing.content_type, self._told)
-        writer = await response.prepare(self._request)
-        if not isinstance(writer, StreamWriter):
-            raise TypeError(f"aiohttp prepared a {type(writer).__name__} instead of a StreamWriter")
-        self._writer = writer
-        return response
+            self._tape.answered(self.sent.status, framing.content_type, self._told)
+        return self.sent
 
     def _attached(self, output: ClientOutput) -> ClientOutput:
-        if self._writer is not None:
-            output.attach(self._writer)
+        if self.sent is not None:
+            output.attach(self._request)
         return output
 
     def _ended(self, sink: ClientStream, error: GatewayError | None) -> GatewayError | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from proxy.http import Response
 from proxy.recording.tape import Said, Tape, TapedExchange
 from proxy.server.output import ClientOutput
 from proxy.translate.plan import Route
@@ -55,10 +54,8 @@ class TapedOutput(ClientOutput):
         super().send(data)
 
 
-def tape_answer(tape: Tape, response: web.StreamResponse, route: Route) -> None:
+def tape_answer(tape: Tape, response: Response, route: Route) -> None:
     """A whole response; a stream was noted on its way."""
-    if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
-        return
     framing = route.target.framing if route.target is not None else None
     told = tape.said(framing if framing is not None and framing.content_type == response.content_type else None)
     told.add(response.body)

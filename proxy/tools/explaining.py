@@ -62,7 +62,7 @@ def explain(rules: RuleSet, request: Request, worker: JsonObject, backend: str |
     scope: Scope = {
         "body": request.body,
         "query": dict(parse_qsl(request.target.partition("?")[2], keep_blank_values=True)),
-        "headers": seen_headers(request.headers.items()),
+        "headers": seen_headers(request.headers),
         "path": {},
         "listener": {},
         "gateway": dict(GATEWAY_SAMPLE),

@@ -19,10 +19,9 @@ _PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 HIDDEN_HEADERS = frozenset({"authorization", "proxy-authorization"})
 
 
-def seen_headers(headers: Iterable[tuple[str, str]]) -> JsonObject:
-    """What rules see as `headers`: names in lower case, without those that hold secrets."""
-    lower = ((name.lower(), value) for name, value in headers)
-    return {name: value for name, value in lower if name not in HIDDEN_HEADERS}
+def seen_headers(headers: Mapping[str, str]) -> JsonObject:
+    """What rules see as `headers`, whose names are in lower case: those that hold no secrets."""
+    return {name: value for name, value in headers.items() if name not in HIDDEN_HEADERS}
 
 
 class PathMatch(NamedTuple):

@@ -132,7 +132,7 @@ async def test_a_client_that_never_reads_holds_no_worker() -> None:
 
 async def test_a_client_that_takes_nothing_for_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is closed, and the worker is free for others."""
-    monkeypatch.setattr("proxy.server.output.CLIENT_STALL_SECONDS", 0.1)
+    monkeypatch.setattr("proxy.http.connection.CLIENT_STALL_SECONDS", 0.1)
     async with with_script(STREAM, abundance) as (rig, worker), asking(rig):
         fleet = rig.gateway.fleet
         await until(lambda: fleet.in_flight(worker.address) == 1, lambda: "the worker was not asked")
@@ -143,7 +143,7 @@ async def test_a_client_that_takes_nothing_for_long_is_dropped(monkeypatch: pyte
 
 async def test_a_client_that_takes_a_little_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow is not gone: as long as anything is taken the answer goes on."""
-    monkeypatch.setattr("proxy.server.output.CLIENT_STALL_SECONDS", 0.3)
+    monkeypatch.setattr("proxy.http.connection.CLIENT_STALL_SECONDS", 0.3)
     async with with_script(STREAM, abundance) as (rig, worker), asking(rig) as slow:
         for _ in range(16):
             await asyncio.sleep(0.05)
@@ -156,7 +156,7 @@ async def test_a_client_that_takes_a_little_is_not_dropped(monkeypatch: pytest.M
 
 async def test_a_whole_answer_that_is_not_taken_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors for which nobody comes do not stay in memory; they hold no worker meanwhile."""
-    monkeypatch.setattr("proxy.server.output.CLIENT_STALL_SECONDS", 0.1)
+    monkeypatch.setattr("proxy.http.connection.CLIENT_STALL_SECONDS", 0.1)
 
     async def many(visit: Visit, _: Request) -> None:
         await visit.send(json_response({"embedding": [[0.125] * 2_000_000], "token_num": 1}))

@@ -8,12 +8,12 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
 from proxy.address import Address
 from proxy.fleet.facts import ModelFacts, WorkerReport
+from proxy.http import Request, Response
 from proxy.server import listeners
-from proxy.server.listeners import ModelPortSites, catch_all, client_runner, port_opener
+from proxy.server.listeners import ModelPortSites, client_server, port_opener
 from proxy.types import JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
 from tests.gateway.client import Connection, call
@@ -31,12 +31,12 @@ def first() -> int:
 async def sites(first: int) -> AsyncIterator[ModelPortSites]:
     """Two ports."""
 
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(text="here")
+    async def answer(_: Request) -> Response:
+        return Response(200, b"here")
 
-    runner = await client_runner(catch_all(answer))
-    yield ModelPortSites(port_opener(runner, "127.0.0.1"), "127.0.0.1", first, first + 1)
-    await runner.cleanup()
+    server = client_server(answer)
+    yield ModelPortSites(port_opener(server, "127.0.0.1"), "127.0.0.1", first, first + 1)
+    await server.close()
 
 
 async def test_a_port_is_kept_over_an_absence(sites: ModelPortSites, first: int) -> None:

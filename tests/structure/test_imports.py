@@ -30,12 +30,14 @@ ALLOWED: dict[str, set[str]] = {
     "documents": {"errors", "limits", "types"},
     "ruleset": {"documents", "errors", "expr", "framing", "limits", "translate", "types"},
     "upstream": {"errors", "limits", "types"},
+    "http": {"limits"},
     "telemetry": {"errors", "limits", "types"},
     "recording": {"errors", "framing", "limits", "threads", "types"},
     "server": {
-        *("errors", "expr", "fleet", "framing", "limits", "recording", "telemetry", "translate", "types", "upstream"),
+        *("errors", "expr", "fleet", "framing", "http", "limits", "recording", "telemetry", "translate", "types"),
+        "upstream",
     },
-    "backends": {"address", "documents", "errors", "expr", "fleet", "limits", "threads", "translate", "types"},
+    "backends": {"address", "documents", "errors", "expr", "fleet", "http", "limits", "threads", "translate", "types"},
     "demo": {"limits", "types"},
     "tools": {
         *("backends", "documents", "errors", "expr", "framing", "garbage", "limits", "recording"),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import orjson
-from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from proxy.backends.fastchat.controller.app import ListenerRules, controller_app
@@ -22,6 +22,7 @@ from proxy.backends.workers.network import is_own_address
 from proxy.backends.workers.settings import SourceSettings
 from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
+from proxy.http import HttpServer, Limits, Request, Response
 from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeServer
 
@@ -154,7 +155,7 @@ async def no_names(host: str) -> Sequence[str]:
 
 
 class Controller:
-    """A controller on a socket of its own, with aiohttp's runner as in production; its workers are those of a harness.
+    """A controller on a socket of its own, with the server of production; its workers are those of a harness.
 
     Without `source` it makes one that has no other sources.
     """
@@ -171,7 +172,7 @@ class Controller:
         self.state_file: str | None = None
         self.fallen: list[tuple[str, str, bytes]] = []  # what reached the gateway's own paths
         self.port = 0
-        self._closing: list[web.AppRunner | ClientSession] = []
+        self._closing: list[HttpServer | ClientSession] = []
 
     @property
     def url(self) -> str:
@@ -202,15 +203,14 @@ class Controller:
             bounds=self.bounds,
             on_event=self.harness.count,
         )
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        server = HttpServer(app, Limits(idle_seconds=75.0))
+        await server.listen("127.0.0.1", self.port)
         self.session = ClientSession(timeout=ClientTimeout(total=5))
-        self._closing += [self.session, runner]
+        self._closing += [self.session, server]
 
     async def close(self) -> None:
         for each in self._closing:
-            await (each.close() if isinstance(each, ClientSession) else each.cleanup())
+            await each.close()
 
     async def call(
         self, path: str, body: Json | bytes = None, *, method: str = "POST", headers: dict[str, str] | None = None
@@ -236,6 +236,10 @@ class Controller:
     def _public_names(self) -> dict[str, str]:
         return {**{row.model: row.model for row in self.harness.fleet.models()}, **self.aliases}
 
-    async def _fall(self, request: web.Request) -> web.StreamResponse:
-        self.fallen.append((request.method, request.path_qs, await request.read()))
-        return web.Response(body=b'"the gateway\'s own"', content_type="application/json")
+    async def _fall(self, request: Request) -> Response:
+        body = b""
+        while parts := await request.parts():
+            body += b"".join(parts)
+        query = f"?{request.query_string}" if request.query_string else ""
+        self.fallen.append((request.method, request.path + query, body))
+        return Response(200, b'"the gateway\'s own"', "application/json")

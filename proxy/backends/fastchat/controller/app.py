@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import orjson
-from aiohttp import web
 
 from proxy.address import Address
 from proxy.backends.control import EventHook, no_events
@@ -24,12 +23,11 @@ from proxy.backends.workers.places import read_ip
 from proxy.fleet.facts import KINDS, Kind
 from proxy.fleet.memory import Key
 from proxy.fleet.table import Fleet
-from proxy.limits import REQUEST_MAX_BYTES
+from proxy.http import Handler, Request, Response, Streamed
 from proxy.types import Json
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Withheld = Callable[[str, str], bool]
 InService = Callable[[str, Kind], bool]
 
@@ -66,7 +64,7 @@ def always_in_service(model: str, kind: Kind) -> bool:
 
 class _Call(NamedTuple):
     method: str
-    answer: Callable[[web.Request], Awaitable[Json]]
+    answer: Callable[[Request], Awaitable[Json]]
 
 
 def controller_app(
@@ -81,8 +79,8 @@ def controller_app(
     bounds: Bounds | None = None,
     clock: Callable[[], float] = time.monotonic,
     on_event: EventHook = no_events,
-) -> web.Application:
-    """The application of the listener with which workers register.
+) -> Handler:
+    """What answers at the address with which workers register.
 
     Paths that are none of a controller go to `fall_through`, without the token in front of them; `withheld` says of a
     method and path that they do not. public_names: name for clients to the fleet's own. in_service: whether the gateway
@@ -91,15 +89,13 @@ def controller_app(
     desk = _Desk(registry, fleet, rules, public_names, in_service, bounds or Bounds(), clock, on_event)
     calls = desk.calls()
 
-    async def pass_on(request: web.Request, path: str) -> web.StreamResponse:
-        if not path.startswith("//"):  # what follows would be a host
-            own_path = request.rel_url.raw_path == path
-            moved = request if own_path else request.clone(rel_url=_moved(request, path))
-            if not withheld(moved.method, moved.rel_url.raw_path):
-                return await fall_through(moved)
+    async def pass_on(request: Request, path: str) -> Response | Streamed:
+        if not path.startswith("//") and not withheld(request.method, path):
+            request.path = path
+            return await fall_through(request)
         raise Refusal(404, "not_found", f"{path[:80]} is not served at the address where workers register")
 
-    async def serve(request: web.Request) -> web.StreamResponse:
+    async def serve(request: Request) -> Response | Streamed:
         path, tokens = _path_and_tokens(request, rules().token, calls)
         call = calls.get(path)
         if call is not None and request.method != call.method:
@@ -113,9 +109,7 @@ def controller_app(
             desk.refused(request, path, refusal)
             return _json(refusal.status, {"detail": str(refusal)})
 
-    app = web.Application(client_max_size=REQUEST_MAX_BYTES)
-    app.router.add_route("*", r"/{path:[\s\S]*}", serve)
-    return app
+    return serve
 
 
 class _Desk:
@@ -152,7 +146,7 @@ class _Desk:
         calls = {path: _Call("POST", answer) for path, answer in posts.items()}
         return {**calls, "/test_connection": _Call("GET", self.answer_test)}
 
-    async def register_worker(self, request: web.Request) -> Json:
+    async def register_worker(self, request: Request) -> Json:
         posted = bodies.registration(await bodies.read_object(request, self._bounds), self._bounds)
         judged = await self._registry.register(
             posted.worker_name, _peer(request), heartbeats=posted.heartbeats, multimodal=posted.multimodal
@@ -161,7 +155,7 @@ class _Desk:
             raise _refusal(judged, passing=200)
         return None
 
-    async def receive_heart_beat(self, request: web.Request) -> Json:
+    async def receive_heart_beat(self, request: Request) -> Json:
         """Only a worker that would be taken in is told to register: any other asks again in 5 s after an answer without
         `exist`, and must not end its heartbeats."""
         beat = bodies.heartbeat(await bodies.read_object(request, self._bounds))
@@ -175,21 +169,21 @@ class _Desk:
             raise _refusal(refused, passing=503)
         return {"exist": False}
 
-    async def refresh_all_workers(self, _: web.Request) -> Json:
+    async def refresh_all_workers(self, _: Request) -> Json:
         # FastChat's controller empties its table and asks every worker; here they are asked all the time.
         return None
 
-    async def list_models(self, _: web.Request) -> Json:
+    async def list_models(self, _: Request) -> Json:
         return {"models": [*self._listed(self._answerable())]}
 
-    async def list_language_models(self, _: web.Request) -> Json:
+    async def list_language_models(self, _: Request) -> Json:
         image, text = self._served(multimodal=True), self._served(multimodal=False)
         return {"models": [*self._listed(self._answerable() - (image - text))]}
 
-    async def list_multimodal_models(self, _: web.Request) -> Json:
+    async def list_multimodal_models(self, _: Request) -> Json:
         return {"models": [*self._listed(self._answerable() & self._served(multimodal=True))]}
 
-    async def get_worker_address(self, request: web.Request) -> Json:
+    async def get_worker_address(self, request: Request) -> Json:
         body = await bodies.read_object(request, self._bounds)
         if "model" not in body:
             raise Refusal(400, "malformed", "model is missing")
@@ -205,7 +199,7 @@ class _Desk:
                 return {"address": address or ""}
         return {"address": self._own_address(request)}
 
-    async def worker_get_status(self, _: web.Request) -> Json:
+    async def worker_get_status(self, _: Request) -> Json:
         up = [view for view in self._fleet.workers() if view.up and not view.drained]
         return {
             "model_names": [*self._listed(self._answerable())],
@@ -213,10 +207,10 @@ class _Desk:
             "queue_length": sum(max(view.queue_length, view.in_flight) for view in up),
         }
 
-    async def answer_test(self, _: web.Request) -> Json:
+    async def answer_test(self, _: Request) -> Json:
         return "success"
 
-    def refused(self, request: web.Request, path: str, refusal: Refusal) -> None:
+    def refused(self, request: Request, path: str, refusal: Refusal) -> None:
         """Count a refused registration; tell of each refusal, of the same kind from the same peer once a minute."""
         if path == "/register_worker":
             self._on_event("rejected_registration", reason=refusal.reason)
@@ -267,7 +261,7 @@ class _Desk:
     def _passes_on(self, model: str, answerable: frozenset[Key]) -> bool:
         return any((model, kind) in answerable and self._in_service(model, kind) for kind in KINDS)
 
-    def _own_address(self, request: web.Request) -> str:
+    def _own_address(self, request: Request) -> str:
         """Where the gateway serves the caller, who knows the token."""
         rules = self._rules()
         base = rules.own_url or _reached_at(request)
@@ -279,12 +273,12 @@ def _refusal(judged: Rejection, *, passing: int) -> Refusal:
     return Refusal(status, judged.reason, judged.text)
 
 
-def _path_and_tokens(request: web.Request, token: str | None, calls: Mapping[str, _Call]) -> tuple[str, list[str]]:
+def _path_and_tokens(request: Request, token: str | None, calls: Mapping[str, _Call]) -> tuple[str, list[str]]:
     """The path without a token in front of it, and every token that the request brings."""
-    path = request.rel_url.raw_path
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    path = request.path
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     tokens = [credentials.strip()] if scheme.lower() == "bearer" else []
-    tokens += [request.headers[name] for name in ("X-Gateway-Token",) if name in request.headers]
+    tokens += [request.headers[name] for name in ("x-gateway-token",) if name in request.headers]
     if token is not None:
         first, slash, rest = path[1:].partition("/")
         if slash and (same_token(token, [first]) or slash + rest in calls):
@@ -292,28 +286,23 @@ def _path_and_tokens(request: web.Request, token: str | None, calls: Mapping[str
     return path, tokens
 
 
-def _moved(request: web.Request, path: str) -> str:
-    query = request.rel_url.raw_query_string
-    return f"{path}?{query}" if query else path
-
-
-def _peer(request: web.Request) -> Peer:
+def _peer(request: Request) -> Peer:
     host = _peer_host(request)
     return Peer(host, is_own_address(host), _end(request, "sockname")[1])
 
 
-def _peer_host(request: web.Request) -> str:
+def _peer_host(request: Request) -> str:
     return _end(request, "peername")[0]
 
 
-def _end(request: web.Request, which: Literal["peername", "sockname"]) -> tuple[str, int]:
+def _end(request: Request, which: Literal["peername", "sockname"]) -> tuple[str, int]:
     """Address and port of one end of the connection, which the caller cannot write as it likes."""
-    name = request.transport.get_extra_info(which) if request.transport is not None else None
-    address = read_ip(str(name[0])) if isinstance(name, tuple) else None
-    return (str(address), int(name[1])) if address is not None and isinstance(name, tuple) else ("", 0)
+    end = request.connection.end(which)
+    address = read_ip(end[0]) if end is not None else None
+    return (str(address), end[1]) if address is not None and end is not None else ("", 0)
 
 
-def _reached_at(request: web.Request) -> str:
+def _reached_at(request: Request) -> str:
     host, port = _end(request, "sockname")
     return f"http://{Address(host, port)}" if host else ""
 
@@ -322,5 +311,5 @@ def _short(number: float) -> int | float:
     return int(number) if number == int(number) else number
 
 
-def _json(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
+def _json(status: int, body: Json, headers: dict[str, str] | None = None) -> Response:
+    return Response(status, orjson.dumps(body), "application/json", headers)

@@ -6,9 +6,9 @@ import asyncio
 from typing import NamedTuple
 
 import orjson
-from aiohttp import web
 
 from proxy.backends.control import brief, has_controls
+from proxy.http import BodyError, Request
 from proxy.types import Json, JsonObject
 
 
@@ -45,7 +45,7 @@ class Heartbeat(NamedTuple):
     queue_length: int
 
 
-async def read_object(request: web.Request, bounds: Bounds) -> JsonObject:
+async def read_object(request: Request, bounds: Bounds) -> JsonObject:
     """The JSON object in a request's body. Refusal when it is too large, too slow, or something else."""
     if (request.content_length or 0) > bounds.bytes:
         raise Refusal(413, "too_large", f"the body has {request.content_length} bytes, at most {bounds.bytes} are read")
@@ -55,7 +55,7 @@ async def read_object(request: web.Request, bounds: Bounds) -> JsonObject:
         raise Refusal(408, "slow", f"the body did not arrive within {bounds.seconds:g} s") from None
     except ConnectionError:
         raise asyncio.CancelledError from None  # the peer left; there is nobody to answer
-    except web.RequestPayloadError as error:
+    except BodyError as error:
         raise Refusal(400, "malformed", f"the body cannot be read: {error}") from None
     try:
         body: Json = orjson.loads(content)
@@ -110,10 +110,10 @@ def _check_models(names: Json, bounds: Bounds) -> None:
         model_name(name, f"worker_status.model_names[{place}]", bounds)
 
 
-async def _read(request: web.Request, most: int) -> bytes:
+async def _read(request: Request, most: int) -> bytes:
     content = bytearray()
-    async for part in request.content.iter_any():
-        content += part
+    while parts := await request.parts():
+        content += b"".join(parts)
         if len(content) > most:
             raise Refusal(413, "too_large", f"the body has more than {most} bytes")
     return bytes(content)

@@ -6,12 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from aiohttp import web
-
 from proxy.address import is_wildcard, parse_address
 from proxy.backends.control import EventHook, no_events
 from proxy.backends.fastchat.controller.app import (
-    Handler,
     InService,
     ListenerRules,
     Withheld,
@@ -26,6 +23,7 @@ from proxy.backends.settings import AcceptSettings
 from proxy.backends.workers.network import NameLookUps, is_own_address
 from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
+from proxy.http import Handler
 
 
 class ControllerRole:
@@ -67,7 +65,7 @@ class ControllerRole:
         fall_through: Handler,
         withheld: Withheld = nothing_withheld,
         in_service: InService = always_in_service,
-    ) -> web.Application:
+    ) -> Handler:
         """What serves the listening address. fall_through: the gateway's own paths, but for the methods and paths that
         are `withheld`; public_names: to the fleet's; in_service: whether the gateway serves a model."""
         return controller_app(

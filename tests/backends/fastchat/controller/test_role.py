@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from aiohttp.test_utils import unused_port
 
 from proxy.backends.fastchat.controller.guard import Peer
 from proxy.backends.fastchat.controller.role import ControllerRole
 from proxy.backends.settings import AcceptSettings
+from proxy.http import HttpServer, Limits, Request, Response
 from tests.backends.fakes import FakeModel, FakeWorker, eventually
 from tests.backends.fastchat.harness import Harness
 
 
-async def refuse(_: web.Request) -> web.StreamResponse:
-    raise web.HTTPNotFound
+async def refuse(_: Request) -> Response:
+    return Response(404)
 
 
 async def test_settings_are_in_force_and_replaced(harness: Harness) -> None:
@@ -27,9 +28,8 @@ async def test_settings_are_in_force_and_replaced(harness: Harness) -> None:
         own_ports=[],
         on_event=harness.count,
     )
-    runner = web.AppRunner(role.app(harness.fleet, public_names=dict, fall_through=refuse), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    server = HttpServer(role.app(harness.fleet, public_names=dict, fall_through=refuse), Limits(idle_seconds=75.0))
+    await server.listen("127.0.0.1", port)
     body = {"worker_name": "http://203.0.113.5:21002", "check_heart_beat": True}
     async with ClientSession() as session:
 
@@ -47,7 +47,7 @@ async def test_settings_are_in_force_and_replaced(harness: Harness) -> None:
             role.update(AcceptSettings(allow=["metadata.google.internal"]))
         assert await status("/a-long-token/register_worker") == 200
     assert [row.address for row in role.rows()] == ["http://203.0.113.5:21002"]
-    await runner.cleanup()
+    await server.close()
     await role.close()
 
 

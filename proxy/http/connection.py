@@ -1,0 +1,337 @@
+"""One client: its requests one after the other, each with a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple, Protocol, cast
+
+from proxy.http.head import Head, IllegalRequest, RequestReader
+from proxy.http.request import Request
+from proxy.http.response import Response, Streamed, has_no_body, head_bytes
+from proxy.limits import CLIENT_STALL_SECONDS
+
+log = logging.getLogger("proxy.http")
+
+Handler = Callable[[Request], Awaitable["Response | Streamed"]]
+
+# Requests of one client that wait for the answer to its first; nobody who means well sends more ahead.
+PIPELINE_MAX: Final = 64
+# How long the rest of a body is read and thrown away for which the answer did not wait: to close at once would take the
+# answer from a client that reads only when it has sent everything.
+LINGER_SECONDS: Final = 10.0
+# With less than this in the socket's buffer nobody waits for the client: a loop's own low-water mark.
+FLUSHED: Final = 16_384
+
+
+class Limits(NamedTuple):
+    """idle_seconds: how long a client may take to its next request, and within the head of one."""
+
+    idle_seconds: float
+
+
+class Owner(Protocol):
+    """What a connection tells its server."""
+
+    handler: Handler
+    limits: Limits
+    closing: bool
+
+    def made(self, connection: Connection) -> None: ...
+
+    def lost(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """Moves bytes between a transport and the request that is answered now.
+
+    transport: to write a stream's pieces to. lost: the client is gone, and the task of its request is cancelled.
+    """
+
+    __slots__ = (
+        "_close", "_drain", "_idle_since", "_keep", "_lingering", "_loop", "_owner", "_paused", "_queue",
+        "_reader", "_reading", "_task", "_timer", "lost", "transport",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._reader = RequestReader(self)
+        self._queue: deque[tuple[Request, bool]] = deque()
+        self._reading: Request | None = None  # its body is not complete
+        self._keep = False  # what the client of the request being answered wants of the connection
+        self._close = False  # nothing more is answered
+        self._lingering = False
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
+        self._drain: asyncio.Future[None] | None = None
+        self._paused = False  # the client's sending, by a full body or a full queue
+        self.lost = False
+        self.transport: asyncio.Transport
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._task is not None
+
+    def end(self, name: str) -> tuple[str, int] | None:
+        """Address and port of one end, "peername" or "sockname"."""
+        found = self.transport.get_extra_info(name)
+        return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
+
+    # Callbacks of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._owner.made(self)
+        self._idle_since = self._loop.time()
+        self._timer = self._loop.call_at(self._idle_since + self._owner.limits.idle_seconds, self._on_timer)
+
+    def data_received(self, data: bytes) -> None:
+        if self._close and not self._lingering:
+            return
+        try:
+            self._reader.feed(data)
+        except IllegalRequest as error:
+            self._refuse(error)
+        if self._task is None and self._queue:
+            self._next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = self._close = True
+        self._owner.lost(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queue.clear()
+        self.resume_writing()
+        if self._task is not None:
+            self._task.cancel()
+        if self._reading is not None:
+            self._reading.wake()
+            self._reading = None
+        self._reader.discard()
+
+    def pause_writing(self) -> None:
+        if self._drain is None:
+            self._drain = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        drain, self._drain = self._drain, None
+        if drain is not None and not drain.done():
+            drain.set_result(None)
+
+    # What was read, told by the reader
+
+    def head_read(self, head: Head) -> None:
+        if self._close:
+            return
+        if len(self._queue) >= PIPELINE_MAX:
+            raise IllegalRequest(400, f"more than {PIPELINE_MAX} requests were sent before the first was answered")
+        self._reading = request = Request(self, head)
+        self._queue.append((request, head.keep))
+
+    def body_read(self, data: bytes) -> None:
+        request = self._reading
+        if request is not None and not self._lingering and request.take(data):
+            self._pause()
+
+    def end_read(self) -> None:
+        request, self._reading = self._reading, None
+        if request is not None:
+            request.end()
+        if self._lingering:
+            self._lingered()
+
+    # What a request asks for
+
+    def resume_body(self) -> None:
+        """There is room for more of the body."""
+        self._resume()
+
+    def go_on(self) -> None:
+        """The client waits for leave to send its body."""
+        if not self._close:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def begin_stream(
+        self, request: Request, status: int, content_type: str, headers: Mapping[str, str] | None
+    ) -> Streamed:
+        """ConnectionResetError where the client is gone."""
+        if self.lost:
+            raise ConnectionResetError("the client left")
+        if request.chunked:
+            rest = "Transfer-Encoding: chunked\r\n" + ("" if self._keeps(request) else "Connection: close\r\n")
+        else:
+            self._keep, rest = False, "Connection: close\r\n"
+        self.transport.write(head_bytes(status, content_type, headers, rest))
+        return Streamed(status)
+
+    def end_stream(self, request: Request) -> None:
+        if request.chunked and not self.lost:
+            self.transport.write(b"0\r\n\r\n")
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough."""
+        if self._drain is not None:
+            await self._drain
+
+    async def flushed(self) -> None:
+        """Wait until little is left for the client to read. Its connection is closed where it reads nothing at all for
+        `CLIENT_STALL_SECONDS`: ConnectionResetError.
+        """
+        transport = self.transport
+        while (drain := self._drain) is not None and not self.lost:
+            waiting = transport.get_write_buffer_size()
+            await asyncio.wait({drain}, timeout=CLIENT_STALL_SECONDS)
+            left = transport.get_write_buffer_size()
+            if not drain.done() and left >= waiting:
+                transport.abort()
+                log.info("a client took nothing for %g s of %d bytes that wait for it", CLIENT_STALL_SECONDS, left)
+                raise ConnectionResetError("the client does not read")
+
+    # The turn of requests
+
+    def _next(self) -> None:
+        request, self._keep = self._queue.popleft()
+        self._task = self._loop.create_task(self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
+        broken = True
+        try:
+            response = await self._owner.handler(request)
+            if isinstance(response, Response):
+                self._write(request, response)
+                if self.transport.get_write_buffer_size() > FLUSHED:
+                    await self.flushed()
+            broken = False
+        except ConnectionError:
+            pass
+        except asyncio.CancelledError:
+            if not self.lost:
+                raise
+        except Exception:
+            log.exception("the server failed on a request")
+            if request.streamed is None and not self.lost:
+                self._write(request, Response(500, b"the gateway failed on this request; its log has the reason\n"))
+                broken = False
+        finally:
+            self._answered(request, broken=broken)
+
+    def _write(self, request: Request, response: Response) -> None:
+        if self.lost:
+            raise ConnectionResetError("the client left")
+        if response.close:
+            self._keep = False
+        bodiless = has_no_body(response.status)
+        rest = "" if bodiless else f"Content-Length: {len(response.body)}\r\n"
+        if not self._keeps(request):
+            rest += "Connection: close\r\n"
+        elif not request.chunked:
+            rest += "Connection: keep-alive\r\n"
+        head = head_bytes(response.status, response.content_type, response.headers, rest)
+        self.transport.write(head if bodiless or request.method == "HEAD" else head + response.body)
+
+    def _keeps(self, request: Request) -> bool:
+        """Whether the connection goes on after this request."""
+        unread = request.expects and not request.complete  # it may come or not
+        self._keep = self._keep and not (unread or self._close or self._owner.closing)
+        return self._keep
+
+    def _answered(self, request: Request, *, broken: bool) -> None:
+        self._task = None
+        if self.lost:
+            return
+        if broken:
+            self.transport.abort()  # what was begun must not look complete
+        elif not request.complete:
+            self._linger(request)
+        elif not self._keep or self._close:
+            self._finish()
+        else:
+            self._resume()
+            self._idle_since = self._loop.time()
+            if self._queue:
+                self._next()
+
+    def _linger(self, request: Request) -> None:
+        """Read what the client is still sending, and throw it away."""
+        if self._reading is not request or request.expects:
+            self._finish()
+            return
+        self._lingering = True
+        self._close = self._close or not self._keep
+        self._set_timer(self._loop.time() + LINGER_SECONDS)
+        self._resume()
+
+    def _lingered(self) -> None:
+        self._lingering = False
+        if self._close:
+            self._finish()
+        else:
+            self._idle_since = self._loop.time()
+
+    def _finish(self) -> None:
+        """Close when everything is written."""
+        self._close = True
+        self.transport.close()
+        # A client that reads nothing more would keep it open.
+        self._set_timer(self._loop.time() + CLIENT_STALL_SECONDS)
+
+    def _refuse(self, error: IllegalRequest) -> None:
+        """Answer what is no request, behind what is being answered; then the connection ends."""
+        log.info("a request that is not legal HTTP was refused: %d %s", error.status, error)
+        self._close, self._lingering = True, False
+        if self._reading is not None:
+            self._reading.end(str(error))
+            self._reading = None
+        elif self._task is None and not self._queue and not self.lost:
+            body = f"{error}\n".encode()
+            rest = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+            self.transport.write(head_bytes(error.status, "text/plain; charset=utf-8", None, rest) + body)
+            self._finish()
+
+    # The server's
+
+    def shut(self) -> None:
+        """The server closes: at once where nothing is being answered, else after it."""
+        self._queue.clear()
+        if self._task is None:
+            self._finish()
+        self._close = True
+
+    def abort(self) -> None:
+        """End it whatever is under way."""
+        self.transport.abort()
+
+    # Time, and the client's sending
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and not self.lost and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """The connection is idle for too long, or does not end."""
+        self._timer = None
+        if self.transport.is_closing() or self._lingering:
+            self.transport.abort()
+            return
+        seconds = self._owner.limits.idle_seconds
+        due = (self._loop.time() if self._task is not None else self._idle_since) + seconds
+        if due - self._loop.time() > 0.001:
+            self._timer = self._loop.call_at(due, self._on_timer)
+        else:
+            self._finish()

@@ -1,0 +1,152 @@
+"""Heads of requests read from pieces of a byte stream; no sockets here.
+
+llhttp, the parser inside httptools, refuses by itself what could be read in two ways: bare line feeds, a length beside
+chunks, several lengths, folded lines, control characters, versions that there are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import httptools
+
+# The request line and all header lines of one request: what servers in front of this one let through.
+HEAD_MAX_BYTES: Final = 64 * 1024
+HEADERS_MAX: Final = 200
+
+
+class IllegalRequest(Exception):
+    """What came is no request. status: of the answer; the message is one sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Taker(Protocol):
+    """What is told what was read, from inside `RequestReader.feed`."""
+
+    def head_read(self, head: Head) -> None:
+        """A request begins."""
+
+    def body_read(self, data: bytes) -> None:
+        """A part of its body."""
+
+    def end_read(self) -> None:
+        """It is complete."""
+
+
+class Head:
+    """The head of one request, as `Request` has it; keep: the connection may carry another one."""
+
+    __slots__ = ("content_length", "headers", "keep", "method", "path", "query_string", "version")
+
+    def __init__(self, method: str, target: bytes, headers: dict[str, str], version: str, *, keep: bool) -> None:
+        self.method = method
+        self.path, self.query_string = _split(target)
+        self.headers = headers
+        self.version = (1, 1) if version == "1.1" else (1, 0)
+        self.keep = keep
+        length = headers.get("content-length")
+        self.content_length = int(length) if length is not None else None
+
+
+class RequestReader:
+    """Feed it what the socket gave. IllegalRequest ends the connection; nothing is fed after it."""
+
+    __slots__ = ("_bytes", "_count", "_headers", "_in_head", "_parser", "_resumed", "_taker", "_target", "on_body")
+
+    def __init__(self, taker: Taker) -> None:
+        self._taker = taker
+        self._in_head = True
+        self._bytes = 0  # of a head that is not complete
+        self._count = 0  # of its header lines
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._resumed = False  # this parser reads the body of a request whose head another one read
+        # The parser looks its callbacks up once, here.
+        self.on_body: Callable[[bytes], None] = taker.body_read
+        self._parser = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """What it holds is told to the taker before this returns. IllegalRequest."""
+        if self._in_head:
+            self._bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, IllegalRequest):
+                raise error.__context__ from None
+            raise
+        except httptools.HttpParserError as error:
+            raise IllegalRequest(400, f"not valid HTTP: {error}") from None
+        if self._in_head and self._bytes > HEAD_MAX_BYTES:
+            raise IllegalRequest(431, f"the head of the request has more than {HEAD_MAX_BYTES} bytes")
+
+    def discard(self) -> None:
+        """Let go of the parser: it holds this object's methods, and the cycle would wait for the garbage collector."""
+        del self._parser, self.on_body, self._taker
+
+    def _without_upgrade(self, rest: bytes) -> None:
+        """A client that offers another protocol gets this one: the parser, which ends here, makes way for a new one,
+        which reads the body as it would have been read.
+        """
+        length, coding = self._headers.get("content-length"), self._headers.get("transfer-encoding")
+        framing = f"Content-Length: {length or 0}" if coding is None else f"Transfer-Encoding: {coding}"
+        self._resumed = True
+        self._parser = httptools.HttpRequestParser(self)
+        self.feed(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode() + rest)
+
+    # Callbacks of the parser
+
+    def on_url(self, target: bytes) -> None:
+        if not self._resumed:
+            self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._resumed or not self._in_head:
+            return  # of a trailer
+        headers, key = self._headers, name.decode("latin-1").lower()
+        text = value.decode("utf-8", "surrogateescape")
+        known = headers.get(key)
+        headers[key] = text if known is None else f"{known}, {text}"
+        self._count += 1
+        if self._count > HEADERS_MAX:
+            raise IllegalRequest(431, f"the request has more than {HEADERS_MAX} headers")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._resumed:
+            return
+        parser = self._parser
+        method = parser.get_method().decode("ascii")
+        if method == "CONNECT":
+            raise IllegalRequest(405, "CONNECT is not served here")
+        head = Head(method, self._target, self._headers, parser.get_http_version(), keep=parser.should_keep_alive())
+        self._taker.head_read(head)
+
+    def on_message_complete(self) -> None:
+        if not self._resumed and self._parser.should_upgrade():
+            return  # its body is still to come
+        self._in_head, self._resumed = True, False
+        self._bytes = self._count = 0
+        self._target, self._headers = b"", {}
+        self._taker.end_read()
+
+
+def _split(target: bytes) -> tuple[str, str]:
+    """Path and query of a request's target. IllegalRequest for a target that has no path."""
+    if not target.isascii():
+        raise IllegalRequest(400, "the target of the request is not ASCII")
+    text = target.decode("ascii")
+    if not text.startswith("/") and text != "*":
+        try:
+            url = httptools.parse_url(target)
+        except httptools.HttpParserInvalidURLError:
+            raise IllegalRequest(400, f"the target of the request is no path: {text[:80]}") from None
+        text = (url.path or b"/").decode("ascii") + (f"?{url.query.decode('ascii')}" if url.query else "")
+    path, _, query = text.partition("#")[0].partition("?")
+    return path, query

@@ -1,0 +1,92 @@
+"""The addresses at which clients are served."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Final
+
+from proxy.http.connection import Connection, Handler, Limits
+from proxy.limits import LISTEN_BACKLOG
+
+__all__ = ["HttpServer", "Limits", "port_of"]
+
+# How long the end waits for requests that have been told to end.
+_CLOSE_SECONDS: Final = 0.5
+
+
+class HttpServer:
+    """Gives each request of each client to `handler`, at any number of addresses; cancels it when the client leaves.
+
+    closing: no connection outlives the request that it is answering.
+    """
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.handler, self.limits = handler, limits
+        self.closing = False
+        self._connections: set[Connection] = set()
+        self._servers: set[asyncio.Server] = set()
+        self._emptied: asyncio.Future[None] | None = None
+
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Serve at this address. OSError, whose strerror is a reason for people."""
+        try:
+            server = await asyncio.get_running_loop().create_server(
+                self._connection, host, port, backlog=LISTEN_BACKLOG
+            )
+        except OSError as error:
+            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+            raise OSError(error.errno, reason) from None
+        self._servers.add(server)
+        return server
+
+    async def listen_on(self, bound: socket.socket) -> asyncio.Server:
+        """Serve at the address of this socket, which is closed in the end."""
+        server = await asyncio.get_running_loop().create_server(self._connection, sock=bound, backlog=LISTEN_BACKLOG)
+        self._servers.add(server)
+        return server
+
+    def leave(self, server: asyncio.Server) -> None:
+        """Serve no longer at this address; who is connected stays so."""
+        self._servers.discard(server)
+        server.close()
+
+    def stop_listening(self) -> None:
+        """No new connection from now on; those that are idle end, and the others with the request under way."""
+        self.closing = True
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def close(self) -> None:
+        """End everything: what is being answered has half a second to finish."""
+        self.stop_listening()
+        for connection in tuple(self._connections):
+            connection.shut()
+        if self._connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._emptied}, timeout=_CLOSE_SECONDS)
+        for connection in tuple(self._connections):
+            connection.abort()
+        if self._connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._emptied}, timeout=_CLOSE_SECONDS)
+
+    # Called by connections
+
+    def made(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _connection(self) -> Connection:
+        return Connection(self)
+
+
+def port_of(server: asyncio.Server) -> int:
+    """The port at which it listens, as chosen by the system where it was to be any."""
+    return int(server.sockets[0].getsockname()[1])
