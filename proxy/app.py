@@ -26,9 +26,9 @@ from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_V
 from proxy.operations import InForce, Operations, feed_metrics
 from proxy.recording.recorder import Recorder
 from proxy.reload import Loaded, Reloader, StartError, keep_fixed, loaded, read, read_rules
-from proxy.ruleset import RuleSet, found_pack
+from proxy.ruleset import RuleSet
 from proxy.ruleset.wording import headers_of, words_of
-from proxy.server.admin import admin_app
+from proxy.server.admin import Scraped, admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
 from proxy.server.leases import OwnLeases
@@ -44,8 +44,10 @@ from proxy.settings import Address, Settings, parse_address
 from proxy.source import Source
 from proxy.telemetry.log import configure_logging
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.rules import RuleTable
 from proxy.translate.routes import Miss
-from proxy.watching import FileWatch, Watched
+from proxy.types import Json
+from proxy.watching import FileWatch, Watched, watched_files
 
 if TYPE_CHECKING:
     from proxy.demo.worker import DemoWorker
@@ -86,7 +88,6 @@ class RunningGateway:
         self._ports: ModelPortSites | None = None
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
-        self._watching: asyncio.Task[None] | None = None
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
         self.reloader = Reloader(self._read, self._apply, self.metrics.on_event)
         self._recorder = Recorder(self._recordings, self._words, lambda: headers_of(self.rules), __version__)
@@ -100,6 +101,8 @@ class RunningGateway:
             lambda: (self.listen, self.advertised),
             self.metrics.rules,
             self._recorder,
+            self._gathered_rules(),
+            self._processes,
         )
 
     _new_fleet: type[Fleet] = Fleet
@@ -149,7 +152,7 @@ class RunningGateway:
             stack.push_async_callback(self._close_clients)
             stack.callback(self.fleet.subscribe(self._fleet_changed))
             stack.push_async_callback(self._wind_down)
-            stack.push_async_callback(self._stop_watching)
+            stack.push_async_callback(self._files.stop)
             self._watch_or_not()
             stack.push_async_callback(self.reloader.close)
             stack.callback(self._begin_to_stop)
@@ -170,7 +173,7 @@ class RunningGateway:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         open_port = await self._listen_to_clients(stack)
-        admin = await operator_runner(admin_app(self.metrics, self.operations))
+        admin = await operator_runner(admin_app(self._shown_metrics(), self.operations))
         stack.push_async_callback(admin.cleanup)
         with _named(self.admin, "admin"):
             self.admin = await self._bind_operators(admin, self.admin)
@@ -179,6 +182,17 @@ class RunningGateway:
         ports = self.settings.model_ports
         if ports is not None:
             self._ports = ModelPortSites(open_port, self.listen.host, ports.first, ports.last)
+
+    # What a gateway of several processes does in another way is in methods of their own.
+
+    def _shown_metrics(self) -> Scraped:
+        return self.metrics
+
+    def _gathered_rules(self) -> Callable[[], Awaitable[RuleTable]] | None:
+        return None
+
+    def _processes(self) -> list[Json]:
+        return []
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
         """What opens further ports beside."""
@@ -306,7 +320,7 @@ class RunningGateway:
             return self._now.loaded
         self._files.reading()
         found = read(self._source)
-        self._files.read(self._files_of([found.settings], found.rules))
+        self._files.read(watched_files(self._source.file, [found.settings], found.rules))
         return found
 
     def _apply(self, found: Loaded) -> tuple[str, ...]:
@@ -326,30 +340,13 @@ class RunningGateway:
 
     def _watched(self) -> Watched:
         """What is in force and what was tried last, so that a mistake can be mended by mending its file."""
-        tried = self._source.tried if self._source is not None else None
-        return self._files_of([self.settings, *([tried] if tried is not None else [])], self.rules)
-
-    def _files_of(self, each: list[Settings], rules: RuleSet) -> Watched:
         source = self._source
-        models = [model for settings in each for model in settings.models.values()]
-        templates = {model.chat_template_file for model in models if model.chat_template_file}
-        keys = {worker.key_file for settings in each for worker in settings.backends if worker.key_file}
-        folders = {str(found_pack(Path(folder))) for settings in each for folder in settings.rules}
-        if folders:  # the packs that come with the program change with the program
-            folders |= {str(pack.base) for pack in rules.sources if pack.base is not None}
-        own = [source.file] if source is not None and source.file is not None else []
-        return Watched([*own, *map(Path, sorted(templates | keys))], map(Path, sorted(folders)))
+        tried = None if source is None else source.tried
+        each = [self.settings, *([tried] if tried is not None else [])]
+        return watched_files(None if source is None else source.file, each, self.rules)
 
     def _watch_or_not(self) -> None:
-        wanted = self._source is not None and self.settings.watch_files
-        if wanted and self._watching is None:
-            self._watching = asyncio.create_task(self._files.run(), name="watch files")
-        elif not wanted and self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    async def _stop_watching(self) -> None:
-        await end_tasks([self._watching] if self._watching is not None else [])
+        self._files.want(wanted=self._source is not None and self.settings.watch_files)
 
     # --- ports of models ---------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Operations:
     """The operator's side of a gateway; `proxy.server.admin` serves it.
 
     counted: what the rules do; gathered: the same of all processes of the gateway, asked each time it is shown, where
-    there are several.
+    there are several; processes: these.
     """
 
     def __init__(
@@ -52,10 +52,12 @@ class Operations:
         counted: RuleTable,
         recorder: Recorder,
         gathered: Callable[[], Awaitable[RuleTable]] | None = None,
+        processes: Callable[[], list[Json]] = list,
     ) -> None:
         self._now, self._fleet, self._backends, self._reloader = now, fleet, backends, reloader
         self._addresses = addresses
         self._counted, self._gathered, self._recorder = counted, gathered, recorder
+        self._processes = processes
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and why."""
@@ -82,6 +84,7 @@ class Operations:
             "routes": len(rules.table.routes),
             "rules": rules_summary(rules, counted),
             "stopping": self._now.stopping,
+            "processes": self._processes(),
             "workers": self.workers(),
             "registrations": self._backends().status() if self._now.looked else [],
         }

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from proxy.backends.control import end_tasks
+from proxy.ruleset import RuleSet, found_pack
+from proxy.settings import Settings
 from proxy.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,21 @@ def _look(file: str | Path) -> Look | None:
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
+def watched_files(file: Path | None, each: Iterable[Settings], rules: RuleSet) -> Watched:
+    """What is read again where it changes. file: of the settings; each: settings that name further ones; rules: those
+    in force, whose packs can extend others.
+    """
+    settings = [*each]
+    models = [model for one in settings for model in one.models.values()]
+    templates = {model.chat_template_file for model in models if model.chat_template_file}
+    keys = {worker.key_file for one in settings for worker in one.backends if worker.key_file}
+    folders = {str(found_pack(Path(folder))) for one in settings for folder in one.rules}
+    if folders:  # the packs that come with the program change with the program
+        folders |= {str(pack.base) for pack in rules.sources if pack.base is not None}
+    own = [file] if file is not None else []
+    return Watched([*own, *map(Path, sorted(templates | keys))], map(Path, sorted(folders)))
+
+
 class FileWatch:
     """Awaits `changed` after each change of the files that `watched` says then.
 
@@ -86,6 +104,19 @@ class FileWatch:
     def __init__(self, watched: Callable[[], Watched], changed: Callable[[], Awaitable[object]]) -> None:
         self._watched, self._changed = watched, changed
         self._known = watched().fingerprint()
+        self._working: asyncio.Task[None] | None = None
+
+    def want(self, *, wanted: bool) -> None:
+        """Watch from now on, or not any more."""
+        if wanted and self._working is None:
+            self._working = asyncio.create_task(self.run(), name="watch files")
+        elif not wanted and self._working is not None:
+            self._working.cancel()
+            self._working = None
+
+    async def stop(self) -> None:
+        """Watch no more, and wait until that has ended."""
+        await end_tasks([self._working] if self._working is not None else [])
 
     def reading(self) -> None:
         """The files are about to be read, so that their state until now is known."""

@@ -102,8 +102,9 @@ class DemoWorker:
         """Slots that are taken, those lost for ever among them, and requests that wait for one."""
         return self._slots.queue_length
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, listener: socket.socket | None = None) -> str:
         """Listen (port 0: any free one) and return the address, such as `http://127.0.0.1:21002`. OSError if taken.
+        listener: a socket that is bound already.
 
         A worker that was stopped may start again, like a restarted program: with all its slots.
         """
@@ -117,7 +118,9 @@ class DemoWorker:
             shutdown_timeout=0.1,
         )
         await runner.setup()
-        site = web.TCPSite(runner, host, port, reuse_address=True)
+        site: web.BaseSite = web.TCPSite(runner, host, port, reuse_address=True)
+        if listener is not None:
+            site = web.SockSite(runner, listener)
         try:
             await site.start()
         except OSError:

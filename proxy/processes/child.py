@@ -7,9 +7,13 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
-from proxy.processes.channel import Channel, Message
+from proxy.processes.channel import Channel
+from proxy.telemetry.snapshot import Snapshots
+
+# How much of what a process counted is lost at most when it is killed (seconds).
+_COUNT_SECONDS: Final = 1.0
 
 
 def run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -40,10 +44,20 @@ def name_process(name: str) -> None:
     logging.setLogRecordFactory(record)
 
 
-async def line_to_supervisor(
-    end: socket.socket, received: Callable[[Message], None], lost: Callable[[], None]
-) -> Channel:
-    """The process's end of it. lost: the supervisor is gone."""
-    channel = Channel(received, lost)
-    await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=end)
-    return channel
+async def keep_counting(line: Channel, snapshots: Snapshots) -> None:
+    """Tell the supervisor what was counted, for the case that this process ends without a word."""
+    while True:
+        await asyncio.sleep(_COUNT_SECONDS)
+        counted = await snapshots.changed()
+        if counted is not None:
+            line.send("counts", counted.decode())
+
+
+async def count(line: Channel, snapshots: Snapshots) -> None:
+    """Tell it now, because it was asked for."""
+    line.send("counted", (await snapshots.take()).decode())
+
+
+async def open_line(line: Channel, end: socket.socket) -> None:
+    """Connect a channel with the process's end of the line to the supervisor."""
+    await asyncio.get_running_loop().create_unix_connection(lambda: line, sock=end)

@@ -14,15 +14,17 @@ from aiohttp import web
 
 from proxy.app import RunningGateway
 from proxy.backends.assembly import Backends
+from proxy.backends.control import end_tasks
 from proxy.fleet.facts import Kind, WorkerReport
 from proxy.fleet.shared import SharedFleet
 from proxy.http import HttpServer, port_of
 from proxy.lifecycle import Traffic
 from proxy.limits import LISTEN_BACKLOG
 from proxy.processes.channel import Channel, Message
-from proxy.processes.child import line_to_supervisor
+from proxy.processes.child import count, keep_counting, open_line
 from proxy.processes.hub import Doing, Hub, Peer
 from proxy.processes.sockets import Reserved
+from proxy.processes.supervised import Supervised
 from proxy.processes.view import Shown, View
 from proxy.processes.wire import facts_of
 from proxy.ruleset import RuleSet
@@ -30,6 +32,8 @@ from proxy.server.gateway import Gateway
 from proxy.server.listeners import ClosePort
 from proxy.settings import Address, Settings
 from proxy.source import Source
+from proxy.telemetry.gathered import Gathered
+from proxy.telemetry.rules import RuleTable
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,7 @@ class ControlGateway(RunningGateway):
         super().__init__(settings, rules, source)
         self._reserved, self._inner, self._heirs = reserved, inner, heirs
         self.listen = reserved.listen
+        self.supervised = Supervised(self.metrics, lambda: self._now.looked)
         fleet = cast("SharedFleet", self.fleet)
         shown = Shown(
             lambda: self.backends.public_names(),
@@ -75,6 +80,25 @@ class ControlGateway(RunningGateway):
         await self.hub.listen(self._inner)
         stack.push_async_callback(self.hub.close)
         return self._open_everywhere
+
+    def _shown_metrics(self) -> Gathered:
+        return self.supervised.gathered
+
+    def _gathered_rules(self) -> Callable[[], Awaitable[RuleTable]]:
+        return lambda: self.supervised.gathered.rules()
+
+    def _processes(self) -> list[Json]:
+        return self.supervised.processes
+
+    async def _start_demo(self, stack: AsyncExitStack) -> None:
+        """Another process has it."""
+        settings, reserved = self.settings.demo, self._reserved.demo
+        if settings is not None and reserved is not None:
+            from proxy.demo.worker import DemoWorker  # late: for those who try it
+
+            worker = DemoWorker(settings.models)
+            worker.address = f"http://{reserved}"
+            self.demo.append(worker)
 
     async def _bind(self, server: HttpServer, address: Address) -> Address:
         sites = [await server.listen_on(listener) for listener in self._reserved.workers]
@@ -164,7 +188,6 @@ async def run_control(gateway: ControlGateway, end: socket.socket, started: Call
     stop = asyncio.Event()
     served: list[ControlGateway] = []
     early: list[str] = []
-    line: Channel
 
     def on_stop() -> None:
         stop.set()
@@ -178,13 +201,17 @@ async def run_control(gateway: ControlGateway, end: socket.socket, started: Call
             gateway.reload_soon(str(message[1]))
         elif message[0] == "reload":
             early.append(str(message[1]))
+        else:
+            gateway.supervised.told(message)
 
     def on_lost() -> None:
         if not stop.is_set():
             log.error("the supervisor of this gateway is gone: withdrawing and ending")
         on_stop()
 
-    line = await line_to_supervisor(end, on_message, on_lost)
+    line = gateway.supervised.line = Channel(on_message, on_lost)
+    await open_line(line, end)
+    counting = asyncio.create_task(keep_counting(line, gateway.supervised.snapshots), name="counting")
     try:
         async with gateway.serve():
             served.append(gateway)
@@ -196,3 +223,7 @@ async def run_control(gateway: ControlGateway, end: socket.socket, started: Call
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    finally:
+        await end_tasks([counting])
+        await count(line, gateway.supervised.snapshots)
+        line.close()

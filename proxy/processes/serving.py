@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple, cast
 from proxy.backends.control import end_tasks
 from proxy.datapath import DataPath
 from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX
-from proxy.operations import InForce
+from proxy.operations import InForce, feed_serving_metrics
 from proxy.processes.channel import Channel, Message
-from proxy.processes.child import line_to_supervisor
+from proxy.processes.child import count, keep_counting, open_line
 from proxy.processes.remote import RemoteLeases
 from proxy.processes.replica import Replica
 from proxy.processes.sockets import Listeners, shared
@@ -26,6 +26,7 @@ from proxy.server.gateway import Gateway
 from proxy.server.listeners import client_server
 from proxy.settings import Address
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.snapshot import Snapshots
 from proxy.types import Json
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,11 @@ class ServingProcess:
 
     def __init__(self, loaded: Loaded, place: Place, end: socket.socket) -> None:
         self._place, self._end = place, end
+        self._line = Channel(self._told, self._orphaned)
         self._now = InForce(loaded)
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
         self._path = DataPath(self._now, self.metrics, random.Random(), lambda: None)
+        self._snapshots = Snapshots(self.metrics)
         self._replica = Replica(loaded.tuning.fleet, self.metrics.forget_worker)
         self._leases = RemoteLeases(self._replica.fleet)
         self._control: Channel | None = None
@@ -88,7 +91,6 @@ class ServingProcess:
     async def run(self) -> None:
         """Everything from the first connection to control to the last byte to a client."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_term)
-        self._line = await line_to_supervisor(self._end, self._told, self._orphaned)
         self._path.start(
             self._replica.fleet,
             self._leases,
@@ -97,7 +99,10 @@ class ServingProcess:
             in_service=self._replica.in_service,
             operate=self._operate,
         )
+        feed_serving_metrics(self.metrics, self._replica.fleet, self._path.pool)
+        await open_line(self._line, self._end)
         connecting = asyncio.create_task(self._keep_connected(), name="control")
+        counting = asyncio.create_task(keep_counting(self._line, self._snapshots), name="counting")
         try:
             await _first_of(self._welcome, self._over)
             if not self._over.is_set():
@@ -105,9 +110,10 @@ class ServingProcess:
                 self._line.send("ready")
                 await self._over.wait()
         finally:
-            await end_tasks([connecting, *self._tasks])
+            await end_tasks([connecting, counting, *self._tasks])
             await self._server.close()
             await self._path.pool.close()
+            await count(self._line, self._snapshots)
             self._line.close()
 
     def _directory(self) -> ModelDirectory:
@@ -246,6 +252,8 @@ class ServingProcess:
         """By the supervisor."""
         if message[0] == "end":
             self._over.set()
+        elif message[0] == "count":
+            self._spawn(count(self._line, self._snapshots))
         elif message[0] == "leave":
             self._spawn(self._leave())
 

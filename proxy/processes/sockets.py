@@ -16,7 +16,9 @@ Listeners = list[socket.socket]
 
 
 class Reserved(NamedTuple):
-    """The addresses as bound. clients: the listeners of each serving process; admin, workers: control's."""
+    """The addresses as bound. clients: the listeners of each serving process; operators, workers: control's; fleet: the
+    demonstration fleet's.
+    """
 
     listen: Address
     admin: Address
@@ -24,10 +26,12 @@ class Reserved(NamedTuple):
     clients: list[Listeners]
     operators: Listeners
     workers: Listeners
+    demo: Address | None
+    fleet: Listeners
 
     def all(self) -> Iterator[socket.socket]:
         """Each of them."""
-        for each in (*self.clients, self.operators, self.workers):
+        for each in (*self.clients, self.operators, self.workers, self.fleet):
             yield from each
 
 

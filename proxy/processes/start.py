@@ -16,12 +16,13 @@ from proxy.app import RunningGateway
 from proxy.limits import LISTEN_BACKLOG, PROCESSES_PER_CPU_MAX
 from proxy.processes.child import run
 from proxy.processes.control import ControlGateway, run_control
+from proxy.processes.demo import run_demo
 from proxy.processes.serving import Place, ServingProcess
 from proxy.processes.sockets import Listeners, Reserved, reserve
-from proxy.processes.supervisor import CONTROL, Supervisor
+from proxy.processes.supervisor import CONTROL, DEMO, Supervisor
 from proxy.reload import Loaded, StartError, loaded
 from proxy.ruleset import RuleSet
-from proxy.settings import Address, Settings, parse_address
+from proxy.settings import Address, Demo, Settings, parse_address
 from proxy.source import Source
 
 # A path of a Unix socket has at most 107 bytes on Linux.
@@ -60,10 +61,9 @@ def serve_with_processes(
         parts = _Parts(found, source, reserved, inner, folder, say_started, fail)
         garbage.work()
         supervisor = Supervisor(
-            [*parts.slots],
+            [*parts.slots, *([DEMO] if settings.demo is not None else [])],
             parts.become,
             say_stopping=say_stopping,
-            on_message=lambda *_: None,
         )
         return supervisor.run()
     finally:
@@ -91,14 +91,15 @@ class _Parts:
         try:
             if name == CONTROL:
                 self._control(end, heirs)
+            elif name == DEMO:
+                self._demo(end)
             else:
                 self._serving(self.slots[name], end)
         except StartError as error:
             self.fail(str(error))
 
     def _control(self, end: socket.socket, heirs: int) -> None:
-        for listeners in self.reserved.clients:
-            _close(listeners)
+        self._keep(self.reserved.operators, self.reserved.workers, [self.inner])
 
         async def program() -> None:
             settings, rules = self.found.settings, self.found.rules
@@ -115,9 +116,7 @@ class _Parts:
 
     def _serving(self, slot: int, end: socket.socket) -> None:
         reserved = self.reserved
-        others = [listeners for index, listeners in enumerate(reserved.clients) if index != slot]
-        for listeners in (*others, reserved.operators, reserved.workers, [self.inner]):
-            _close(listeners)
+        self._keep(reserved.clients[slot])
         advertised = self.found.settings.advertised_address() or reserved.listen
         place = Place(slot, advertised, reserved.listen.host, reserved.clients[slot], str(self.folder / "control"))
 
@@ -125,6 +124,25 @@ class _Parts:
             await ServingProcess(self.found, place, end).run()
 
         run(program)
+
+    def _demo(self, end: socket.socket) -> None:
+        from proxy.demo.worker import DemoWorker  # late: for those who try it
+
+        self._keep(self.reserved.fleet)
+        settings = self.found.settings.demo or Demo()
+
+        async def program() -> None:
+            worker = DemoWorker(settings.models, chunks_per_second=settings.chunks_per_second)
+            await run_demo(worker, self.reserved.fleet, end)
+
+        run(program)
+
+    def _keep(self, *own: Listeners) -> None:
+        """Close what is another process's: nobody may go on listening for it once all of the gateway has ended."""
+        kept = [each for listeners in own for each in listeners]
+        for listener in (*self.reserved.all(), self.inner):
+            if listener not in kept:
+                listener.close()
 
 
 def _reserved(settings: Settings) -> Reserved:
@@ -134,7 +152,11 @@ def _reserved(settings: Settings) -> Reserved:
     workers: list[Listeners] = [[]]
     if accepts is not None:
         accepts, workers = _reserve(accepts, 1, "accept-workers")
-    return Reserved(listen, admin, accepts, clients, operators[0], workers[0])
+    demo: Address | None = None
+    fleet: list[Listeners] = [[]]
+    if settings.demo is not None:
+        demo, fleet = _reserve(Address("127.0.0.1", 0), 1, "demo")
+    return Reserved(listen, admin, accepts, clients, operators[0], workers[0], demo, fleet[0])
 
 
 def _reserve(address: Address, count: int, name: str) -> tuple[Address, list[Listeners]]:
@@ -160,8 +182,3 @@ def _inner(path: Path) -> socket.socket:
     made.listen(LISTEN_BACKLOG)
     made.settimeout(0.0)
     return made
-
-
-def _close(listeners: Listeners) -> None:
-    for listener in listeners:
-        listener.close()

@@ -20,14 +20,16 @@ from typing import Final, NoReturn
 
 from proxy.lifecycle import has_terminal
 from proxy.limits import END_SECONDS, LIVED_SECONDS, REPLACEMENTS_MAX
-from proxy.processes.channel import Message
 from proxy.processes.child import leave_signals_to_the_supervisor, name_process
+from proxy.processes.counting import Counting
 from proxy.processes.line import Line
+from proxy.reload import utc
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
 
 CONTROL: Final = "control"
+DEMO: Final = "demo"
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 # Exit codes of a child: a mistake of the user, which was told; a fault, whose traceback is in the log.
 MISTAKE: Final = 2
@@ -51,19 +53,20 @@ class Supervisor:
     """`run` until the end of the gateway.
 
     become: what a child does, by its name, with its end of the line and how many serving processes are there already;
-    serving: the names of the serving processes; say_stopping: told when the stop begins.
+    others: the names of the processes beside control: `DEMO`, the rest are serving ones; say_stopping: told when the
+    stop begins.
     """
 
     def __init__(
         self,
-        serving: list[str],
+        others: list[str],
         become: Callable[[str, socket.socket, int], None],
         *,
         say_stopping: Callable[[], None],
-        on_message: Callable[[Supervisor, Child, Message], None],
     ) -> None:
-        self._serving, self._become = serving, become
-        self._say_stopping, self._on_message = say_stopping, on_message
+        self._others, self._become = others, become
+        self._say_stopping = say_stopping
+        self._counting = Counting()
         self.children: dict[int, Child] = {}
         self.replacements: dict[str, int] = {}
         self._row: dict[str, int] = {}
@@ -81,7 +84,7 @@ class Supervisor:
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         self._poll.register(self._wakes, select.POLLIN)
-        for name in [CONTROL, *self._serving]:
+        for name in [CONTROL, *self._others]:
             self._start(name)
         while self.children:
             self._turn()
@@ -95,7 +98,7 @@ class Supervisor:
         """Each process for people: its role, pid, since when, and how often it was replaced."""
         rows: list[Json] = [{"role": "supervisor", "pid": os.getpid()}]
         for child in self.children.values():
-            row: JsonObject = {"role": child.name, "pid": child.pid, "since": child.since}
+            row: JsonObject = {"role": child.name, "pid": child.pid, "since": utc(child.since)}
             rows.append({**row, "replacements": self.replacements.get(child.name, 0), "leaving": child.leaves})
         return rows
 
@@ -106,6 +109,7 @@ class Supervisor:
         for number, child in lines.items():
             self._poll.register(number, select.POLLIN | (select.POLLOUT if child.line.has_more else 0))
         ready = self._poll.poll(self._patience())
+        self._counting.overdue()
         for number in lines:
             self._poll.unregister(number)
         for number, what in ready:
@@ -118,7 +122,9 @@ class Supervisor:
             self.kill()
 
     def _patience(self) -> float | None:
-        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic()) * 1000 + 1
+        """Milliseconds until something is to be done though nothing happens; None: for ever."""
+        due = min([*self._counting.patience(), *([] if self._ends_at is None else [self._ends_at])], default=None)
+        return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
 
     def _hear(self, child: Child, what: int) -> None:
         if what & select.POLLOUT:
@@ -136,7 +142,7 @@ class Supervisor:
             elif message[0] == "leaving":
                 self._let_leave(child)
             else:
-                self._on_message(self, child, message)
+                self._counting.heard(child.pid, message)
 
     def _signals(self) -> Iterator[int]:
         with contextlib.suppress(BlockingIOError):
@@ -186,14 +192,15 @@ class Supervisor:
 
     def _bury(self) -> None:
         for child in [*self.children.values()]:
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if pid:
-                del self.children[child.pid]
-                with contextlib.suppress(ValueError):
-                    for message in child.line.read() if child.line.is_open else []:  # its last words
-                        self._on_message(self, child, message)
-                child.line.close()
-                self._ended(child, os.waitstatus_to_exitcode(status))
+            if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            self._hear(child, select.POLLIN)  # its last words
+            if child.name != DEMO:
+                self._counting.ended(child.pid)
+            _, status = os.waitpid(child.pid, 0)
+            del self.children[child.pid]
+            child.line.close()
+            self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, code: int) -> None:
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
@@ -219,7 +226,7 @@ class Supervisor:
             return
         self.replacements[child.name] = self.replacements.get(child.name, 0) + 1
         log.warning("process %s (%d) ended (%s) and is replaced", child.name, child.pid, how)
-        self._start(child.name)
+        self._start(child.name, replaces=True)
 
     def _let_leave(self, child: Child) -> None:
         """Somebody wants this process to end; another one takes its place first."""
@@ -232,18 +239,20 @@ class Supervisor:
         child.line.send("leave")
         self._tell_control()
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, *, replaces: bool = False) -> None:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        heirs = sum(child.name != CONTROL and child.is_ready for child in self.children.values())
+        heirs = sum(child.name not in (CONTROL, DEMO) and child.is_ready for child in self.children.values())
         pid = os.fork()
         if pid == 0:
             self._be(name, ours, theirs, heirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         theirs.close()
-        self.children[pid] = Child(name, pid, Line(ours), time.time(), time.monotonic())
+        child = self.children[pid] = Child(name, pid, Line(ours), time.time(), time.monotonic())
+        if name != DEMO:
+            self._counting.joined(pid, child.line, "control" if name == CONTROL else "serving", replaces=replaces)
 
     def _be(self, name: str, ours: socket.socket, theirs: socket.socket, heirs: int) -> NoReturn:
         """The new process, which never returns into what it was made of."""

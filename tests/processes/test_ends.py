@@ -1,0 +1,117 @@
+"""Any process may be killed at any time: the streams of others go on, nothing is leaked, nobody is withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from proxy.types import Json, JsonObject
+from tests.backends.fakes import FakeRegistry, eventually
+from tests.cli.serving import Stream
+from tests.ports import listens
+from tests.processes.rig import ends, several
+
+
+class Registry(FakeRegistry):
+    """A controller that notes what is withdrawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.withdrawn: list[str] = []
+
+    def answer(self, method: str, path: str, body: JsonObject) -> Json:
+        if method == "DELETE":
+            self.withdrawn.append(path)
+        return super().answer(method, path, body)
+
+
+@contextlib.asynccontextmanager
+async def registry() -> AsyncIterator[Registry]:
+    made = Registry()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_a_killed_serving_process(tmp_path: Path) -> None:
+    """Its own streams break off and their places are free at once; the others' end well; it is replaced in time."""
+    async with several(tmp_path) as gateway:
+        streams = await gateway.streams(24)
+        await gateway.counts(24)
+        before = await gateway.metric("gateway_requests_total", outcome="ok")
+        await gateway.replaced("serving-1", await gateway.kill("serving-1"))
+        found = await ends(streams)
+        assert set(found) == {"stop", "cut"}, found
+        await gateway.counts(0)
+        assert {frames[-1]["finish_reason"] for frames in await gateway.asked(6)} == {"stop"}
+        ok = await gateway.metric("gateway_requests_total", outcome="ok")
+        assert ok == before + found.count("stop") + 6
+        assert await gateway.metric("gateway_process_replacements_total", role="serving") == 1
+        assert await gateway.metric("gateway_in_flight") == 0
+        await gateway.stop()
+
+
+async def test_a_killed_control(tmp_path: Path) -> None:
+    """Every stream goes on and is counted by the next one, which registers nothing anew and withdraws nothing; who asks
+    meanwhile waits.
+    """
+    async with registry() as cluster, several(tmp_path, "--dbgpt-controller", cluster.url) as gateway:
+        await eventually(lambda: "m@llm" in cluster.keys)
+        streams = await gateway.streams(8)
+        await gateway.counts(8)
+        pid = await gateway.kill("control")
+        late = asyncio.create_task(Stream.begin(gateway.gateway.clients))
+        await gateway.replaced("control", pid)
+        await asyncio.wait_for(late, 2.0)
+        await gateway.counts(9)
+        assert set(await ends([*streams, late.result()])) == {"stop"}
+        await gateway.counts(0)
+        assert cluster.withdrawn == []
+        assert "m@llm" in cluster.keys
+        await gateway.stop()
+        assert cluster.rows == {}
+
+
+async def test_a_killed_supervisor(tmp_path: Path) -> None:
+    """Streams end well, the gateway leaves its clusters, and its address is free for another one."""
+    async with registry() as cluster, several(tmp_path, "--dbgpt-controller", cluster.url) as gateway:
+        await eventually(lambda: "m@llm" in cluster.keys)
+        streams = await gateway.streams(4)
+        pids = await gateway.pids()
+        await gateway.kill("supervisor")
+        await eventually(lambda: not listens(gateway.gateway.clients.port))
+        assert set(await ends(streams)) == {"stop"}
+        await eventually(lambda: cluster.rows == {})
+        await eventually(lambda: not any(_lives(pid) for pid in pids.values()))
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def test_what_ends_again_and_again_is_not_replaced_for_ever(tmp_path: Path) -> None:
+    """After three replacements in a row the gateway stops with a sentence and exit code 1."""
+    async with several(tmp_path) as gateway:
+        for _ in range(3):
+            await gateway.replaced("serving-2", await gateway.kill("serving-2"))
+        os.kill((await gateway.pids())["serving-2"], signal.SIGKILL)
+        assert await gateway.gateway.ended() == 1
+        assert "after 3 replacements in a row: the gateway stops" in "\n".join(gateway.gateway.process.err)
+
+
+async def test_a_serving_process_that_is_asked_to_end(tmp_path: Path) -> None:
+    """It finishes its streams, while another one takes its place."""
+    async with several(tmp_path) as gateway:
+        streams = await gateway.streams(12)
+        pid = await gateway.kill("serving-1", signal.SIGTERM)
+        await gateway.replaced("serving-1", pid)
+        assert set(await ends(streams)) == {"stop"}
+        await eventually(lambda: not _lives(pid))
+        assert {frames[-1]["finish_reason"] for frames in await gateway.asked(4)} == {"stop"}
+        assert await gateway.metric("gateway_process_replacements_total", role="serving") == 0
