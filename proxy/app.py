@@ -330,6 +330,7 @@ class RunningGateway:
         backends = self.backends
         backends.update(settings, found.models, found.rules.backends)
         self._now.loaded = found._replace(settings=settings)
+        self._now.generation += 1
         self._now.loaded_at = time.time()
         self._path.changed()
         self.fleet.configure(found.tuning.fleet, time.monotonic())

@@ -15,6 +15,7 @@ from proxy.server.facilities import Directory, Facilities
 from proxy.server.gateway import Gateway
 from proxy.server.leases import Leases
 from proxy.server.traffic import RetryBudget, Traffic
+from proxy.server.turns import TakesTurns, Turns
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream import UpstreamPool
 
@@ -22,16 +23,23 @@ from proxy.upstream import UpstreamPool
 class DataPath:
     """Serves requests by the settings and rules in force.
 
-    now: of this process; recording: the one that is being made.
+    now: of this process; recording: the one that is being made; processes: how many share the work.
     """
 
     def __init__(
-        self, now: InForce, metrics: Metrics, rng: random.Random, recording: Callable[[], Recording | None]
+        self,
+        now: InForce,
+        metrics: Metrics,
+        rng: random.Random,
+        recording: Callable[[], Recording | None],
+        *,
+        processes: int = 1,
     ) -> None:
         self._now, self._metrics, self._rng, self._recording = now, metrics, rng, recording
+        self._processes = processes
         self.pool = UpstreamPool()
         self.gateway: Gateway | None = None
-        self._budget = RetryBudget(*now.loaded.tuning.retries)
+        self._budget = RetryBudget(*self._retries())
         self._traffic = self._traffic_now()
 
     def start(
@@ -43,6 +51,7 @@ class DataPath:
         trouble: Callable[[str], None],
         in_service: Callable[[str, Kind], bool],
         operate: Callable[[str, str, str | None], Awaitable[tuple[bool, str]]],
+        turns: TakesTurns | None = None,
     ) -> None:
         """Take requests from now on. The arguments are those of `Facilities`."""
         self.gateway = Gateway(
@@ -60,13 +69,15 @@ class DataPath:
                 in_service=in_service,
                 operate=operate,
                 recording=self._recording,
+                turns=turns or Turns(),
+                processes=self._processes,
             )
         )
         self._name_labels()
 
     def changed(self) -> None:
         """Other settings and rules are in force. Streams go on with what they have."""
-        self._budget.configure(*self._now.loaded.tuning.retries)
+        self._budget.configure(*self._retries())
         self._traffic = self._traffic_now()
         self._name_labels()
 
@@ -79,6 +90,11 @@ class DataPath:
             response.close = True
         return response
 
+    def _retries(self) -> tuple[float, float]:
+        """The share of requests that may be tried again, and this process's part of what may be beyond it."""
+        share, burst = self._now.loaded.tuning.retries
+        return share, min(burst, max(1.0, burst / self._processes))
+
     def _traffic_now(self) -> Traffic:
         return replace(self._now.loaded.tuning.traffic, budget=self._budget, accepting=lambda: self._now.accepting)
 
@@ -86,4 +102,4 @@ class DataPath:
         rules = self._now.loaded.rules
         self._metrics.close_labels("route", [route.name for route in rules.table.routes])
         self._metrics.close_labels("key", self._traffic.keys.names)
-        self._metrics.rules.load(rules.names)
+        self._metrics.rules.load(rules.names, self._now.generation)

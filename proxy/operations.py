@@ -25,10 +25,12 @@ from proxy.upstream import UpstreamPool
 class InForce:
     """What holds now; replaced as a whole, except for what says how far the program is.
 
-    loaded_at: seconds since the epoch; looked: the fleet was asked once; accepting: new requests are taken.
+    generation: grows with each reload; loaded_at: seconds since the epoch; looked: the fleet was asked once; accepting:
+    new requests are taken.
     """
 
     loaded: Loaded
+    generation: int = 1
     loaded_at: float = field(default_factory=time.time)
     looked: bool = False
     stopping: bool = False

@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
-from proxy.fleet.facts import FleetFull, Kind
+from proxy.fleet.facts import FleetFull
 from proxy.fleet.shared import SharedFleet
 from proxy.fleet.totals import under_way
 from proxy.processes.channel import Channel, Message
-from proxy.processes.leases import ProcessLeases
+from proxy.processes.leases import Needed, ProcessLeases
 from proxy.processes.sockets import check_free
+from proxy.processes.turns import TurnTable
 from proxy.processes.view import View
 from proxy.server.listeners import ClosePort
+from proxy.server.mirror import could_serve
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
@@ -43,10 +45,11 @@ class Peer:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.channel = Channel(self._received, self._lost)
-        self.leases = ProcessLeases(hub.fleet, self._say, time.monotonic)
+        self.leases = ProcessLeases(hub.fleet, self._say, hub.give_way, time.monotonic)
         self.slot = self.pid = -1
         self.state: JsonObject | None = None
         self._held: list[list[Json]] = []
+        self._turns: list[list[Json]] = []
         self._early: list[Message] = []
         self._answers: dict[int, asyncio.Future[Json]] = {}
         self._handlers: dict[str, Callable[..., None]] = {
@@ -57,16 +60,23 @@ class Peer:
             "trouble": lambda address: hub.doing.trouble(address),
             "operate": self._operate,
             "answer": self._answer,
+            "turn": self._turn,
+            "turned": lambda number: hub.turns.give_back(self, number),
         }
+
+    def adopt(self) -> None:
+        """What it has of an earlier control is its own."""
+        for number, address, model in cast("list[tuple[int, str, str]]", self._held):
+            try:
+                self.leases.adopt(number, address, model)
+            except FleetFull as error:  # noqa: PERF203  the others are counted
+                log.warning("a request under way is not counted: %s", error)
+        for number, worker, what in cast("list[tuple[int, str, str]]", self._turns):
+            self._hub.turns.adopt(self, number, (worker, what))
+        self._held, self._turns = [], []
 
     def welcome(self) -> None:
         """Tell it everything, and do what it has asked for meanwhile."""
-        for number, address, model, kind in cast("list[tuple[int, str, str, Kind]]", self._held):
-            try:
-                self.leases.adopt(number, address, model, kind)
-            except FleetFull as error:  # noqa: PERF203  the others are counted
-                log.warning("a request under way is not counted: %s", error)
-        self._held = []
         for port in self._hub.open_ports:
             self.channel.send("open", 0, port)
         for message in self._hub.view.everything():
@@ -93,10 +103,14 @@ class Peer:
             self._handlers[name](*arguments)
             self._hub.active()
 
-    def _hello(self, slot: Json, pid: Json, held: Json, state: Json) -> None:
+    def _hello(self, slot: Json, pid: Json, held: Json, turns: Json, state: Json) -> None:
         self.slot, self.pid = cast("int", slot), cast("int", pid)
-        self._held, self.state = cast("list[list[Json]]", held), cast("JsonObject | None", state)
+        self._held, self._turns = cast("list[list[Json]]", held), cast("list[list[Json]]", turns)
+        self.state = cast("JsonObject | None", state)
         self._hub.joined(self)
+
+    def _turn(self, number: int, worker: str, what: str) -> None:
+        self._hub.turns.ask(self, number, (worker, what), lambda: self.channel.send("turn", number))
 
     def _say(self, *message: Json) -> None:
         self._hub.push()
@@ -117,6 +131,7 @@ class Peer:
             if not answer.done():
                 answer.set_result(None)
         self._hub.left(self)
+        self._hub.turns.give_back(self)
         self.leases.end()
         self._hub.active()
 
@@ -129,6 +144,7 @@ class Hub:
         self.is_open = False
         self.open_ports: set[int] = set()
         self.numbers = itertools.count(1)
+        self.turns = TurnTable()
         self._peers: set[Peer] = set()
         self._server: asyncio.Server | None = None
         self._unsubscribe = fleet.subscribe(self.changed)
@@ -161,6 +177,8 @@ class Hub:
         self.is_open = True
         self.view.news()
         for peer in tuple(self._peers):
+            peer.adopt()
+        for peer in tuple(self._peers):
             peer.welcome()
 
     async def close(self) -> None:
@@ -179,6 +197,7 @@ class Hub:
         self._joined.set()
         if self.is_open:
             self.push()
+            peer.adopt()
             peer.welcome()
 
     def left(self, peer: Peer) -> None:
@@ -211,6 +230,17 @@ class Hub:
         if answers:
             await asyncio.wait(answers, timeout=seconds + _ANSWER_SECONDS)
         return [found for answer in answers if answer.done() and (found := answer.result()) is not None]
+
+    def give_way(self, needed: Needed) -> bool:
+        """End a copy that is on a worker which a request could have; whether there was one."""
+        for peer in self._peers:
+            for number, address in peer.leases.spare():
+                view = self.fleet.worker(address) if address not in needed.avoid else None
+                if view is not None and could_serve(view, needed.model, needed.kind, needed.pinned):
+                    peer.leases.ends(number)
+                    peer.channel.send("give_way", number)
+                    return True
+        return False
 
     def active(self) -> None:
         """Leases or queues have changed."""

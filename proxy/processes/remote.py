@@ -149,6 +149,10 @@ class RemoteLeases:
         """See `Leases`."""
         return self._on_worker.get(address, 0)
 
+    def of(self, number: int) -> RemoteLease | None:
+        """The lease of this number, where it is held."""
+        return self._held.get(number)
+
     def answered(self, number: int, address: str, model: str, on_trial: bool) -> None:  # noqa: FBT001
         """Control gives this worker."""
         asked = self._asked.pop(number, None)

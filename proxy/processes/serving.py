@@ -20,6 +20,7 @@ from proxy.processes.child import count, keep_counting, open_line
 from proxy.processes.remote import RemoteLeases
 from proxy.processes.replica import Replica
 from proxy.processes.sockets import Listeners, shared
+from proxy.processes.turns import RemoteTurns
 from proxy.reload import Loaded
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
@@ -55,10 +56,11 @@ class ServingProcess:
         self._line = Channel(self._told, self._orphaned)
         self._now = InForce(loaded)
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
-        self._path = DataPath(self._now, self.metrics, random.Random(), lambda: None)
+        self._path = DataPath(self._now, self.metrics, random.Random(), lambda: None, processes=loaded.settings.workers)
         self._snapshots = Snapshots(self.metrics)
         self._replica = Replica(loaded.tuning.fleet, self.metrics.forget_worker)
         self._leases = RemoteLeases(self._replica.fleet)
+        self._turns = RemoteTurns()
         self._control: Channel | None = None
         self._lost = asyncio.Event()
         self._welcome = asyncio.Event()
@@ -74,11 +76,13 @@ class ServingProcess:
         self._handlers: dict[str, Callable[..., object]] = {
             "lease": leases.answered,
             "refused": leases.refused,
+            "turn": self._turns.come,
             "worker": replica.worker,
             "gone": replica.gone,
             "remembered": replica.remembered,
             "requests": self._counted,
             "done": self._done,
+            "give_way": self._give_way,
             "welcome": self._welcomed,
             "open": lambda number, port: self._spawn(self._open(number, port)),
             "close": self._close,
@@ -98,6 +102,7 @@ class ServingProcess:
             trouble=lambda address: self._say("trouble", address),
             in_service=self._replica.in_service,
             operate=self._operate,
+            turns=self._turns,
         )
         feed_serving_metrics(self.metrics, self._replica.fleet, self._path.pool)
         await open_line(self._line, self._end)
@@ -152,12 +157,14 @@ class ServingProcess:
             except OSError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            held: list[Json] = [[each.number, each.address, each.model, each.kind] for each in self._leases.held]
+            held: list[Json] = [[each.number, each.address, each.model] for each in self._leases.held]
             state = self._replica.state() if self._replica.is_complete else None
-            channel.send("hello", self._place.slot, os.getpid(), held, state)
+            turns: list[Json] = [[number, *name] for number, name in self._turns.held]
+            channel.send("hello", self._place.slot, os.getpid(), held, turns, state)
             self._welcome.clear()
             self._control = channel
             self._leases.connect(channel)
+            self._turns.connect(channel)
             away = loop.call_later(CONTROL_AWAY_SECONDS, self._without_control)
             try:
                 await self._lost.wait()
@@ -165,6 +172,7 @@ class ServingProcess:
                 away.cancel()
                 self._control = None
                 self._leases.disconnect()
+                self._turns.disconnect()
                 channel.close()
             self._forget_questions()
             if not self._now.stopping:
@@ -216,6 +224,12 @@ class ServingProcess:
     def _forget_questions(self) -> None:
         for number in self._operations:
             self._done(number, done=False, sentence="Not known whether it was done: the gateway is about to recover.")
+
+    def _give_way(self, number: int) -> None:
+        """A client's request in another process needs the worker of a copy."""
+        lease = self._leases.of(number)
+        if lease is not None:
+            self._gateway.give_way(lease)
 
     # --- ports
 

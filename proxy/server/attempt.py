@@ -22,7 +22,7 @@ from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink
 from proxy.server.tally import RuleTally
 from proxy.server.taping import TapedSink
 from proxy.server.traffic import Traffic
-from proxy.server.turns import Turns
+from proxy.server.turns import TakesTurns
 from proxy.telemetry.request import Outcome as RequestOutcome
 from proxy.telemetry.request import RequestMetrics
 from proxy.translate.answer import refuse_failure
@@ -54,7 +54,7 @@ class Call:
 
     facilities: Facilities
     traffic: Traffic
-    turns: Turns
+    turns: TakesTurns
     route: Route
     scope: Scope
     metrics: RequestMetrics

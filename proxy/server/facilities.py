@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.fleet.facts import Kind
@@ -13,6 +13,7 @@ from proxy.fleet.table import Fleet
 from proxy.recording.recorder import Recording
 from proxy.server.leases import Leases
 from proxy.server.traffic import Traffic
+from proxy.server.turns import TakesTurns, Turns
 from proxy.telemetry.metrics import Metrics
 from proxy.translate.routes import RouteTable
 from proxy.types import Json, JsonObject
@@ -59,7 +60,8 @@ class Facilities:
     by model; trouble: told the address of a worker that failed; in_service: whether a model takes requests; operate:
     does an operation about a model (as its client calls it) and its kind (in the client's word, None for all), says
     whether it was done, and a sentence; clock: seconds, of every time that the fleet is told; wall: seconds since 1970,
-    for what clients are told; recording: the one that an operator wants, where one is being made.
+    for what clients are told; recording: the one that an operator wants, where one is being made; turns: at workers;
+    processes: how many share what one gateway may hold.
     """
 
     table: Callable[[], RouteTable]
@@ -77,3 +79,5 @@ class Facilities:
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     recording: Callable[[], Recording | None] = _none
+    turns: TakesTurns = field(default_factory=Turns)
+    processes: int = 1

@@ -12,11 +12,11 @@ from proxy.http import Request, Response, Streamed
 from proxy.limits import BODIES_MAX_BYTES, REQUESTS_MAX
 from proxy.server.body import Bodies, Share, read_body
 from proxy.server.facilities import Facilities
+from proxy.server.leases import Hold
 from proxy.server.mirror import Mirrors
 from proxy.server.outcomes import outcome_of
 from proxy.server.responses import error_response, json_response
 from proxy.server.run import Arrival, RequestRun
-from proxy.server.turns import Turns
 from proxy.telemetry.request import Outcome
 from proxy.translate.errors import error_answer
 from proxy.translate.routes import Miss, PathMatch, choose, seen_headers
@@ -46,9 +46,8 @@ class Gateway:
 
     def __init__(self, facilities: Facilities) -> None:
         self._facilities = facilities
-        self._turns = Turns()
         self._mirrors = Mirrors()
-        self._bodies = Bodies(BODIES_MAX_BYTES)
+        self._bodies = Bodies(BODIES_MAX_BYTES // facilities.processes)
         self._serving: set[_Serving] = set()
         self._idle: asyncio.Future[None] | None = None
 
@@ -66,6 +65,10 @@ class Gateway:
             self._idle = self._idle or asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle}, timeout=seconds)
         return len(self._serving)
+
+    def give_way(self, hold: Hold) -> None:
+        """A client's request needs the worker of a copy, which has this lease."""
+        self._mirrors.end(hold)
 
     async def cut(self) -> int:
         """End what is in progress: streams with an error frame, other requests with an error; how many there were.
@@ -129,7 +132,7 @@ class Gateway:
             return self._refuse(found[0], error, started, serving.key)
         scope["path"] = dict(match.parameters)
         arrival = Arrival(request, started, serving.key, serving.body)
-        serving.run = RequestRun(self._facilities, self._turns, self._mirrors, arrival, match.route, scope)
+        serving.run = RequestRun(self._facilities, self._facilities.turns, self._mirrors, arrival, match.route, scope)
         return await serving.run.respond()
 
     def _admitted(self, request: Request, found: list[PathMatch]) -> str | None:

@@ -15,11 +15,13 @@ from typing import Final, Literal
 import orjson
 
 from proxy.errors import GatewayError
+from proxy.fleet.facts import Kind, WorkerView
 from proxy.framing import FRAMINGS
 from proxy.limits import FRAME_MAX_BYTES, MIRROR_ANSWER_BYTES, MIRROR_SECONDS, MIRRORS_MAX
 from proxy.server.admission import Wanted, lease_now
 from proxy.server.attempt import Attempt, Call, answers_as
 from proxy.server.body import Share
+from proxy.server.leases import Hold
 from proxy.server.outcomes import outcome_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink
 from proxy.server.split import directed
@@ -80,6 +82,12 @@ class Mirrors:
                 return True
         return False
 
+    def end(self, hold: Hold) -> None:
+        """End the copy that has this lease."""
+        for copy in tuple(self._copies):
+            if copy.hold is hold:
+                copy.stop()
+
     async def close(self) -> None:
         """End all of them."""
         self._closed = True
@@ -111,6 +119,13 @@ class Mirrors:
         return Copy(call, Attempt(_call_of_copy(call), lease, wanted.name), room)
 
 
+def could_serve(view: WorkerView, model: str, kind: Kind, pinned: str | None) -> bool:
+    """Whether this worker could have a request. pinned: the only one that will do, by id or address."""
+    if pinned not in (None, view.address, view.id):
+        return False
+    return any(facts.model == model and kind in facts.kinds for facts in view.models)
+
+
 def _is_for(wanted: Wanted, attempt: Attempt) -> bool:
     """Whether the request itself is on a worker that its copy could have."""
     model, backend = attempt.answers_as
@@ -133,13 +148,15 @@ class Copy:
         """Of its worker."""
         return self._attempt.address
 
+    @property
+    def hold(self) -> Hold:
+        """Its lease."""
+        return self._attempt.lease
+
     def could_serve(self, wanted: Wanted) -> bool:
         """Whether the worker that it is on could have this request."""
         view = self._call.facilities.fleet.worker(self.address)
-        if view is None or wanted.pinned not in (None, view.address, view.id):
-            return False
-        kind = wanted.kind or "llm"
-        return any(facts.model == wanted.model and kind in facts.kinds for facts in view.models)
+        return view is not None and could_serve(view, wanted.model, wanted.kind or "llm", wanted.pinned)
 
     def stop(self) -> None:
         """Let the worker go at once; the rest ends by itself."""

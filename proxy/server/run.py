@@ -24,7 +24,7 @@ from proxy.server.streaming import StreamRun
 from proxy.server.tally import RuleTally
 from proxy.server.taping import tape_answer
 from proxy.server.tries import Tries
-from proxy.server.turns import Turns
+from proxy.server.turns import TakesTurns
 from proxy.server.whole import WholeRun, all_parts
 from proxy.translate.answer import client_answer, client_results
 from proxy.translate.mapping import RULE_FAILURES, Scope
@@ -51,7 +51,7 @@ class RequestRun:
     """Answers one request whose route is known. `respond` may be called once."""
 
     def __init__(
-        self, facilities: Facilities, turns: Turns, mirrors: Mirrors, arrival: Arrival, route: Route, scope: Scope
+        self, facilities: Facilities, turns: TakesTurns, mirrors: Mirrors, arrival: Arrival, route: Route, scope: Scope
     ) -> None:
         self._arrival = arrival
         self._mirrors = mirrors

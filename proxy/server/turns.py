@@ -5,6 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class TakesTurns(Protocol):
+    """Whoever says whose turn it is."""
+
+    def turn(self, name: tuple[str, str]) -> AbstractAsyncContextManager[None]:
+        """Wait for the turn, and hold it for as long as the context lasts."""
 
 
 class Turns:

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from proxy.server import attempt
+from proxy.server.turns import Turns
 from proxy.types import Json, JsonObject
 from tests.gateway.rig import running, until, with_script
 from tests.gateway.scripted import EMBEDDINGS, Part, json_response, scripted
@@ -163,7 +164,9 @@ async def test_a_short_call_does_not_wait_for_a_long_one() -> None:
         assert embedder.most == 1
         gateway = rig.gateway.gateway
         assert gateway is not None
-        assert len(gateway._turns) == 0
+        turns = gateway._facilities.turns
+        assert isinstance(turns, Turns)
+        assert len(turns) == 0
 
 
 async def test_vectors_of_two_models_make_no_answer() -> None:

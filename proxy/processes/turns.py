@@ -1,0 +1,90 @@
+"""Calls that a worker cannot take beside each other, over all processes: whose turn it is, and who is next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from proxy.processes.channel import Channel
+
+Name = tuple[str, str]
+
+
+class TurnTable:
+    """Control's: first come, first served. Who asks is known by a process and a number of that process."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Name, deque[tuple[object, int, Callable[[], None]]]] = {}
+
+    def ask(self, process: object, number: int, name: Name, granted: Callable[[], None]) -> None:
+        """Wait for the turn; `granted` is called once it has come, perhaps before this returns."""
+        queue = self._queues.setdefault(name, deque())
+        queue.append((process, number, granted))
+        if len(queue) == 1:
+            granted()
+
+    def adopt(self, process: object, number: int, name: Name) -> None:
+        """The turn is this one's already, by an earlier control."""
+        self._queues.setdefault(name, deque()).appendleft((process, number, lambda: None))
+
+    def give_back(self, process: object, number: int | None = None) -> None:
+        """It is over, or not wanted any more; None: everything of this process."""
+        for name, queue in [*self._queues.items()]:
+            first = queue[0]
+            left = deque(one for one in queue if one[0] is not process or number not in (None, one[1]))
+            if not left:
+                del self._queues[name]
+                continue
+            self._queues[name] = left
+            if left[0] is not first:
+                left[0][2]()
+
+
+class RemoteTurns:
+    """A serving process's, as `proxy.server.turns.Turns`."""
+
+    def __init__(self) -> None:
+        self._channel: Channel | None = None
+        self._numbers = 0
+        self._asked: dict[int, tuple[Name, asyncio.Future[None]]] = {}
+
+    @property
+    def held(self) -> list[tuple[int, Name]]:
+        """The turns that this process has now."""
+        return [(number, name) for number, (name, come) in self._asked.items() if come.done()]
+
+    def connect(self, channel: Channel) -> None:
+        """There is a control, which knows of the turns that are held."""
+        self._channel = channel
+        for number, (name, come) in self._asked.items():
+            if not come.done():
+                channel.send("turn", number, *name)
+
+    def disconnect(self) -> None:
+        """There is none for now."""
+        self._channel = None
+
+    def come(self, number: int) -> None:
+        """Control says that it is this one's turn."""
+        asked = self._asked.get(number)
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(None)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, name: Name) -> AsyncIterator[None]:
+        """Wait for the turn, and hold it for as long as the context lasts."""
+        self._numbers += 1
+        number = self._numbers
+        come = asyncio.get_running_loop().create_future()
+        self._asked[number] = name, come
+        try:
+            if self._channel is not None:
+                self._channel.send("turn", number, *name)
+            await come
+            yield
+        finally:
+            del self._asked[number]
+            if self._channel is not None:
+                self._channel.send("turned", number)
