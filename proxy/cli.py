@@ -92,6 +92,9 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
         _fail(str(error))
     settings = _settings(source)
     # Late, so that a wrong flag is told at once.
+    from proxy import http_library
+
+    http_library.load()
     from proxy.app import RunningGateway, StartError, read_rules
     from proxy.documents import DocumentError
     from proxy.telemetry.log import configure_logging

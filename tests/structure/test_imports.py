@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "address": set(),
     "threads": set(),
     "garbage": set(),
+    "http_library": set(),
     "framing": {"errors", "types"},
     "expr": {"errors", "types"},
     "fleet": {"errors", "types"},

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from tests.hostile import (
     silent_after,
     unconnectable_port,
 )
+from tests.tls import self_signed, server_tls
 from tests.upstream.conftest import assert_nothing_left
 from tests.upstream.recorder import Recorder, fetch, start
 
@@ -328,26 +327,7 @@ async def test_proxies_of_the_environment_are_not_used(pool: UpstreamPool, monke
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 and its key, made for this run."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl command to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    made, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=worker", "-addext", "subjectAltName=IP:127.0.0.1", "-out", made, "-keyout", key),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return made, key
-
-
-def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    return context
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 async def test_tls_is_spoken_and_the_certificate_verified(certificate: tuple[Path, Path]) -> None:
