@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
     def end(self, name: str) -> tuple[str, int] | None:
         """Address and port of one end, "peername" or "sockname"."""
         found = self.transport.get_extra_info(name)
-        return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
+        return (found[0], found[1]) if isinstance(found, tuple) else None
 
     # Callbacks of the transport
 

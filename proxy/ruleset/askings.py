@@ -114,6 +114,7 @@ def compile_steps(shop: Workshop, steps: list[StepDoc], roots: frozenset[str]) -
         shop.grown = 0
         call = None if step.ask is None else _question(shop, step.ask, (*path, "ask"), roots)
         value = None if step.value is None else shop.value(step.value, (*path, "value"), roots, name)
+        value = value.inner if isinstance(value, OmitNull) else value  # a step that is left out is null
         result.append(Step(name, value, call, shop.optional(step.when, (*path, "when"), roots)))
         shop.step_set(name, (*path, "set"))
     return tuple(result)

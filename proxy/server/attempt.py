@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field, replace
 from typing import Final
 
 import orjson
@@ -14,22 +13,18 @@ from proxy.errors import Fault, GatewayError
 from proxy.fleet.facts import ModelFacts
 from proxy.framing import FRAMINGS
 from proxy.limits import ANSWER_MAX_BYTES, ANSWERS_MAX_BYTES, FRAME_MAX_BYTES, QUESTION_SECONDS
-from proxy.recording.tape import TapedPart
-from proxy.server.facilities import Facilities
+from proxy.server.call import Call
 from proxy.server.leases import Hold
 from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
-from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, StreamSink, as_gateway_error
-from proxy.server.tally import RuleTally
+from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, as_gateway_error
 from proxy.server.taping import TapedSink
-from proxy.server.traffic import Traffic
-from proxy.server.turns import TakesTurns
+from proxy.server.waiting import first_of
 from proxy.telemetry.request import Outcome as RequestOutcome
-from proxy.telemetry.request import RequestMetrics
 from proxy.translate.answer import refuse_failure
 from proxy.translate.mapping import RULE_FAILURES, Constant, Scope, header_values
-from proxy.translate.plan import Route, Spread, StreamSource, UpstreamPlan
+from proxy.translate.plan import StreamSource, UpstreamPlan
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, Steps, build_request
+from proxy.translate.request import Built, Question, build_request
 from proxy.types import Json, JsonObject
 from proxy.upstream import Sink, Target, Timeouts, UpstreamError
 
@@ -37,88 +32,6 @@ log = logging.getLogger("proxy.access")
 
 # How often a response is looked at, for the fleet to know that its worker is alive (seconds).
 _HEARD_SECONDS: Final = 5.0
-
-
-@dataclass
-class Call:
-    """One client's request, for everything that works on it.
-
-    started, asked: on the facilities' clock, when it came and when the first worker was looked for; spent: seconds of
-    CPU that rewriting took; queued: seconds spent waiting for a worker or its turn, None where it could have waited for
-    nothing; frames: received from workers; answered: bytes of their whole answers; resumed: how often its stream went
-    on with another worker; reader: of its last stream; workers: on which it was tried, in order; model: that the last
-    of them answers with, "" before; stopped: set before the request is cancelled because the gateway stops. tally: what
-    the rules did for it; tape: where it is recorded. index: which element of an array it answers, where there is one;
-    steps: what steps gave for the elements, by worker; drawn: by what chance all of them go to one side of a split.
-    """
-
-    facilities: Facilities
-    traffic: Traffic
-    turns: TakesTurns
-    route: Route
-    scope: Scope
-    metrics: RequestMetrics
-    tally: RuleTally
-    started: float
-    asked: float = 0.0
-    spent: float = 0.0
-    queued: float | None = None
-    frames: int = 0
-    answered: int = 0
-    resumed: int = 0
-    reader: StreamReader | None = None
-    workers: list[str] = field(default_factory=list)
-    model: str = ""
-    stopped: GatewayError | None = None
-    tape: TapedPart | None = None
-    index: int = 0
-    steps: Steps | None = None
-    drawn: float | None = None
-
-    def part(self, index: int) -> Call:
-        """The answer to one element of an array: workers, attempts and times of its own. `add` gives them back."""
-        self.steps = {} if self.steps is None else self.steps
-        self.drawn = self.facilities.rng.random() if self.drawn is None else self.drawn
-        tape = None if self.tape is None else self.tape.part(index)
-        return replace(self, index=index, scope=dict(self.scope), workers=[], tape=tape)
-
-    def forget(self) -> None:
-        """It is answered: only its numbers are held from now on, not what was asked."""
-        self.scope = {}
-        if self.reader is not None:
-            self.reader.scope = {}
-
-    def add(self, part: Call) -> None:
-        """Take what was counted for a part into the whole request."""
-        self.workers += part.workers
-        self.model = part.model or self.model
-        self.spent += part.spent
-        self.frames += part.frames
-        self.resumed += part.resumed
-        if part.queued is not None:
-            self.queued = max(self.queued or 0.0, part.queued)
-
-    def spread(self, model: str) -> Spread:
-        """How requests for this model are shared out: as the settings say, or the rule where they say nothing."""
-        told, ruled = self.traffic.spreads.get(model, Spread()), self.route.spread
-        return Spread(told.sides or ruled.sides, told.mirror or ruled.mirror)
-
-    def waited(self, seconds: float) -> None:
-        """Add to the time in queues."""
-        self.queued = (self.queued or 0.0) + seconds
-
-    def left(self, total: float) -> float:
-        """Seconds that workers may still take of `total` for the whole request; waiting in queues takes none of it."""
-        return total - (self.facilities.clock() - self.asked) + (self.queued or 0.0)
-
-    def count(self, sink: StreamSink) -> None:
-        """Add a stream that is over to the request's numbers."""
-        self.spent += sink.spent
-        self.frames += sink.received_frames
-        self.reader = sink.reader
-        self.metrics.received(sink.received_frames, sink.received_bytes)
-        sink.count_tokens()
-        self.tally.streamed(sink.reader, sink.asking)
 
 
 class Attempt:
@@ -136,6 +49,7 @@ class Attempt:
         self.broke_off = False  # a collected stream ended without a reason
         self._unanswered = False
         self._sink: ResponseSink | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._heard = False  # an answer, or the beginning of one, came before that of `_sink`
         call.workers.append(lease.address)
         call.model = lease.facts.model
@@ -219,11 +133,18 @@ class Attempt:
             call.count(sink)
         return {**collected(reader), "elapsed": sink.elapsed()}
 
-    async def open(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
+    async def open(
+        self,
+        sink: ResponseSink,
+        built: Built,
+        body: Json,
+        seconds: float | None = None,
+        plan: UpstreamPlan | None = None,
+    ) -> None:
         """Send the request; returns once the head of the response has come, and `sink` gets the rest. seconds: a limit
-        on everything. GatewayError where it fails before that.
+        on everything; plan: another one than the request's. GatewayError where it fails before that.
         """
-        facilities, plan = self._call.facilities, _plan(built)
+        facilities, plan = self._call.facilities, plan or _plan(built)
         sink.refusal, sink.asking = plan.refusal, built.route.asking
         if seconds is None:
             self._heard = self._got_something()
@@ -246,7 +167,7 @@ class Attempt:
                 headers=headers,
                 body=data,
                 timeouts=limits,
-                sink=sink if seconds is not None else self._taped(sink, built, headers, body, len(data)),
+                sink=sink if seconds is not None else self._taped(sink, plan, built, headers, body, len(data)),
             )
         except UpstreamError as error:
             facilities.trouble(self.address)
@@ -254,8 +175,10 @@ class Attempt:
         sink.opened(exchange)
         self._call.metrics.spent("connect", exchange.written_at - begun)
 
-    def _taped(self, sink: ResponseSink, built: Built, headers: dict[str, str], body: Json, size: int) -> Sink:
-        tape, plan, source = self._call.tape, _plan(built), built.route.source
+    def _taped(
+        self, sink: ResponseSink, plan: UpstreamPlan, built: Built, headers: dict[str, str], body: Json, size: int
+    ) -> Sink:
+        tape, source = self._call.tape, built.route.source
         if tape is None:
             return sink
         framing = None if source is None else source.framing
@@ -270,7 +193,7 @@ class Attempt:
             text = f"total timeout: the request was not answered within {limits.total:g} s"
             raise GatewayError("upstream_timeout", text, final=True)
         if seconds is None:
-            return replace(limits, spent=limits.total - left)
+            return limits._replace(spent=limits.total - left)
         return Timeouts(*(min(limit, seconds) for limit in (limits.connect, limits.first, limits.idle, left)))
 
     def _got_something(self) -> bool:
@@ -285,23 +208,32 @@ class Attempt:
 
     async def over(self, sink: ResponseSink) -> GatewayError | None:
         """What a response that was opened ends in. The fleet is told now and then that something comes."""
-        facilities, heard = self._call.facilities, 0
-        while True:
-            if sink.received_bytes > heard:
-                heard = sink.received_bytes
-                facilities.leases.heard(self.address, facilities.clock())
-            if sink.done.done():
-                return sink.done.result()
-            await asyncio.wait((sink.done,), timeout=_HEARD_SECONDS)
+        self._look_later(sink, 0)
+        try:
+            await first_of(sink.done)
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+        if sink.received_bytes > 0:
+            self._call.facilities.leases.heard(self.address, self._call.facilities.clock())
+        return sink.done.result()
+
+    def _look_later(self, sink: ResponseSink, heard: int) -> None:
+        self._look = asyncio.get_running_loop().call_later(_HEARD_SECONDS, self._look_now, sink, heard)
+
+    def _look_now(self, sink: ResponseSink, heard: int) -> None:
+        if sink.received_bytes > heard:
+            self._call.facilities.leases.heard(self.address, self._call.facilities.clock())
+        self._look_later(sink, sink.received_bytes)
 
     async def _question(self, question: Question) -> Json:
         """The worker's answer to a step, None where it gives none: the rule goes on without."""
         call = self._call
         plan = UpstreamPlan(question.method, question.path, question.headers, Constant(None))
-        built = Built(replace(call.route, upstream=plan), question.scope or call.scope, [question.body])
+        built = Built(call.route, question.scope or call.scope, [question.body])
         sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, self.metrics, call.started)
         try:
-            await self._finish(sink, built, question.body, seconds=QUESTION_SECONDS)
+            await self._finish(sink, built, question.body, QUESTION_SECONDS, plan)
             return _json(sink.answer, self.address)
         except GatewayError as error:
             self._unanswered = True
@@ -325,10 +257,17 @@ class Attempt:
         call.tally.answered(answer, built.route.asking)
         return answer
 
-    async def _finish(self, sink: ResponseSink, built: Built, body: Json, seconds: float | None = None) -> None:
-        """Send and wait for the end; GatewayError where it ended in one."""
+    async def _finish(
+        self,
+        sink: ResponseSink,
+        built: Built,
+        body: Json,
+        seconds: float | None = None,
+        plan: UpstreamPlan | None = None,
+    ) -> None:
+        """Send and wait for the end; GatewayError where it ended in one. seconds, plan: as for `open`."""
         try:
-            await self.open(sink, built, body, seconds)
+            await self.open(sink, built, body, seconds, plan)
             error = await self.over(sink)
         except BaseException:
             sink.close()

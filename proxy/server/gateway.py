@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from itertools import takewhile
+from typing import cast
 
 from proxy.errors import GatewayError
 from proxy.http import Request, Response, Streamed
@@ -119,9 +120,10 @@ class Gateway:
     ) -> Response | Streamed:
         try:
             scope = await self._scope(request, found, serving.body)
-            match = choose(found, _strings(scope["headers"]), scope)
-            for looked_at in takewhile(lambda each: each is not match, found):
-                self._facilities.metrics.rules.of(looked_at.route.pack, looked_at.route.name).skipped()
+            match = choose(found, cast("Mapping[str, str]", scope["headers"]), scope)
+            if match is not found[0]:
+                for looked_at in takewhile(lambda each: each is not match, found):
+                    self._facilities.metrics.rules.of(looked_at.route.pack, looked_at.route.name).skipped()
             if match is None:
                 raise GatewayError("not_found", f"no rule for {request.method} {request.path} fits this request")
         except asyncio.CancelledError:
@@ -189,7 +191,3 @@ def _miss(request: Request, miss: Miss) -> Response:
         return json_response(404, {"detail": error.message})
     answer = error_answer(miss.errors, error)
     return json_response(answer.status, answer.body, headers)
-
-
-def _strings(headers: Json) -> Mapping[str, str]:
-    return {name: str(value) for name, value in headers.items()} if isinstance(headers, dict) else {}

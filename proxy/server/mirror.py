@@ -19,8 +19,9 @@ from proxy.fleet.facts import Kind, WorkerView
 from proxy.framing import FRAMINGS
 from proxy.limits import FRAME_MAX_BYTES, MIRROR_ANSWER_BYTES, MIRROR_SECONDS, MIRRORS_MAX
 from proxy.server.admission import Wanted, lease_now
-from proxy.server.attempt import Attempt, Call, answers_as
+from proxy.server.attempt import Attempt, answers_as
 from proxy.server.body import Share
+from proxy.server.call import Call
 from proxy.server.leases import Hold
 from proxy.server.outcomes import outcome_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink

@@ -13,8 +13,9 @@ from proxy.http import Request, Response, Streamed
 from proxy.limits import MODEL_NAME_MAX
 from proxy.recording.tape import Tape
 from proxy.server.admission import Wanted, unknown_model
-from proxy.server.attempt import Call, worker_document
+from proxy.server.attempt import worker_document
 from proxy.server.body import Share
+from proxy.server.call import Call
 from proxy.server.facilities import Facilities
 from proxy.server.mirror import Mirrors
 from proxy.server.operate import operate

@@ -15,6 +15,7 @@ from proxy.server.output import ClientOutput
 from proxy.server.sinks import ClientStream
 from proxy.server.taping import TapedOutput
 from proxy.server.tries import Tries
+from proxy.server.waiting import first_of
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
 from proxy.translate.stream import StreamTranslator, failure, translator_of
@@ -125,7 +126,7 @@ class StreamRun:
                 self._output = self._new_output()
                 built = self._built = await attempt.build()
                 sink = await self._open(attempt, built, self._translator(built, attempt), built.bodies[0])
-                await asyncio.wait((self._output.begun, sink.done), return_when=asyncio.FIRST_COMPLETED)
+                await first_of(self._output.begun, sink.done)
                 error = sink.done.result() if sink.done.done() else None
                 if error is None:
                     return sink, None

@@ -10,8 +10,9 @@ from typing import Final
 from proxy.errors import CALLER_KINDS, GatewayError
 from proxy.fleet.facts import ModelFacts, Outcome
 from proxy.server.admission import Wanted, lease_now, nobody, queued_lease, refuse_out_of_service
-from proxy.server.attempt import Attempt, Call
+from proxy.server.attempt import Attempt
 from proxy.server.body import Share
+from proxy.server.call import Call
 from proxy.server.leases import Leased
 from proxy.server.mirror import Copy, Mirrors
 from proxy.server.outcomes import is_load, worth_retrying

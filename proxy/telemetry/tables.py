@@ -76,8 +76,12 @@ class CounterTable:
         return self.family.labels
 
     def increase(self, *values: str, by: float = 1.0) -> None:
+        counts = self._counts
+        if values in counts:  # as nearly always: its labels were folded when it was new
+            counts[values] += by
+            return
         key = tuple(labels.fold(value) for labels, value in zip(self._labels, values, strict=True))
-        self._counts[key] = self._counts.get(key, 0.0) + by
+        counts[key] = counts.get(key, 0.0) + by
 
     def forget(self, label: str, value: str) -> None:
         """Drop every series whose `label` has this value."""

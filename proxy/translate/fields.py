@@ -28,7 +28,9 @@ class Named(NamedTuple):
         """The names in an object that the rule does not read; null says nothing, so that nothing is lost with it."""
         if not isinstance(value, dict):
             return ()
-        found = [name for name in value.keys() - self.fields if value[name] is not None]
+        found: list[str] = []
+        if not value.keys() <= self.fields:
+            found += [name for name in value.keys() - self.fields if value[name] is not None]
         for name, known in self.inner.items():
             inside = value.get(name)
             if inside:

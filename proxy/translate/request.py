@@ -176,23 +176,23 @@ def _steps(route: Route, steps: Sequence[Step | Check], scope: Scope) -> Generat
         if isinstance(step, Check):
             if not truthy(step.condition(scope)):
                 raise GatewayError(step.kind, step.message(scope), field=step.field)
+        elif step.condition is not None and not truthy(step.condition(scope)):
+            values[step.name] = None
+        elif step.call is None:
+            values[step.name] = _value(step.value, scope)
+        elif step.call.operation is not None:
+            values[step.name] = yield from _operation(route, step.name, step.call, scope)
         else:
-            values[step.name] = yield from _run(route, step, scope)
+            values[step.name] = yield from _asked(route, step.name, step.call, scope)
 
 
-def _run(route: Route, step: Step, scope: Scope) -> Generator[Question, Json, Json]:
-    if step.condition is not None and not truthy(step.condition(scope)):
-        return None
-    if step.call is None:
-        return _value(step.value, scope)
-    if step.call.operation is not None:
-        return (yield from _operation(route, step.name, step.call, scope))
+def _asked(route: Route, step: str, call: Call, scope: Scope) -> Generator[Question, Json, Json]:
     headers = route.upstream.headers if route.upstream is not None else {}
-    answer = yield Question(step.name, step.call.path, _value(step.call.body, scope), headers=headers, scope=scope)
+    answer = yield Question(step, call.path, _value(call.body, scope), headers=headers, scope=scope)
     if answer is None:
         return None
     try:
-        return step.call.result({**scope, "upstream": answer})
+        return call.result({**scope, "upstream": answer})
     except RULE_FAILURES:
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 ErrorKind = Literal[
@@ -17,8 +16,7 @@ ErrorKind = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """Seconds. `connect` covers name look-up, TCP and TLS. `first` runs from the written request until the sink has
     `begun` (or the end). `idle` runs between socket reads after that. `total` covers everything from the call of
     `open`, `spent` seconds of which earlier exchanges for the same purpose took. While the caller has paused the

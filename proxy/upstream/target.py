@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import NamedTuple
@@ -30,16 +31,22 @@ class Target(NamedTuple):
     @classmethod
     def parse(cls, url: str) -> Target:
         """Read `http://host:port/base` or `https://…`; ValueError says in one sentence what is wrong with the URL."""
-        parts, port = _split(url)
-        problem = _problem(url, parts)
-        if problem:
-            raise ValueError(f"{url!r} is no upstream URL: {problem}")
-        host = parts.hostname or ""
-        if not (_is_ipv6(host) if ":" in host else _HOST_NAME.fullmatch(host)):
-            raise ValueError(f"{url!r} is no upstream URL: {host!r} is neither a host name nor an IP address")
-        if port is None:
-            port = _DEFAULT_PORTS[parts.scheme]
-        return cls(host=host, port=port, tls=parts.scheme == "https", base_path=parts.path.rstrip("/"))
+        return _parsed(url)
+
+
+# Each request says the address of its worker, of which a fleet has at most some hundreds.
+@functools.lru_cache(maxsize=4096)
+def _parsed(url: str) -> Target:
+    parts, port = _split(url)
+    problem = _problem(url, parts)
+    if problem:
+        raise ValueError(f"{url!r} is no upstream URL: {problem}")
+    host = parts.hostname or ""
+    if not (_is_ipv6(host) if ":" in host else _HOST_NAME.fullmatch(host)):
+        raise ValueError(f"{url!r} is no upstream URL: {host!r} is neither a host name nor an IP address")
+    if port is None:
+        port = _DEFAULT_PORTS[parts.scheme]
+    return Target(host=host, port=port, tls=parts.scheme == "https", base_path=parts.path.rstrip("/"))
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
