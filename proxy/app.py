@@ -89,7 +89,7 @@ class RunningGateway:
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
-        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event)
+        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event, self._agreement())
         self._recorder = Recorder(self._recordings, self._words, lambda: headers_of(self.rules), __version__)
         self._path = DataPath(self._now, self.metrics, self._rng, lambda: self._recorder.now)
         self.pool = self._path.pool
@@ -193,6 +193,9 @@ class RunningGateway:
 
     def _processes(self) -> list[Json]:
         return []
+
+    def _agreement(self) -> Callable[[], Awaitable[tuple[str, ...]]] | None:
+        return None
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
         """What opens further ports beside."""

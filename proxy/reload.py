@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -110,13 +110,18 @@ class Reloader:
     """Reloads one at a time. However many ask while one is under way, one more follows and answers them all.
 
     read: as the function of that name, called in another thread; apply: puts the result in force in one step and says
-    what needs a restart; on_event: "reload" (result: ok or refused).
+    what needs a restart; on_event: "reload" (result: ok or refused); agree: asked in between, says why it cannot be put
+    in force though it is right.
     """
 
     def __init__(
-        self, read: Callable[[], Loaded], apply: Callable[[Loaded], tuple[str, ...]], on_event: EventHook
+        self,
+        read: Callable[[], Loaded],
+        apply: Callable[[Loaded], tuple[str, ...]],
+        on_event: EventHook,
+        agree: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
     ) -> None:
-        self._read, self._apply, self._on_event = read, apply, on_event
+        self._read, self._agree, self._apply, self._on_event = read, agree, apply, on_event
         self._running: asyncio.Task[ReloadResult] | None = None
         self._next: asyncio.Task[ReloadResult] | None = None
         self._reading: asyncio.Future[Loaded] | None = None
@@ -168,6 +173,8 @@ class Reloader:
         try:
             self._reading = in_thread(self._read, "reload")
             found = await self._reading
+            if self._agree is not None and not self._closed and (mistakes := await self._agree()):
+                return ReloadResult(now, why, mistakes)
             return dropped if self._closed else ReloadResult(now, why, (), self._apply(found))
         except asyncio.CancelledError:
             if self._closed:

@@ -23,15 +23,15 @@ from proxy.limits import LISTEN_BACKLOG
 from proxy.processes.channel import Channel, Message
 from proxy.processes.child import count, keep_counting, open_line
 from proxy.processes.hub import Doing, Hub, Peer
+from proxy.processes.reading import Reading, with_digest
 from proxy.processes.sockets import Reserved
 from proxy.processes.supervised import Supervised
 from proxy.processes.view import Shown, View
 from proxy.processes.wire import facts_of
-from proxy.ruleset import RuleSet
+from proxy.reload import Loaded
 from proxy.server.gateway import Gateway
 from proxy.server.listeners import ClosePort
-from proxy.settings import Address, Settings
-from proxy.source import Source
+from proxy.settings import Address
 from proxy.telemetry.gathered import Gathered
 from proxy.telemetry.rules import RuleTable
 from proxy.types import Json, JsonObject
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 # How long a new control waits for the serving processes to tell what they have of the one before.
 _HEIRS_SECONDS: Final = 1.0
+# How long the other processes may take to read settings and rules.
+_READ_SECONDS: Final = 30.0
 # Workers that only the control before knew of have so long to be named again, by themselves or by a controller.
 _GRACE_SECONDS: Final = 90.0
 
@@ -47,22 +49,16 @@ _GRACE_SECONDS: Final = 90.0
 class ControlGateway(RunningGateway):
     """A gateway whose clients are served by other processes.
 
-    reserved: where it listens; inner: where the serving processes find it; heirs: how many of them there are already,
-    with what they have of an earlier control.
+    reading: what is in force; reserved: where it listens; inner: where the serving processes find it; heirs: how many
+    of them there are already, with what they have of an earlier control.
     """
 
     _new_fleet = SharedFleet
 
-    def __init__(
-        self,
-        settings: Settings,
-        rules: RuleSet,
-        source: Source | None,
-        reserved: Reserved,
-        inner: socket.socket,
-        heirs: int,
-    ) -> None:
-        super().__init__(settings, rules, source)
+    def __init__(self, reading: Reading, reserved: Reserved, inner: socket.socket, heirs: int) -> None:
+        super().__init__(reading.found.settings, reading.found.rules, reading.source)
+        self._now.generation = reading.generation
+        self._digest = ""
         self._reserved, self._inner, self._heirs = reserved, inner, heirs
         self.listen = reserved.listen
         self.supervised = Supervised(self.metrics, lambda: self._now.looked)
@@ -74,7 +70,7 @@ class ControlGateway(RunningGateway):
             lambda: {} if self._ports is None else self._ports.ports(),
         )
         doing = Doing(lambda address: self.backends.trouble(address), lambda *asked: self.backends.operate(*asked))
-        self.hub = Hub(fleet, View(fleet, shown), doing)
+        self.hub = Hub(fleet, View(fleet, shown), doing, lambda: self._now.generation)
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
         await self.hub.listen(self._inner)
@@ -151,6 +147,34 @@ class ControlGateway(RunningGateway):
                 log.info("worker %s: dropped, nobody has named it again", address)
                 self.fleet.forget(address, time.monotonic())
 
+    def _read(self) -> Loaded:
+        found, self._digest = with_digest(super()._read)
+        return found
+
+    def _agreement(self) -> Callable[[], Awaitable[tuple[str, ...]]]:
+        return self._agree
+
+    async def _agree(self) -> tuple[str, ...]:
+        """All have read the same, the supervisor too, which makes the next ones; it has it in force before anybody."""
+        digest = self._digest
+        try:
+            first = self.supervised.ask("prepare", seconds=_READ_SECONDS)
+            supervisor, others = await asyncio.gather(first, self.hub.ask("prepare", seconds=_READ_SECONDS))
+        except asyncio.TimeoutError:
+            return (f"the supervisor has not read the files within {_READ_SECONDS:g} s",)
+        problems = [_disagreement(name, digest, read) for name, read in {"supervisor": supervisor, **others}.items()]
+        found = tuple(problem for problem in problems if problem)
+        if found:
+            return found
+        (is_done,) = await self.supervised.ask("commit", digest, self._now.generation + 1)
+        return () if is_done else ("the supervisor has not kept what it has read; ask again",)
+
+    def _apply(self, found: Loaded) -> tuple[str, ...]:
+        restart = super()._apply(found)
+        self.hub.tell("commit", self._digest, self._now.generation)
+        self.hub.changed()
+        return restart
+
     async def _ensure_ports(self) -> None:
         await super()._ensure_ports()
         self.hub.changed()
@@ -165,6 +189,15 @@ class ControlGateway(RunningGateway):
 
     def _requests(self, own: Gateway) -> Traffic:
         return _Everywhere(own, self.hub)
+
+
+def _disagreement(name: str, digest: str, read: Json) -> str:
+    """Why what a process has read cannot be put in force; "" where it can."""
+    if not isinstance(read, list):
+        return f"process {name} has not read the files within {_READ_SECONDS:g} s"
+    if read[1]:
+        return f"process {name}: {read[1]}"
+    return "" if read[0] == digest else f"process {name} has read other files than control: they change; ask again"
 
 
 class _Everywhere:

@@ -86,4 +86,4 @@ class Counting:
             self._scrapes = [scrape for scrape in self._scrapes if scrape.missing]
             merged = self._ledger.merged().decode()
             for scrape in done:
-                self._lines[scrape.control].send("scraped", scrape.number, merged)
+                self._lines[scrape.control].send("answer", scrape.number, merged)

@@ -103,10 +103,17 @@ class Peer:
             self._handlers[name](*arguments)
             self._hub.active()
 
-    def _hello(self, slot: Json, pid: Json, held: Json, turns: Json, state: Json) -> None:
+    @property
+    def name(self) -> str:
+        """Of its place, with its pid."""
+        return f"serving-{self.slot + 1} ({self.pid})"
+
+    def _hello(self, slot: Json, pid: Json, held: Json, turns: Json, generation: Json, state: Json) -> None:
         self.slot, self.pid = cast("int", slot), cast("int", pid)
         self._held, self._turns = cast("list[list[Json]]", held), cast("list[list[Json]]", turns)
         self.state = cast("JsonObject | None", state)
+        if generation != self._hub.generation():
+            self.channel.send("outdated")
         self._hub.joined(self)
 
     def _turn(self, number: int, worker: str, what: str) -> None:
@@ -137,10 +144,13 @@ class Peer:
 
 
 class Hub:
-    """Every serving process, and what all of them are told. Nobody is answered before `open`."""
+    """Every serving process, and what all of them are told. Nobody is answered before `open`.
 
-    def __init__(self, fleet: SharedFleet, view: View, doing: Doing) -> None:
-        self.fleet, self.view, self.doing = fleet, view, doing
+    generation: of the settings and rules in force; a process that has others makes room for one that has them.
+    """
+
+    def __init__(self, fleet: SharedFleet, view: View, doing: Doing, generation: Callable[[], int]) -> None:
+        self.fleet, self.view, self.doing, self.generation = fleet, view, doing, generation
         self.is_open = False
         self.open_ports: set[int] = set()
         self.numbers = itertools.count(1)
@@ -224,12 +234,15 @@ class Hub:
         for peer in self._peers:
             peer.channel.send(*message)
 
-    async def ask(self, what: str, *arguments: Json, seconds: float = 0.0) -> list[Json]:
-        """Have all do something that takes so long at most; the answers of those that gave one."""
-        answers = [peer.ask(what, *arguments) for peer in self._peers]
+    async def ask(self, what: str, *arguments: Json, seconds: float = 0.0) -> dict[str, Json]:
+        """Have all do something that takes so long at most; the answers by the names of the processes, None where one
+        gave none in time. Those that have ended meanwhile are left out.
+        """
+        answers = {peer.name: peer.ask(what, *arguments) for peer in self._peers}
         if answers:
-            await asyncio.wait(answers, timeout=seconds + _ANSWER_SECONDS)
-        return [found for answer in answers if answer.done() and (found := answer.result()) is not None]
+            await asyncio.wait(answers.values(), timeout=seconds + _ANSWER_SECONDS)
+        found = {name: answer.result() if answer.done() else None for name, answer in answers.items()}
+        return {name: value for name, value in found.items() if value is not None or not answers[name].done()}
 
     def give_way(self, needed: Needed) -> bool:
         """End a copy that is on a worker which a request could have; whether there was one."""
@@ -260,11 +273,11 @@ class Hub:
 
     async def drain(self, seconds: float) -> int:
         """Wait until none is left, for so long at most; how many are left."""
-        return sum(cast("list[int]", await self.ask("drain", seconds, seconds=seconds)))
+        return sum(_counts(await self.ask("drain", seconds, seconds=seconds)))
 
     async def cut(self) -> int:
         """End those that are left, telling their clients; how many there were."""
-        return sum(cast("list[int]", await self.ask("cut", seconds=_ANSWER_SECONDS)))
+        return sum(_counts(await self.ask("cut", seconds=_ANSWER_SECONDS)))
 
     # --- ports
 
@@ -272,7 +285,7 @@ class Hub:
         """Have all listen there; OSError where one cannot, or where somebody else does. The answer ends that."""
         await asyncio.to_thread(check_free, host, port)
         close = self.adopt_port(port)
-        reasons = [reason for reason in await self.ask("open", port) if reason]
+        reasons = [reason for reason in (await self.ask("open", port)).values() if reason]
         if reasons:
             await close()
             raise OSError(0, str(reasons[0]))
@@ -287,3 +300,7 @@ class Hub:
 
         self.open_ports.add(port)
         return close
+
+
+def _counts(answers: dict[str, Json]) -> list[int]:
+    return [count for count in answers.values() if isinstance(count, int)]

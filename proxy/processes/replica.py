@@ -35,6 +35,11 @@ class Replica:
         self._out: frozenset[tuple[str, Kind]] = frozenset()
         self._mentioned: set[str] = set()  # since the beginning of everything
 
+    def configure(self, rules: FleetRules) -> None:
+        """Other rules, and other settings, from now on."""
+        self.version += 1
+        self.fleet.configure(rules, time.monotonic())
+
     def in_service(self, model: str, kind: Kind) -> bool:
         """Whether a model takes new requests."""
         return (model, kind) not in self._out

@@ -17,17 +17,18 @@ from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX
 from proxy.operations import InForce, feed_serving_metrics
 from proxy.processes.channel import Channel, Message
 from proxy.processes.child import count, keep_counting, open_line
+from proxy.processes.reading import Reading
 from proxy.processes.remote import RemoteLeases
 from proxy.processes.replica import Replica
 from proxy.processes.sockets import Listeners, shared
 from proxy.processes.turns import RemoteTurns
-from proxy.reload import Loaded
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
 from proxy.server.listeners import client_server
 from proxy.settings import Address
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.snapshot import Snapshots
+from proxy.threads import in_thread
 from proxy.types import Json
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,16 @@ class Place(NamedTuple):
 
 
 class ServingProcess:
-    """Serves until the supervisor says that it is to end, or is gone. end: of the line to the supervisor."""
+    """Serves until the supervisor says that it is to end, or is gone.
 
-    def __init__(self, loaded: Loaded, place: Place, end: socket.socket) -> None:
-        self._place, self._end = place, end
+    reading: what is in force; end: of the line to the supervisor.
+    """
+
+    def __init__(self, reading: Reading, place: Place, end: socket.socket) -> None:
+        self._reading, self._place, self._end = reading, place, end
+        loaded = reading.found
         self._line = Channel(self._told, self._orphaned)
-        self._now = InForce(loaded)
+        self._now = InForce(loaded, reading.generation)
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
         self._path = DataPath(self._now, self.metrics, random.Random(), lambda: None, processes=loaded.settings.workers)
         self._snapshots = Snapshots(self.metrics)
@@ -82,6 +87,9 @@ class ServingProcess:
             "remembered": replica.remembered,
             "requests": self._counted,
             "done": self._done,
+            "prepare": lambda number: self._spawn(self._prepare(number)),
+            "commit": self._commit,
+            "outdated": self._outdated,
             "give_way": self._give_way,
             "welcome": self._welcomed,
             "open": lambda number, port: self._spawn(self._open(number, port)),
@@ -160,7 +168,7 @@ class ServingProcess:
             held: list[Json] = [[each.number, each.address, each.model] for each in self._leases.held]
             state = self._replica.state() if self._replica.is_complete else None
             turns: list[Json] = [[number, *name] for number, name in self._turns.held]
-            channel.send("hello", self._place.slot, os.getpid(), held, turns, state)
+            channel.send("hello", self._place.slot, os.getpid(), held, turns, self._now.generation, state)
             self._welcome.clear()
             self._control = channel
             self._leases.connect(channel)
@@ -230,6 +238,26 @@ class ServingProcess:
         lease = self._leases.of(number)
         if lease is not None:
             self._gateway.give_way(lease)
+
+    # --- settings and rules
+
+    async def _prepare(self, number: int) -> None:
+        """Read what is to be put in force, perhaps."""
+        digest, mistake = await in_thread(self._reading.prepare, "reload")
+        self._say("answer", number, [digest, mistake])
+
+    def _commit(self, digest: str, generation: int) -> None:
+        """Put it in force, in one step."""
+        if not self._reading.commit(digest, generation):
+            self._outdated()
+            return
+        self._now.loaded, self._now.generation = self._reading.found, generation
+        self._path.changed()
+        self._replica.configure(self._now.loaded.tuning.fleet)
+
+    def _outdated(self) -> None:
+        """Others have settings and rules that this process has not: a new one has them."""
+        self._line.send("leaving")
 
     # --- ports
 

@@ -17,10 +17,11 @@ from proxy.limits import LISTEN_BACKLOG, PROCESSES_PER_CPU_MAX
 from proxy.processes.child import run
 from proxy.processes.control import ControlGateway, run_control
 from proxy.processes.demo import run_demo
+from proxy.processes.reading import Reading
 from proxy.processes.serving import Place, ServingProcess
 from proxy.processes.sockets import Listeners, Reserved, reserve
 from proxy.processes.supervisor import CONTROL, DEMO, Supervisor
-from proxy.reload import Loaded, StartError, loaded
+from proxy.reload import StartError, loaded
 from proxy.ruleset import RuleSet
 from proxy.settings import Address, Demo, Settings, parse_address
 from proxy.source import Source
@@ -58,11 +59,13 @@ def serve_with_processes(
     folder = _folder()
     try:
         inner = _inner(folder / "control")
-        parts = _Parts(found, source, reserved, inner, folder, say_started, fail)
+        reading = Reading(source, found)
+        parts = _Parts(reading, reserved, inner, folder, say_started, fail)
         garbage.work()
         supervisor = Supervisor(
             [*parts.slots, *([DEMO] if settings.demo is not None else [])],
             parts.become,
+            reading=reading,
             say_stopping=say_stopping,
         )
         return supervisor.run()
@@ -74,8 +77,7 @@ def serve_with_processes(
 class _Parts:
     """What the supervisor has and its children take from it."""
 
-    found: Loaded
-    source: Source
+    reading: Reading
     reserved: Reserved
     inner: socket.socket
     folder: Path
@@ -102,8 +104,7 @@ class _Parts:
         self._keep(self.reserved.operators, self.reserved.workers, [self.inner])
 
         async def program() -> None:
-            settings, rules = self.found.settings, self.found.rules
-            gateway = ControlGateway(settings, rules, self.source, self.reserved, self.inner, heirs)
+            gateway = ControlGateway(self.reading, self.reserved, self.inner, heirs)
 
             def started() -> None:
                 garbage.work()
@@ -117,11 +118,11 @@ class _Parts:
     def _serving(self, slot: int, end: socket.socket) -> None:
         reserved = self.reserved
         self._keep(reserved.clients[slot])
-        advertised = self.found.settings.advertised_address() or reserved.listen
+        advertised = self.reading.found.settings.advertised_address() or reserved.listen
         place = Place(slot, advertised, reserved.listen.host, reserved.clients[slot], str(self.folder / "control"))
 
         async def program() -> None:
-            await ServingProcess(self.found, place, end).run()
+            await ServingProcess(self.reading, place, end).run()
 
         run(program)
 
@@ -129,7 +130,7 @@ class _Parts:
         from proxy.demo.worker import DemoWorker  # late: for those who try it
 
         self._keep(self.reserved.fleet)
-        settings = self.found.settings.demo or Demo()
+        settings = self.reading.found.settings.demo or Demo()
 
         async def program() -> None:
             worker = DemoWorker(settings.models, chunks_per_second=settings.chunks_per_second)

@@ -23,30 +23,34 @@ class Supervised:
 
     def __init__(self, metrics: Metrics, settled: Callable[[], bool]) -> None:
         self.snapshots = Snapshots(metrics, settled)
-        self.gathered = Gathered(self._ask)
+        self.gathered = Gathered(self._counts)
         self.processes: list[Json] = []
         self._number = 0
-        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._asked: dict[int, asyncio.Future[list[Json]]] = {}
 
     def told(self, message: Message) -> None:
         """The supervisor says this."""
         if message[0] == "processes":
             self.processes = cast("list[Json]", message[1])
-        elif message[0] == "scraped":
-            number, merged = cast("tuple[int, str]", tuple(message[1:]))
-            asked = self._asked.get(number)
+        elif message[0] == "answer":
+            asked = self._asked.get(cast("int", message[1]))
             if asked is not None and not asked.done():
-                asked.set_result(merged.encode())
+                asked.set_result(message[2:])
 
-    async def _ask(self) -> bytes:
-        """The counts of all, with what this process has counted until now. TimeoutError where none come."""
+    async def ask(self, what: str, *arguments: Json, seconds: float = _ANSWER_SECONDS) -> list[Json]:
+        """Its answer. TimeoutError where none comes in time."""
         self._number += 1
         number = self._number
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            own = await self.snapshots.take()
-            self.line.send("counts", own.decode())
-            self.line.send("scrape", number)
-            return await asyncio.wait_for(asked, _ANSWER_SECONDS)
+            self.line.send(what, number, *arguments)
+            return await asyncio.wait_for(asked, seconds)
         finally:
             del self._asked[number]
+
+    async def _counts(self) -> bytes:
+        """The counts of all, with what this process has counted until now."""
+        own = await self.snapshots.take()
+        self.line.send("counts", own.decode())
+        (merged,) = await self.ask("scrape")
+        return cast("str", merged).encode()

@@ -16,13 +16,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
+from proxy import garbage
 from proxy.lifecycle import has_terminal
 from proxy.limits import END_SECONDS, LIVED_SECONDS, REPLACEMENTS_MAX
 from proxy.processes.child import leave_signals_to_the_supervisor, name_process
 from proxy.processes.counting import Counting
 from proxy.processes.line import Line
+from proxy.processes.reading import Reading
 from proxy.reload import utc
 from proxy.types import Json, JsonObject
 
@@ -53,8 +55,8 @@ class Supervisor:
     """`run` until the end of the gateway.
 
     become: what a child does, by its name, with its end of the line and how many serving processes are there already;
-    others: the names of the processes beside control: `DEMO`, the rest are serving ones; say_stopping: told when the
-    stop begins.
+    reading: what is in force, which the next children begin with; others: the names of the processes beside control:
+    `DEMO`, the rest are serving ones; say_stopping: told when the stop begins.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class Supervisor:
         others: list[str],
         become: Callable[[str, socket.socket, int], None],
         *,
+        reading: Reading,
         say_stopping: Callable[[], None],
     ) -> None:
         self._others, self._become = others, become
-        self._say_stopping = say_stopping
+        self._reading, self._say_stopping = reading, say_stopping
         self._counting = Counting()
         self.children: dict[int, Child] = {}
         self.replacements: dict[str, int] = {}
@@ -141,6 +144,12 @@ class Supervisor:
                 self._tell_control()
             elif message[0] == "leaving":
                 self._let_leave(child)
+            elif message[0] == "prepare":
+                child.line.send("answer", message[1], *self._reading.prepare())
+            elif message[0] == "commit":
+                done = self._reading.commit(str(message[2]), cast("int", message[3]))
+                garbage.work()
+                child.line.send("answer", message[1], done)
             else:
                 self._counting.heard(child.pid, message)
 
