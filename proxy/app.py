@@ -25,7 +25,7 @@ from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
 from proxy.operations import InForce, Operations, feed_metrics
 from proxy.recording.recorder import Recorder
-from proxy.reload import Loaded, Reloader, StartError, keep_fixed, loaded, read, read_rules
+from proxy.reload import Loaded, Others, Reloader, StartError, keep_fixed, loaded, read, read_rules
 from proxy.ruleset import RuleSet
 from proxy.ruleset.wording import headers_of, words_of
 from proxy.server.admin import Scraped, admin_app
@@ -89,7 +89,7 @@ class RunningGateway:
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
-        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event, self._agreement())
+        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event, self._others())
         self._recorder = Recorder(self._recordings, self._words, lambda: headers_of(self.rules), __version__)
         self._path = DataPath(self._now, self.metrics, self._rng, lambda: self._recorder.now)
         self.pool = self._path.pool
@@ -194,7 +194,7 @@ class RunningGateway:
     def _processes(self) -> list[Json]:
         return []
 
-    def _agreement(self) -> Callable[[], Awaitable[tuple[str, ...]]] | None:
+    def _others(self) -> Others | None:
         return None
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from proxy.backends.control import EventHook
 from proxy.backends.fixed import keep_fixed_parts, needs_restart
@@ -106,12 +106,21 @@ def loaded(settings: Settings, rules: RuleSet) -> Loaded:
     return Loaded(settings, rules, tune(settings), ModelOverrides(settings.models, settings.defaults))
 
 
+class Others(Protocol):
+    """Further processes in which the same has to be in force."""
+
+    async def agree(self) -> tuple[str, ...]:
+        """What was just read is asked of them; why it cannot be put in force, nothing where it can."""
+
+    async def follow(self) -> None:
+        """It is in force here; wait until it is there."""
+
+
 class Reloader:
     """Reloads one at a time. However many ask while one is under way, one more follows and answers them all.
 
     read: as the function of that name, called in another thread; apply: puts the result in force in one step and says
-    what needs a restart; on_event: "reload" (result: ok or refused); agree: asked in between, says why it cannot be put
-    in force though it is right.
+    what needs a restart; on_event: "reload" (result: ok or refused); others: that have to do the same.
     """
 
     def __init__(
@@ -119,9 +128,9 @@ class Reloader:
         read: Callable[[], Loaded],
         apply: Callable[[Loaded], tuple[str, ...]],
         on_event: EventHook,
-        agree: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
+        others: Others | None = None,
     ) -> None:
-        self._read, self._agree, self._apply, self._on_event = read, agree, apply, on_event
+        self._read, self._apply, self._on_event, self._others = read, apply, on_event, others
         self._running: asyncio.Task[ReloadResult] | None = None
         self._next: asyncio.Task[ReloadResult] | None = None
         self._reading: asyncio.Future[Loaded] | None = None
@@ -173,9 +182,14 @@ class Reloader:
         try:
             self._reading = in_thread(self._read, "reload")
             found = await self._reading
-            if self._agree is not None and not self._closed and (mistakes := await self._agree()):
+            if self._others is not None and not self._closed and (mistakes := await self._others.agree()):
                 return ReloadResult(now, why, mistakes)
-            return dropped if self._closed else ReloadResult(now, why, (), self._apply(found))
+            if self._closed:
+                return dropped
+            restart = self._apply(found)
+            if self._others is not None:
+                await self._others.follow()
+            return ReloadResult(now, why, (), restart)
         except asyncio.CancelledError:
             if self._closed:
                 return dropped

@@ -28,7 +28,7 @@ from proxy.processes.sockets import Reserved
 from proxy.processes.supervised import Supervised
 from proxy.processes.view import Shown, View
 from proxy.processes.wire import facts_of
-from proxy.reload import Loaded
+from proxy.reload import Loaded, Others
 from proxy.server.gateway import Gateway
 from proxy.server.listeners import ClosePort
 from proxy.settings import Address
@@ -111,7 +111,7 @@ class ControlGateway(RunningGateway):
 
     async def _first_look(self, backends: Backends) -> None:
         """What an earlier control knew holds until the look says otherwise, so that nothing is withdrawn meanwhile."""
-        peers = await self.hub.joined_by(self._heirs, _HEIRS_SECONDS) if self._heirs else []
+        peers = await self.hub.heirs(self._heirs, _HEIRS_SECONDS) if self._heirs else []
         for peer in peers:
             if peer.state is not None:
                 self._take_over(peer.state, backends)
@@ -151,10 +151,10 @@ class ControlGateway(RunningGateway):
         found, self._digest = with_digest(super()._read)
         return found
 
-    def _agreement(self) -> Callable[[], Awaitable[tuple[str, ...]]]:
-        return self._agree
+    def _others(self) -> Others:
+        return self
 
-    async def _agree(self) -> tuple[str, ...]:
+    async def agree(self) -> tuple[str, ...]:
         """All have read the same, the supervisor too, which makes the next ones; it has it in force before anybody."""
         digest = self._digest
         try:
@@ -169,11 +169,11 @@ class ControlGateway(RunningGateway):
         (is_done,) = await self.supervised.ask("commit", digest, self._now.generation + 1)
         return () if is_done else ("the supervisor has not kept what it has read; ask again",)
 
-    def _apply(self, found: Loaded) -> tuple[str, ...]:
-        restart = super()._apply(found)
-        self.hub.tell("commit", self._digest, self._now.generation)
+    async def follow(self) -> None:
+        """What was agreed on is in force in all processes."""
         self.hub.changed()
-        return restart
+        self.hub.push()
+        await self.hub.ask("commit", self._digest, self._now.generation)
 
     async def _ensure_ports(self) -> None:
         await super()._ensure_ports()

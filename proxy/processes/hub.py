@@ -168,19 +168,22 @@ class Hub:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Peer(self).channel, sock=listener)
 
-    async def joined_by(self, count: int, seconds: float) -> list[Peer]:
-        """Those that are there once so many are, or the time is over."""
+    async def heirs(self, count: int, seconds: float) -> list[Peer]:
+        """The processes that know what an earlier control did, once so many are there, or the time is over."""
+
+        def there() -> list[Peer]:
+            return sorted((peer for peer in self._peers if peer.state is not None), key=lambda peer: peer.slot)
 
         async def all_there() -> None:
-            while len(self._peers) < count:
+            while len(there()) < count:
                 self._joined.clear()
                 await self._joined.wait()
 
         try:
             await asyncio.wait_for(all_there(), seconds)
         except asyncio.TimeoutError:
-            log.warning("%d of %d serving processes are there after %g s", len(self._peers), count, seconds)
-        return sorted(self._peers, key=lambda peer: peer.slot)
+            log.warning("%d of %d serving processes are there after %g s", len(there()), count, seconds)
+        return there()
 
     def open(self) -> None:
         """Give leases from now on."""

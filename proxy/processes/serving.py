@@ -246,14 +246,15 @@ class ServingProcess:
         digest, mistake = await in_thread(self._reading.prepare, "reload")
         self._say("answer", number, [digest, mistake])
 
-    def _commit(self, digest: str, generation: int) -> None:
+    def _commit(self, number: int, digest: str, generation: int) -> None:
         """Put it in force, in one step."""
-        if not self._reading.commit(digest, generation):
+        if self._reading.commit(digest, generation):
+            self._now.loaded, self._now.generation = self._reading.found, generation
+            self._path.changed()
+            self._replica.configure(self._now.loaded.tuning.fleet)
+        else:
             self._outdated()
-            return
-        self._now.loaded, self._now.generation = self._reading.found, generation
-        self._path.changed()
-        self._replica.configure(self._now.loaded.tuning.fleet)
+        self._say("answer", number, "done")
 
     def _outdated(self) -> None:
         """Others have settings and rules that this process has not: a new one has them."""
