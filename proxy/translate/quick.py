@@ -15,6 +15,7 @@ import orjson
 
 from proxy.framing import FramingError
 from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, OmitNull, RootRead, needed_key
+from proxy.translate.splice import SPLICE_FROM, splice_of
 from proxy.translate.text import HALF_CHARACTER
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class _Writer:
             "OMIT": OMIT,
         }
         self.lines: list[str] = []
+        self._splice = splice_of(source, target, finish_key, apart=apart)
         self._read(source, text_key, finish_key)
         self._text(source, target)
         self._map(target)
@@ -88,6 +90,13 @@ class _Writer:
 
     def _read(self, source: StreamSource, text_key: str, finish_key: str | None) -> None:
         self._line(0, "def step(translator, frame):")
+        if self._splice is not None:
+            self.names["follow"], self.names["begin"] = self._splice.follow, self._splice.begin
+            self._line(1, "if (spliced := translator.spliced) is not None:")
+            self._line(2, "data = follow(translator, frame, spliced)")
+            self._line(2, "if data is not None:")
+            self._line(3, "return data")
+            self._line(2, "translator.spliced = None")
         self._line(1, "try:")
         self._line(2, "chunk = loads(frame)")
         self._line(2, "if type(chunk) is not dict:")
@@ -206,4 +215,8 @@ class _Writer:
         self._line(1, "translator._sent_length = len(shown)")
         self._line(1, "if data:")
         self._line(2, "translator.sent_frames += 1")
+        if self._splice is not None:
+            self.names["long"] = SPLICE_FROM
+            self._line(1, "if len(frame) >= long:")
+            self._line(2, "translator.spliced = begin(translator, frame)")
         self._line(1, "return data")

@@ -23,6 +23,7 @@ from proxy.types import Json, JsonObject
 
 if TYPE_CHECKING:
     from proxy.translate.quick import Step as QuickStep
+    from proxy.translate.splice import Spliced
 
 # What the frame before the first one sees.
 NOTHING_YET: Final[JsonObject] = {**NO_RESULTS, "text": "", "new_text": "", "finish": None}
@@ -59,6 +60,7 @@ class StreamTranslator:
         "reader",
         "scope",
         "sent_frames",
+        "spliced",
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class StreamTranslator:
         self._mended = False  # the frames are no longer those of one worker
         # Rewrites a usual frame where it is one; None before the client's first frame and from the finish on.
         self.quick = self._usual()
+        self.spliced: Spliced | None = None  # how far its long frames were rewritten
         self.sent_frames = 0
         self.finished = False  # the finishing frame is out
         self.closed = False
@@ -95,7 +98,7 @@ class StreamTranslator:
         if self.closed or self.lost is not None:
             return b""
         out: list[bytes] = []
-        reader = self.reader
+        reader, self.spliced = self.reader, None
         try:
             for frame in frames:
                 if reader.read(frame):

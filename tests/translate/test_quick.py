@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from types import FunctionType
 
 import orjson
 import pytest
@@ -16,6 +18,7 @@ from proxy.ruleset.playing import NOW_SAMPLE, REQUEST_ID_SAMPLE
 from proxy.translate.mapping import ChunkRead, Constant, Fields, OmitNull, RootRead, Value
 from proxy.translate.plan import Route, StreamSource, StreamTarget
 from proxy.translate.quick import quick_step
+from proxy.translate.splice import SPLICE_FROM
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 from tests.structure.sources import ROOT
@@ -59,6 +62,7 @@ def growing(draw: st.DrawFn) -> list[bytes]:
     """Frames of a worker: mostly what one sends, now and then what none should."""
     text = ""
     frames: list[bytes] = []
+    as_python = draw(st.booleans())
     for _ in range(draw(st.integers(0, 12))):
         text += draw(st.sampled_from(PIECES))
         if draw(st.integers(0, 9)) == 0:
@@ -67,7 +71,7 @@ def growing(draw: st.DrawFn) -> list[bytes]:
         for key, values in OTHERS.items():
             if draw(st.booleans()):
                 chunk[key] = draw(st.sampled_from(values))
-        frame = orjson.dumps(chunk)
+        frame = json.dumps(chunk).encode() if as_python else orjson.dumps(chunk)
         odd = draw(st.integers(0, 40))
         frames.append({0: b"[]", 1: b"{", 2: b'{"text": 1}', 3: b"{}", 4: b"null"}.get(odd, frame))
     return frames
@@ -101,7 +105,25 @@ def both_ways(
     echo: bool = False,
     resumable: bool = False,
 ) -> int:
-    """How many frames went the quick way, after a comparison of everything with the general one."""
+    """How many frames went the quick way, after a comparison of everything with the general one. Then once more where
+    each frame is long enough to be made of the one before.
+    """
+    _compared(route, source, target, frames, echo=echo, resumable=resumable, long=0)
+    return _compared(route, source, target, frames, echo=echo, resumable=resumable, long=1_000_000)
+
+
+def _compared(
+    route: Route,
+    source: StreamSource,
+    target: StreamTarget,
+    frames: list[bytes],
+    *,
+    echo: bool,
+    resumable: bool,
+    long: int,
+) -> int:
+    if isinstance(target.step, FunctionType):
+        target.step.__globals__["long"] = long
     scope = scope_of(route, echo=echo)
     client = None if route.call is None else scope
     plain = replace(target, step=None)
@@ -166,6 +188,35 @@ def test_usual_frames_go_the_quick_way(route: Route) -> None:
     texts = ["a", "a b", "a b c", "a b c d"] if route.source.mode == "cumulative" else ["a", " b", " c", " d"]
     frames = [orjson.dumps({"text": text, "error_code": 0, "usage": usage, "finish_reason": None}) for text in texts]
     assert both_ways(route, route.source, route.target, spoken(route.source, frames)) == 3
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in QUICK if route.source and route.source.mode == "cumulative"], ids=named
+)
+def test_long_frames_are_made_of_those_before(route: Route) -> None:
+    """What was read and written before is not read and written again, but where the worker's frame goes on as it is."""
+    assert route.source is not None
+    assert route.target is not None
+    step = route.target.step
+    assert isinstance(step, FunctionType)
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    frames = spoken(
+        route.source,
+        [orjson.dumps({"text": "word " * count, "error_code": 0, "usage": usage}) for count in range(900, 910)],
+    )
+    step.__globals__["long"] = SPLICE_FROM
+    scope = scope_of(route, echo=False)
+    client = None if route.call is None else scope
+    translator = StreamTranslator(route.source, route.target, route.errors, scope, client=client)
+    translator.feed(frames[:1])
+    began = []
+    for frame in frames[1:]:
+        assert step(translator, frame)
+        began.append(translator.spliced)
+    chunk = route.target.usual or route.target.chunk
+    chunk = chunk.inner if isinstance(chunk, OmitNull) else chunk
+    assert (began[0] is None) == (isinstance(chunk, RootRead) and chunk.name == "chunk")
+    assert all(each is began[0] for each in began)
 
 
 FIELDS: dict[str, Value] = {
