@@ -25,10 +25,10 @@ from proxy.lifecycle import wind_down
 from proxy.limits import FLEET_MODELS_PER_WORKER_MAX, FLEET_WORKERS_MAX, LABEL_VALUES_MAX
 from proxy.operations import InForce, Operations, feed_metrics
 from proxy.recording.recorder import Recorder
-from proxy.reload import Loaded, Others, Reloader, StartError, keep_fixed, loaded, read, read_rules
+from proxy.reload import Loaded, Reloader, StartError, keep_fixed, loaded, read, read_rules
 from proxy.ruleset import RuleSet
 from proxy.ruleset.wording import headers_of, words_of
-from proxy.server.admin import Scraped, admin_app
+from proxy.server.admin import admin_app
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
 from proxy.server.leases import OwnLeases
@@ -44,9 +44,8 @@ from proxy.settings import Address, Settings, parse_address
 from proxy.source import Source
 from proxy.telemetry.log import configure_logging
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.rules import RuleTable
+from proxy.together import Together
 from proxy.translate.routes import Miss
-from proxy.types import Json
 from proxy.watching import FileWatch, Watched, watched_files
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ class RunningGateway:
         self._source = source
         self._rng = random.Random()
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
+        together = self._together = self._all_processes()
         self.fleet = self._new_fleet(
             max_workers=FLEET_WORKERS_MAX,
             max_models_per_worker=FLEET_MODELS_PER_WORKER_MAX,
@@ -89,8 +89,14 @@ class RunningGateway:
         self._port_task: asyncio.Task[None] | None = None
         self._backends: Backends | None = None
         self._files = FileWatch(self._watched, lambda: self.reloader.reload("a changed file"))
-        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event, self._others())
-        self._recorder = Recorder(self._recordings, self._words, lambda: headers_of(self.rules), __version__)
+        self.reloader = Reloader(self._read, self._apply, self.metrics.on_event, together and together.others)
+        self._recorder = Recorder(
+            self._recordings,
+            self._words,
+            lambda: headers_of(self.rules),
+            __version__,
+            together and together.recordings,
+        )
         self._path = DataPath(self._now, self.metrics, self._rng, lambda: self._recorder.now)
         self.pool = self._path.pool
         self.operations = Operations(
@@ -101,11 +107,14 @@ class RunningGateway:
             lambda: (self.listen, self.advertised),
             self.metrics.rules,
             self._recorder,
-            self._gathered_rules(),
-            self._processes,
+            together,
         )
 
     _new_fleet: type[Fleet] = Fleet
+
+    def _all_processes(self) -> Together | None:
+        """What is done in all of them; None where this is the only one."""
+        return None
 
     @property
     def settings(self) -> Settings:
@@ -173,7 +182,8 @@ class RunningGateway:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         open_port = await self._listen_to_clients(stack)
-        admin = await operator_runner(admin_app(self._shown_metrics(), self.operations))
+        counts = self.metrics if self._together is None else self._together.counts
+        admin = await operator_runner(admin_app(counts, self.operations))
         stack.push_async_callback(admin.cleanup)
         with _named(self.admin, "admin"):
             self.admin = await self._bind_operators(admin, self.admin)
@@ -182,20 +192,6 @@ class RunningGateway:
         ports = self.settings.model_ports
         if ports is not None:
             self._ports = ModelPortSites(open_port, self.listen.host, ports.first, ports.last)
-
-    # What a gateway of several processes does in another way is in methods of their own.
-
-    def _shown_metrics(self) -> Scraped:
-        return self.metrics
-
-    def _gathered_rules(self) -> Callable[[], Awaitable[RuleTable]] | None:
-        return None
-
-    def _processes(self) -> list[Json]:
-        return []
-
-    def _others(self) -> Others | None:
-        return None
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
         """What opens further ports beside."""

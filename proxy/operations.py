@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy import __version__
@@ -17,6 +17,7 @@ from proxy.state import model_documents, names_for_people, rules_document, rules
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.rows import ConnectionCounts, QueueRow, WorkerRow
 from proxy.telemetry.rules import RuleTable
+from proxy.together import Together
 from proxy.types import Json, JsonObject
 from proxy.upstream import UpstreamPool
 
@@ -40,8 +41,7 @@ class InForce:
 class Operations:
     """The operator's side of a gateway; `proxy.server.admin` serves it.
 
-    counted: what the rules do; gathered: the same of all processes of the gateway, asked each time it is shown, where
-    there are several; processes: these.
+    counted: what the rules do in this process; together: what all processes of the gateway do, where there are several.
     """
 
     def __init__(
@@ -53,13 +53,11 @@ class Operations:
         addresses: Callable[[], tuple[Address, Address]],
         counted: RuleTable,
         recorder: Recorder,
-        gathered: Callable[[], Awaitable[RuleTable]] | None = None,
-        processes: Callable[[], list[Json]] = list,
+        together: Together | None = None,
     ) -> None:
         self._now, self._fleet, self._backends, self._reloader = now, fleet, backends, reloader
         self._addresses = addresses
-        self._counted, self._gathered, self._recorder = counted, gathered, recorder
-        self._processes = processes
+        self._counted, self._together, self._recorder = counted, together, recorder
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and why."""
@@ -86,7 +84,7 @@ class Operations:
             "routes": len(rules.table.routes),
             "rules": rules_summary(rules, counted),
             "stopping": self._now.stopping,
-            "processes": self._processes(),
+            "processes": [] if self._together is None else self._together.processes(),
             "workers": self.workers(),
             "registrations": self._backends().status() if self._now.looked else [],
         }
@@ -146,7 +144,7 @@ class Operations:
         return found
 
     async def _counts(self) -> RuleTable:
-        return self._counted if self._gathered is None else await self._gathered()
+        return self._counted if self._together is None else await self._together.counts.rules()
 
     def _worker(self, worker: str, now: float) -> JsonObject | None:
         view = self._fleet.worker(worker)

@@ -41,6 +41,11 @@ class Channel(asyncio.Protocol):
         if len(self._out) == 1:
             self._loop.call_soon(self.flush)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the other side has not read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def flush(self) -> None:
         """Write what was said until now."""
         transport, messages = self._transport, self._out

@@ -24,16 +24,16 @@ from proxy.processes.channel import Channel, Message
 from proxy.processes.child import count, keep_counting, open_line
 from proxy.processes.hub import Doing, Hub, Peer
 from proxy.processes.reading import Reading, with_digest
+from proxy.processes.recording import OtherRecordings
 from proxy.processes.sockets import Reserved
 from proxy.processes.supervised import Supervised
 from proxy.processes.view import Shown, View
 from proxy.processes.wire import facts_of
-from proxy.reload import Loaded, Others
+from proxy.reload import Loaded
 from proxy.server.gateway import Gateway
 from proxy.server.listeners import ClosePort
 from proxy.settings import Address
-from proxy.telemetry.gathered import Gathered
-from proxy.telemetry.rules import RuleTable
+from proxy.together import Together
 from proxy.types import Json, JsonObject
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,6 @@ class ControlGateway(RunningGateway):
         self._digest = ""
         self._reserved, self._inner, self._heirs = reserved, inner, heirs
         self.listen = reserved.listen
-        self.supervised = Supervised(self.metrics, lambda: self._now.looked)
         fleet = cast("SharedFleet", self.fleet)
         shown = Shown(
             lambda: self.backends.public_names(),
@@ -77,14 +76,10 @@ class ControlGateway(RunningGateway):
         stack.push_async_callback(self.hub.close)
         return self._open_everywhere
 
-    def _shown_metrics(self) -> Gathered:
-        return self.supervised.gathered
-
-    def _gathered_rules(self) -> Callable[[], Awaitable[RuleTable]]:
-        return lambda: self.supervised.gathered.rules()
-
-    def _processes(self) -> list[Json]:
-        return self.supervised.processes
+    def _all_processes(self) -> Together:
+        self.supervised = Supervised(self.metrics, lambda: self._now.looked)
+        supervised = self.supervised
+        return Together(supervised.gathered, lambda: supervised.processes, self, OtherRecordings(lambda: self.hub))
 
     async def _start_demo(self, stack: AsyncExitStack) -> None:
         """Another process has it."""
@@ -150,9 +145,6 @@ class ControlGateway(RunningGateway):
     def _read(self) -> Loaded:
         found, self._digest = with_digest(super()._read)
         return found
-
-    def _others(self) -> Others:
-        return self
 
     async def agree(self) -> tuple[str, ...]:
         """All have read the same, the supervisor too, which makes the next ones; it has it in force before anybody."""

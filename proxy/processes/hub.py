@@ -60,6 +60,7 @@ class Peer:
             "trouble": lambda address: hub.doing.trouble(address),
             "operate": self._operate,
             "answer": self._answer,
+            "line": lambda line: hub.on_line(line.encode()),
             "turn": self._turn,
             "turned": lambda number: hub.turns.give_back(self, number),
         }
@@ -81,6 +82,8 @@ class Peer:
             self.channel.send("open", 0, port)
         for message in self._hub.view.everything():
             self.channel.send(*message)
+        if self._hub.recording:
+            self.channel.send("record", 0, *self._hub.recording)
         self.channel.send("welcome")
         early, self._early = self._early, []
         for message in early:
@@ -155,6 +158,8 @@ class Hub:
         self.open_ports: set[int] = set()
         self.numbers = itertools.count(1)
         self.turns = TurnTable()
+        self.recording: list[Json] = []  # what is recorded now
+        self.on_line: Callable[[bytes], None] = lambda _: None
         self._peers: set[Peer] = set()
         self._server: asyncio.Server | None = None
         self._unsubscribe = fleet.subscribe(self.changed)

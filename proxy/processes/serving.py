@@ -18,6 +18,7 @@ from proxy.operations import InForce, feed_serving_metrics
 from proxy.processes.channel import Channel, Message
 from proxy.processes.child import count, keep_counting, open_line
 from proxy.processes.reading import Reading
+from proxy.processes.recording import RemoteRecorder
 from proxy.processes.remote import RemoteLeases
 from proxy.processes.replica import Replica
 from proxy.processes.sockets import Listeners, shared
@@ -61,11 +62,14 @@ class ServingProcess:
         self._line = Channel(self._told, self._orphaned)
         self._now = InForce(loaded, reading.generation)
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
-        self._path = DataPath(self._now, self.metrics, random.Random(), lambda: None, processes=loaded.settings.workers)
+        self._path = DataPath(
+            self._now, self.metrics, random.Random(), lambda: self._recorder.now, processes=loaded.settings.workers
+        )
         self._snapshots = Snapshots(self.metrics)
         self._replica = Replica(loaded.tuning.fleet, self.metrics.forget_worker)
         self._leases = RemoteLeases(self._replica.fleet)
         self._turns = RemoteTurns()
+        self._recorder = RemoteRecorder(lambda: self._control)
         self._control: Channel | None = None
         self._lost = asyncio.Event()
         self._welcome = asyncio.Event()
@@ -90,6 +94,8 @@ class ServingProcess:
             "prepare": lambda number: self._spawn(self._prepare(number)),
             "commit": self._commit,
             "outdated": self._outdated,
+            "record": self._record,
+            "end_record": lambda number: self._spawn(self._end_record(number)),
             "give_way": self._give_way,
             "welcome": self._welcomed,
             "open": lambda number, port: self._spawn(self._open(number, port)),
@@ -183,6 +189,7 @@ class ServingProcess:
                 self._turns.disconnect()
                 channel.close()
             self._forget_questions()
+            self._recorder.stop()
             if not self._now.stopping:
                 log.warning("the control process of this gateway is gone; requests wait for another one")
 
@@ -259,6 +266,15 @@ class ServingProcess:
     def _outdated(self) -> None:
         """Others have settings and rules that this process has not: a new one has them."""
         self._line.send("leaving")
+
+    # --- recordings
+
+    def _record(self, number: int, *told: list[Json]) -> None:
+        self._recorder.begin(*told)
+        self._say("answer", number, "done")
+
+    async def _end_record(self, number: int) -> None:
+        self._say("answer", number, await self._recorder.end())
 
     # --- ports
 

@@ -8,9 +8,9 @@ import os
 import queue
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -79,16 +79,24 @@ def wanted(document: Json) -> Wanted:
 class Recording:
     """One recording while it is made. `begin` and `keep` are for the event loop's thread.
 
-    began: in seconds since the epoch; headers: those whose values are kept. why: what ended it, "" while it goes on.
+    began: in seconds since the epoch; headers: those whose values are kept; on_stop: called when it is stopped, and
+    calls `finish` once the rest has come, None: there is none. why: what ended it, "" while it goes on.
     """
 
     def __init__(
-        self, file: Path, began: float, asked: Wanted, headers: Collection[str], blackout: Blackout | None
+        self,
+        file: Path,
+        began: float,
+        asked: Wanted,
+        headers: Collection[str],
+        blackout: Blackout | None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
-        self.file, self._began, self._asked, self._headers = file, began, asked, headers
+        self.file, self.began, self.asked, self.headers = file, began, asked, headers
         self.why = ""
-        self._blackout = blackout
-        self._lines: queue.SimpleQueue[Tape | None] = queue.SimpleQueue()
+        self._blackout, self._on_stop = blackout, on_stop
+        self._lines: queue.SimpleQueue[Tape | bytes | None] = queue.SimpleQueue()
+        self._others_kept = self._others_left_out = 0
         self._held = Held(RECORDING_UNDER_WAY_BYTES)
         self._begun = 0
         self._kept = 0
@@ -103,10 +111,10 @@ class Recording:
         """Of the request that begins now, to be kept when it is over; None where it is not recorded any more. size:
         bytes of its body.
         """
-        if self.why or self._begun - self._dropped >= self._asked.requests:
+        if self.why or self._begun - self._dropped >= self.asked.requests:
             return None
         self._begun += 1
-        return Tape(utc(time.time()), method, path, scope, size, route, self._headers, self._held)
+        return Tape(utc(time.time()), method, path, scope, size, route, self.headers, self._held)
 
     def keep(self, record: Tape) -> None:
         """A request is over. One that is too large, or that the disk is too slow for, is left out."""
@@ -121,29 +129,57 @@ class Recording:
         self._queued += size
         self._kept += 1
         self._lines.put(record)
-        if self._size >= RECORDING_MAX_BYTES:
-            self.stop(f"it has {RECORDING_MAX_BYTES} bytes, as many as a recording may have")
-        elif self._kept >= self._asked.requests:
-            self.stop("it has as many requests as were wanted")
+        self._stop_when_full()
+
+    def take(self, line: bytes) -> None:
+        """A request that another process recorded is over, as the line that is to be written."""
+        is_full = self._kept + self._others_kept >= self.asked.requests
+        if is_full or self._queued - self._taken + len(line) > RECORDING_WAITING_BYTES:
+            self._others_left_out += 1
+            return
+        self._queued += len(line)
+        self._others_kept += 1
+        self._lines.put(line)
+        self._stop_when_full()
 
     def stop(self, why: str) -> None:
         """Nothing more is kept; requests under way are left out."""
         if not self.why:
             self.why = why
             self._held.most = 0
-            self._lines.put(None)
+            if self._on_stop is not None:
+                self._on_stop()
+            else:
+                self.finish()
+
+    def finish(self, left_out: int = 0) -> None:
+        """It was stopped, and nothing comes any more. left_out: by other processes."""
+        self._others_left_out += left_out
+        self._lines.put(None)
+
+    @property
+    def left_out(self) -> int:
+        """Requests that were not kept, as far as is known."""
+        own = self._begun - self._kept if self.why else self._dropped
+        return self._unwritten + self._others_left_out + own
+
+    def _stop_when_full(self) -> None:
+        if self._size >= RECORDING_MAX_BYTES:
+            self.stop(f"it has {RECORDING_MAX_BYTES} bytes, as many as a recording may have")
+        elif self._kept + self._others_kept >= self.asked.requests:
+            self.stop("it has as many requests as were wanted")
 
     def document(self) -> JsonObject:
         """For people and programs."""
         return {
             "file": str(self.file),
-            "began": utc(self._began),
-            "seconds": self._asked.seconds,
-            "requests": self._asked.requests,
-            "kept": self._kept - self._unwritten,
-            "left_out": self._unwritten + (self._begun - self._kept if self.why else self._dropped),
+            "began": utc(self.began),
+            "seconds": self.asked.seconds,
+            "requests": self.asked.requests,
+            "kept": self._kept + self._others_kept - self._unwritten,
+            "left_out": self.left_out,
             "bytes": self._size,
-            "redacted": self._asked.redact,
+            "redacted": self.asked.redact,
             "ended": self.why or None,
         }
 
@@ -151,27 +187,54 @@ class Recording:
         """Write until it is stopped, in a thread of its own. OSError where that fails."""
         with stream:
             self._write(stream, head)
-            while (record := self._lines.get()) is not None:
-                self._taken += record.size
-                try:
-                    self._write(stream, record.line(self._blackout))
-                except (orjson.JSONEncodeError, RecursionError):  # nested so deep that it can be read and not written
-                    self._unwritten += 1
+            for line in self.lines():
+                self._written(stream, line)
             told = self.document()
             end: JsonObject = {"ended": utc(time.time()), "why": self.why}
             self._write(stream, {**end, "requests": told["kept"], "left_out": told["left_out"]})
 
+    def lines(self) -> Iterator[bytes]:
+        """Each request as it is written, until it is stopped; for the thread that writes."""
+        while (record := self._lines.get()) is not None:
+            self._taken += len(record) if isinstance(record, bytes) else record.size
+            if isinstance(record, bytes):
+                yield record
+                continue
+            try:
+                line = _line(record.line(self._blackout))
+            except (orjson.JSONEncodeError, RecursionError):  # nested so deep that it can be read and not written
+                self._unwritten += 1
+                continue
+            yield line
+
     def _write(self, stream: BinaryIO, document: JsonObject) -> None:
-        line = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+        self._written(stream, _line(document))
+
+    def _written(self, stream: BinaryIO, line: bytes) -> None:
         stream.write(line)
         self._size += len(line)
+
+
+def _line(document: JsonObject) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+class Elsewhere(Protocol):
+    """Other processes that record what they serve, for the same file."""
+
+    async def begin(self, recording: Recording, words: Collection[str]) -> None:
+        """Have them record from now on, and give what they have to `recording.take`."""
+
+    async def end(self) -> int:
+        """Have them end, once everything was given; how many requests they left out."""
 
 
 class Recorder:
     """Makes recordings, one at a time, as files in a folder. All methods are for the event loop's thread.
 
     folder: None where the operator wants none; words: texts that a blackout leaves as they are; headers: those whose
-    values are kept; version: of the gateway. now: the recording under way.
+    values are kept; version: of the gateway; elsewhere: where further requests are served. now: the recording that
+    is under way.
     """
 
     def __init__(
@@ -180,8 +243,11 @@ class Recorder:
         words: Callable[[], Collection[str]],
         headers: Callable[[], Collection[str]],
         version: str,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._folder, self._words, self._headers, self._version = folder, words, headers, version
+        self._elsewhere = elsewhere
+        self._ending: asyncio.Task[None] | None = None
         self.now: Recording | None = None
         self._opening = False
         self._writing: asyncio.Future[None] | None = None
@@ -197,7 +263,9 @@ class Recorder:
         began, redact = time.time(), asked.redact
         path = folder / (asked.file or time.strftime("recording-%Y%m%dT%H%M%SZ.jsonl", time.gmtime(began)))
         words = sorted(self._words()) if redact else []
-        recording = Recording(path, began, asked, self._headers(), Blackout(words) if redact else None)
+        blackout = Blackout(words) if redact else None
+        on_stop = None if self._elsewhere is None else self._end_elsewhere
+        recording = Recording(path, began, asked, self._headers(), blackout, on_stop)
         head: JsonObject = {"recording": VERSION, "gateway": self._version, "began": utc(began)}
         head.update({"redacted": redact, "words": [*words]})
         self._opening = True
@@ -211,6 +279,8 @@ class Recorder:
         self._writing.add_done_callback(lambda _: self._over(recording))
         asyncio.get_running_loop().call_later(asked.seconds, recording.stop, "its time is over")
         self.now = recording
+        if self._elsewhere is not None:
+            await self._elsewhere.begin(recording, words)
         return recording.document()
 
     async def end(self, why: str) -> JsonObject | None:
@@ -226,6 +296,18 @@ class Recorder:
     def state(self) -> JsonObject:
         """The recording under way, and the last one that ended."""
         return {"now": None if self.now is None else self.now.document(), "last": self._last}
+
+    def _end_elsewhere(self) -> None:
+        self._ending = asyncio.create_task(self._ended_elsewhere(), name="end recording")
+
+    async def _ended_elsewhere(self) -> None:
+        recording, left_out = self.now, 0
+        try:
+            if self._elsewhere is not None:
+                left_out = await self._elsewhere.end()
+        finally:
+            if recording is not None:
+                recording.finish(left_out)
 
     def _over(self, recording: Recording) -> None:
         writing, self._writing, self.now = self._writing, None, None

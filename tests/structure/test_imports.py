@@ -59,6 +59,7 @@ WIRING = {
         "reload",
         "source",
         "state",
+        "together",
         "tuning",
         "watching",
     ),
