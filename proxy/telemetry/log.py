@@ -25,6 +25,7 @@ HANDLER: Final = "gateway"
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_ORDERED: Final = frozenset(FIELD_ORDER)
 _PLAIN: Final = re.compile(r"[\w.:/@+%,-]+", re.ASCII)
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -51,7 +52,7 @@ def _escaped(character: str) -> str:
 def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
     """What was given as `extra`, without the empty values."""
     extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD and value is not None}
-    names = [name for name in FIELD_ORDER if name in extra] + sorted(extra.keys() - set(FIELD_ORDER))
+    names = [name for name in FIELD_ORDER if name in extra] + sorted(extra.keys() - _ORDERED)
     for name in names[:FIELDS_MAX]:
         yield name, extra[name]
 
@@ -60,10 +61,14 @@ class _Formatter(logging.Formatter):
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
+        self._second = -1
+        self._told = ""
 
     def moment(self, record: logging.LogRecord) -> str:
-        milliseconds = int(record.created * 1000) % 1000
-        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{milliseconds:03d}Z"
+        second, milliseconds = divmod(int(record.created * 1000), 1000)
+        if second != self._second:  # a second has many records
+            self._second, self._told = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._told}.{milliseconds:03d}Z"
 
     def trace(self, record: logging.LogRecord) -> str:
         """The traceback, if there is one; its last lines say the most, so a long one loses its beginning."""
@@ -141,4 +146,7 @@ def configure_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    # Nothing of this is written, and each record would look for it; see "Optimization" in the library's own manual.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     return handler
