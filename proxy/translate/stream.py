@@ -98,9 +98,13 @@ class StreamTranslator:
         if self.closed or self.lost is not None:
             return b""
         out: list[bytes] = []
-        reader, self.spliced = self.reader, None
+        reader = self.reader
         try:
             for frame in frames:
+                if self.quick is not None and (data := self.quick(self, frame)) is not None:
+                    out.append(data)
+                    continue
+                self.spliced = None
                 if reader.read(frame):
                     out.append(self._emit(final=reader.finish is not None))  # noqa: PERF401  what came before a failure stays
         except GatewayError as error:
