@@ -19,9 +19,11 @@ Handler = Callable[[Request], Awaitable["Response | Streamed"]]
 
 # Requests of one client that wait for the answer to its first; nobody who means well sends more ahead.
 PIPELINE_MAX: Final = 64
-# How long the rest of a body is read and thrown away for which the answer did not wait: to close at once would take the
-# answer from a client that reads only when it has sent everything.
+# How long, and how much of, what a client is still sending is read and thrown away when it has its answer already: to
+# close at once would take the answer from a client that reads only when it has sent everything.
 LINGER_SECONDS: Final = 10.0
+LINGER_BYTES: Final = 256 * 1024 * 1024
+_FAILED: Final = b"the gateway failed on this request; its log has the reason\n"
 # With less than this in the socket's buffer nobody waits for the client: a loop's own low-water mark.
 FLUSHED: Final = 16_384
 
@@ -51,8 +53,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_close", "_drain", "_idle_since", "_keep", "_lingering", "_loop", "_owner", "_paused", "_queue",
-        "_reader", "_reading", "_task", "_timer", "lost", "transport",
+        "_deaf", "_drain", "_idle_since", "_keep", "_lingering", "_loop", "_owner", "_paused", "_queue",
+        "_reader", "_reading", "_refusal", "_task", "_thrown", "_timer", "lost", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: Owner) -> None:
@@ -62,20 +64,17 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._reading: Request | None = None  # its body is not complete
         self._keep = False  # what the client of the request being answered wants of the connection
-        self._close = False  # nothing more is answered
-        self._lingering = False
+        self._refusal: IllegalRequest | None = None  # to be answered behind the requests that came before it
+        self._deaf = False  # what comes is thrown away: no request of it is answered
+        self._lingering = False  # the rest of an answered request's body is thrown away
+        self._thrown = 0  # bytes
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._drain: asyncio.Future[None] | None = None
-        self._paused = False  # the client's sending, by a full body or a full queue
+        self._paused = False  # the client's sending, by a body that is not read
         self.lost = False
         self.transport: asyncio.Transport
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self._task is not None
 
     def end(self, name: str) -> tuple[str, int] | None:
         """Address and port of one end, "peername" or "sockname"."""
@@ -91,7 +90,8 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_at(self._idle_since + self._owner.limits.idle_seconds, self._on_timer)
 
     def data_received(self, data: bytes) -> None:
-        if self._close and not self._lingering:
+        if self._deaf:
+            self._throw_away(data)
             return
         try:
             self._reader.feed(data)
@@ -100,8 +100,13 @@ class Connection(asyncio.Protocol):
         if self._task is None and self._queue:
             self._next()
 
+    def eof_received(self) -> None:
+        """A client that sends no more has left. What it was answered it may still read."""
+        if self._task is not None:
+            self.transport.abort()  # or its worker would go on until it has read what waits for it
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = self._close = True
+        self.lost = self._deaf = True
         self._owner.lost(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -126,8 +131,6 @@ class Connection(asyncio.Protocol):
     # What was read, told by the reader
 
     def head_read(self, head: Head) -> None:
-        if self._close:
-            return
         if len(self._queue) >= PIPELINE_MAX:
             raise IllegalRequest(400, f"more than {PIPELINE_MAX} requests were sent before the first was answered")
         self._reading = request = Request(self, head)
@@ -135,7 +138,9 @@ class Connection(asyncio.Protocol):
 
     def body_read(self, data: bytes) -> None:
         request = self._reading
-        if request is not None and not self._lingering and request.take(data):
+        if self._lingering:
+            self._throw_away(data)
+        elif request is not None and request.take(data):
             self._pause()
 
     def end_read(self) -> None:
@@ -143,7 +148,8 @@ class Connection(asyncio.Protocol):
         if request is not None:
             request.end()
         if self._lingering:
-            self._lingered()
+            self._lingering = False
+            self._idle_since = self._loop.time()
 
     # What a request asks for
 
@@ -153,24 +159,28 @@ class Connection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """The client waits for leave to send its body."""
-        if not self._close:
+        if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def begin_stream(
         self, request: Request, status: int, content_type: str, headers: Mapping[str, str] | None
     ) -> Streamed:
-        """ConnectionResetError where the client is gone."""
+        """ConnectionResetError where the client is gone. For HEAD the response ends here, and so does the request: its
+        task is cancelled.
+        """
         if self.lost:
             raise ConnectionResetError("the client left")
-        if request.chunked:
+        if request.chunked and request.method != "HEAD":
             rest = "Transfer-Encoding: chunked\r\n" + ("" if self._keeps(request) else "Connection: close\r\n")
         else:
             self._keep, rest = False, "Connection: close\r\n"
         self.transport.write(head_bytes(status, content_type, headers, rest))
+        if request.method == "HEAD":
+            self._finish()
         return Streamed(status)
 
     def end_stream(self, request: Request) -> None:
-        if request.chunked and not self.lost:
+        if request.chunked and not self.transport.is_closing():
             self.transport.write(b"0\r\n\r\n")
 
     async def drain(self) -> None:
@@ -207,16 +217,15 @@ class Connection(asyncio.Protocol):
                 if self.transport.get_write_buffer_size() > FLUSHED:
                     await self.flushed()
             broken = False
-        except ConnectionError:
-            pass
         except asyncio.CancelledError:
             if not self.lost:
                 raise
-        except Exception:
-            log.exception("the server failed on a request")
-            if request.streamed is None and not self.lost:
-                self._write(request, Response(500, b"the gateway failed on this request; its log has the reason\n"))
-                broken = False
+        except Exception as error:
+            if not (isinstance(error, ConnectionError) and self.transport.is_closing()):
+                log.exception("the server failed on a request")
+                if request.streamed is None and not self.lost:
+                    self._write(request, Response(500, _FAILED))
+                    broken = False
         finally:
             self._answered(request, broken=broken)
 
@@ -231,13 +240,18 @@ class Connection(asyncio.Protocol):
             rest += "Connection: close\r\n"
         elif not request.chunked:
             rest += "Connection: keep-alive\r\n"
-        head = head_bytes(response.status, response.content_type, response.headers, rest)
+        try:
+            head = head_bytes(response.status, response.content_type, response.headers, rest)
+        except ValueError as error:
+            log.error("a response to %s %s was not sent: %s", request.method, request.path[:80], error)
+            self._write(request, Response(500, _FAILED))
+            return
         self.transport.write(head if bodiless or request.method == "HEAD" else head + response.body)
 
     def _keeps(self, request: Request) -> bool:
         """Whether the connection goes on after this request."""
-        unread = request.expects and not request.complete  # it may come or not
-        self._keep = self._keep and not (unread or self._close or self._owner.closing)
+        if self._keep and (self._owner.closing or not (request.complete or request.ends_soon(LINGER_BYTES))):
+            self._keep = False
         return self._keep
 
     def _answered(self, request: Request, *, broken: bool) -> None:
@@ -248,59 +262,76 @@ class Connection(asyncio.Protocol):
             self.transport.abort()  # what was begun must not look complete
         elif not request.complete:
             self._linger(request)
-        elif not self._keep or self._close:
+        elif not self._keep:
             self._finish()
         else:
             self._resume()
             self._idle_since = self._loop.time()
             if self._queue:
                 self._next()
+            elif self._refusal is not None:
+                self._answer_refusal(self._refusal)
 
     def _linger(self, request: Request) -> None:
-        """Read what the client is still sending, and throw it away."""
-        if self._reading is not request or request.expects:
-            self._finish()
+        """Read the rest of its body, and throw it away."""
+        if self._reading is not request or not self._keep:
+            self._hang_up()
             return
         self._lingering = True
-        self._close = self._close or not self._keep
+        self._thrown = 0
         self._set_timer(self._loop.time() + LINGER_SECONDS)
         self._resume()
 
-    def _lingered(self) -> None:
-        self._lingering = False
-        if self._close:
-            self._finish()
-        else:
-            self._idle_since = self._loop.time()
+    def _throw_away(self, data: bytes) -> None:
+        self._thrown += len(data)
+        if self._thrown > LINGER_BYTES:
+            self.transport.abort()
+
+    def _hang_up(self) -> None:
+        """Close when everything is written and the client, which may still be sending, has closed or takes too long."""
+        self._deaf, self._lingering, self._thrown = True, False, 0
+        try:
+            self.transport.write_eof()
+        except OSError:  # it is gone already
+            self.transport.abort()
+        self._set_timer(self._loop.time() + LINGER_SECONDS)
+        self._resume()
 
     def _finish(self) -> None:
         """Close when everything is written."""
-        self._close = True
+        self._deaf = True
         self.transport.close()
         # A client that reads nothing more would keep it open.
         self._set_timer(self._loop.time() + CLIENT_STALL_SECONDS)
 
     def _refuse(self, error: IllegalRequest) -> None:
-        """Answer what is no request, behind what is being answered; then the connection ends."""
+        """Answer what is no request, behind those that came before it; then the connection ends."""
         log.info("a request that is not legal HTTP was refused: %d %s", error.status, error)
-        self._close, self._lingering = True, False
-        if self._reading is not None:
-            self._reading.end(str(error))
-            self._reading = None
-        elif self._task is None and not self._queue and not self.lost:
-            body = f"{error}\n".encode()
-            rest = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
-            self.transport.write(head_bytes(error.status, "text/plain; charset=utf-8", None, rest) + body)
-            self._finish()
+        self._deaf = True
+        reading, self._reading = self._reading, None
+        if self._lingering:
+            self._hang_up()
+        elif reading is not None:
+            reading.end(str(error))  # its own answer says so
+        elif self._task is None and not self._queue:
+            self._answer_refusal(error)
+        else:
+            self._refusal = error
+
+    def _answer_refusal(self, error: IllegalRequest) -> None:
+        body = f"{error}\n".encode()
+        rest = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+        self.transport.write(head_bytes(error.status, "text/plain; charset=utf-8", None, rest) + body)
+        self._hang_up()
 
     # The server's
 
     def shut(self) -> None:
         """The server closes: at once where nothing is being answered, else after it."""
         self._queue.clear()
+        self._deaf, self._keep = True, False
         if self._task is None:
             self._finish()
-        self._close = True
 
     def abort(self) -> None:
         """End it whatever is under way."""
@@ -326,7 +357,7 @@ class Connection(asyncio.Protocol):
     def _on_timer(self) -> None:
         """The connection is idle for too long, or does not end."""
         self._timer = None
-        if self.transport.is_closing() or self._lingering:
+        if self.transport.is_closing() or self._lingering or (self._deaf and self._task is None):
             self.transport.abort()
             return
         seconds = self._owner.limits.idle_seconds

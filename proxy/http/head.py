@@ -6,7 +6,6 @@ chunks, several lengths, folded lines, control characters, versions that there a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import httptools
@@ -14,6 +13,7 @@ import httptools
 # The request line and all header lines of one request: what servers in front of this one let through.
 HEAD_MAX_BYTES: Final = 64 * 1024
 HEADERS_MAX: Final = 200
+_VERSIONS: Final = {"1.0": (1, 0), "1.1": (1, 1)}
 
 
 class IllegalRequest(Exception):
@@ -42,11 +42,13 @@ class Head:
 
     __slots__ = ("content_length", "headers", "keep", "method", "path", "query_string", "version")
 
-    def __init__(self, method: str, target: bytes, headers: dict[str, str], version: str, *, keep: bool) -> None:
+    def __init__(
+        self, method: str, target: bytes, headers: dict[str, str], version: tuple[int, int], *, keep: bool
+    ) -> None:
         self.method = method
         self.path, self.query_string = _split(target)
         self.headers = headers
-        self.version = (1, 1) if version == "1.1" else (1, 0)
+        self.version = version
         self.keep = keep
         length = headers.get("content-length")
         self.content_length = int(length) if length is not None else None
@@ -55,50 +57,52 @@ class Head:
 class RequestReader:
     """Feed it what the socket gave. IllegalRequest ends the connection; nothing is fed after it."""
 
-    __slots__ = ("_bytes", "_count", "_headers", "_in_head", "_parser", "_resumed", "_taker", "_target", "on_body")
+    __slots__ = ("_bytes", "_count", "_headers", "_in_head", "_parser", "_resumed", "_size", "_taker", "_target")
 
     def __init__(self, taker: Taker) -> None:
         self._taker = taker
         self._in_head = True
-        self._bytes = 0  # of a head that is not complete
-        self._count = 0  # of its header lines
+        self._bytes = 0  # that came since a head or a part of a body was complete
+        self._count = 0  # of the head's lines
+        self._size = 0  # of their text
         self._target = b""
         self._headers: dict[str, str] = {}
         self._resumed = False  # this parser reads the body of a request whose head another one read
-        # The parser looks its callbacks up once, here.
-        self.on_body: Callable[[bytes], None] = taker.body_read
         self._parser = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
         """What it holds is told to the taker before this returns. IllegalRequest."""
-        if self._in_head:
-            self._bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            if isinstance(error.__context__, IllegalRequest):
-                raise error.__context__ from None
-            raise
-        except httptools.HttpParserError as error:
-            raise IllegalRequest(400, f"not valid HTTP: {error}") from None
-        if self._in_head and self._bytes > HEAD_MAX_BYTES:
-            raise IllegalRequest(431, f"the head of the request has more than {HEAD_MAX_BYTES} bytes")
+        self._bytes += len(data)
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserCallbackError as error:
+                if isinstance(error.__context__, IllegalRequest):
+                    raise error.__context__ from None
+                raise
+            except httptools.HttpParserError as error:
+                raise IllegalRequest(400, f"not valid HTTP: {error}") from None
+        if self._bytes > HEAD_MAX_BYTES:
+            if self._in_head:
+                raise _head_too_large()
+            raise IllegalRequest(400, f"more than {HEAD_MAX_BYTES} bytes came that are no part of the body they are in")
 
     def discard(self) -> None:
         """Let go of the parser: it holds this object's methods, and the cycle would wait for the garbage collector."""
-        del self._parser, self.on_body, self._taker
+        del self._parser, self._taker
 
-    def _without_upgrade(self, rest: bytes) -> None:
+    def _without_upgrade(self) -> bytes:
         """A client that offers another protocol gets this one: the parser, which ends here, makes way for a new one,
-        which reads the body as it would have been read.
+        which reads the body as it would have been read, behind the head that is returned.
         """
         length, coding = self._headers.get("content-length"), self._headers.get("transfer-encoding")
         framing = f"Content-Length: {length or 0}" if coding is None else f"Transfer-Encoding: {coding}"
         self._resumed = True
         self._parser = httptools.HttpRequestParser(self)
-        self.feed(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode() + rest)
+        return f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode("utf-8", "surrogateescape")
 
     # Callbacks of the parser
 
@@ -110,31 +114,48 @@ class RequestReader:
         if self._resumed or not self._in_head:
             return  # of a trailer
         headers, key = self._headers, name.decode("latin-1").lower()
-        text = value.decode("utf-8", "surrogateescape")
+        text = value.decode("utf-8", "surrogateescape").rstrip(" \t")
         known = headers.get(key)
         headers[key] = text if known is None else f"{known}, {text}"
+        self._size += len(name) + len(value)
         self._count += 1
         if self._count > HEADERS_MAX:
             raise IllegalRequest(431, f"the request has more than {HEADERS_MAX} headers")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._bytes = 0
         if self._resumed:
             return
-        parser = self._parser
+        if self._size + len(self._target) > HEAD_MAX_BYTES:
+            raise _head_too_large()  # it came in one piece
+        parser, headers = self._parser, self._headers
         method = parser.get_method().decode("ascii")
         if method == "CONNECT":
             raise IllegalRequest(405, "CONNECT is not served here")
-        head = Head(method, self._target, self._headers, parser.get_http_version(), keep=parser.should_keep_alive())
-        self._taker.head_read(head)
+        version = _VERSIONS.get(parser.get_http_version())
+        if version is None:
+            raise IllegalRequest(505, f"HTTP/{parser.get_http_version()} is not served here, only 1.0 and 1.1 are")
+        if version == (1, 0) and "transfer-encoding" in headers:
+            # Who passed it on may know no chunks, and see another end of this request.
+            raise IllegalRequest(400, "the request is HTTP/1.0, which has no Transfer-Encoding")
+        self._taker.head_read(Head(method, self._target, headers, version, keep=parser.should_keep_alive()))
+
+    def on_body(self, data: bytes) -> None:
+        self._bytes = 0
+        self._taker.body_read(data)
 
     def on_message_complete(self) -> None:
         if not self._resumed and self._parser.should_upgrade():
             return  # its body is still to come
         self._in_head, self._resumed = True, False
-        self._bytes = self._count = 0
+        self._bytes = self._count = self._size = 0
         self._target, self._headers = b"", {}
         self._taker.end_read()
+
+
+def _head_too_large() -> IllegalRequest:
+    return IllegalRequest(431, f"the head of the request has more than {HEAD_MAX_BYTES} bytes")
 
 
 def _split(target: bytes) -> tuple[str, str]:

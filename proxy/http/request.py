@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # Bytes of a body that may wait for who reads it; then the client has to.
 _BODY_WAITS = 512 * 1024
+# What a part of it takes beside its bytes. A body may come in chunks of a byte.
+_PART_TAKES = 64
+_PARTS_MAX = 16
 
 
 class BodyError(Exception):
@@ -83,6 +86,12 @@ class Request:
         """Whether all of the body has come, and there is nothing to wait for."""
         return self._complete
 
+    def ends_soon(self, most: int) -> bool:
+        """Whether the rest of the body will come, unless the client breaks its word, and is not known to be over `most`
+        bytes.
+        """
+        return self._failure is None and not self.expects and (self.content_length or 0) <= most
+
     async def parts(self) -> list[bytes]:
         """What came of the body since the last call; empty at its end. Waits where nothing did.
 
@@ -99,6 +108,8 @@ class Request:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         found, self._parts = self._parts, []
+        if len(found) > _PARTS_MAX:
+            found = [b"".join(found)]
         if self._waiting > _BODY_WAITS:
             self.connection.resume_body()
         self._waiting = 0
@@ -107,7 +118,8 @@ class Request:
     def take(self, data: bytes) -> bool:
         """The connection's: a part of the body came. Whether the client has to wait now."""
         self._parts.append(data)
-        self._waiting += len(data)
+        self._waiting += len(data) + _PART_TAKES
+        self.expects = False
         self.wake()
         return self._waiting > _BODY_WAITS
 

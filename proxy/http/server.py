@@ -53,7 +53,7 @@ class HttpServer:
         server.close()
 
     def stop_listening(self) -> None:
-        """No new connection from now on; those that are idle end, and the others with the request under way."""
+        """No new connection from now on; those that there are end with the next answer."""
         self.closing = True
         for server in self._servers:
             server.close()
@@ -77,6 +77,8 @@ class HttpServer:
 
     def made(self, connection: Connection) -> None:
         self._connections.add(connection)
+        if self.closing:  # it was accepted before, and would outlive the server
+            connection.abort()
 
     def lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
