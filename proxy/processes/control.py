@@ -54,6 +54,7 @@ class ControlGateway(RunningGateway):
     """
 
     _new_fleet = SharedFleet
+    _operators: web.AppRunner
 
     def __init__(self, reading: Reading, reserved: Reserved, inner: socket.socket, heirs: int) -> None:
         super().__init__(reading.found.settings, reading.found.rules, reading.source)
@@ -96,9 +97,9 @@ class ControlGateway(RunningGateway):
         return Address(address.host, port_of(sites[-1]))
 
     async def _bind_operators(self, runner: web.AppRunner, address: Address) -> Address:
-        for listener in self._reserved.operators:
-            await web.SockSite(runner, listener, backlog=LISTEN_BACKLOG).start()
-        return Address(address.host, int(runner.addresses[-1][1]))
+        """Nobody is answered before there is something to tell."""
+        self._operators = runner
+        return self._reserved.admin
 
     async def _open_everywhere(self, port: int) -> ClosePort:
         """OSError where somebody else listens there."""
@@ -108,9 +109,14 @@ class ControlGateway(RunningGateway):
         """What an earlier control knew holds until the look says otherwise, so that nothing is withdrawn meanwhile."""
         peers = await self.hub.heirs(self._heirs, _HEIRS_SECONDS) if self._heirs else []
         for peer in peers:
-            if peer.state is not None:
-                self._take_over(peer.state, backends)
+            try:
+                self._take_over(peer.state or {}, backends)
+                self._now.looked = True
+            except Exception:  # noqa: PERF203  the next control would get the same and fail in the same way
+                log.exception("what process %s knows of an earlier control cannot be taken over", peer.name)
         self.hub.open()
+        for listener in self._reserved.operators:
+            await web.SockSite(self._operators, listener, backlog=LISTEN_BACKLOG).start()
         await super()._first_look(backends)
         asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._let_go, self._inherited(peers))
 
@@ -127,7 +133,8 @@ class ControlGateway(RunningGateway):
                 fleet.fail(address, cast("str", told["reason"]), now)
             if told["drained"]:
                 fleet.drain(address, now)
-        backends.adopt_out_of_service(cast("list[tuple[str, Kind]]", state["out_of_service"]))
+        out = cast("list[tuple[str, Kind]]", state["out_of_service"])
+        backends.adopt_out_of_service((model, kind) for model, kind in out)
         for model, port in cast("dict[str, int]", state["ports"]).items():
             if self._ports is not None:
                 self._ports.adopt(model, port, self.hub.adopt_port(port))
@@ -249,6 +256,7 @@ async def run_control(gateway: ControlGateway, end: socket.socket, started: Call
         if not stop.is_set():
             raise
     finally:
+        stop.set()
         await end_tasks([counting])
         await count(line, gateway.supervised.snapshots)
         line.close()

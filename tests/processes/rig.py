@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from proxy.demo.worker import DemoWorker
@@ -108,13 +108,16 @@ async def ends(streams: list[Stream]) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def several(folder: Path, *arguments: str, chunks: float = 40, **settings: Json) -> AsyncIterator[Several]:
+async def several(
+    folder: Path, *arguments: str, chunks: float = 40, limit: int = 60, more: Sequence[str] = (), **settings: Json
+) -> AsyncIterator[Several]:
     """`serve --workers 2` in front of one worker of the model `m`, from the moment at which it serves. chunks: of each
-    stream in a second; a stream has 61.
+    stream in a second; a stream has 61. limit: of requests at
+    once; more: addresses of further workers.
     """
     async with worker(chunks_per_second=chunks) as fleet:
         chosen: JsonObject = {
-            "fastchat": {"workers": [fleet.address], "worker_limits": {fleet.address: 60}},
+            "fastchat": {"workers": [fleet.address, *more], "worker_limits": {fleet.address: limit}},
             "shutdown_seconds": 5.0,
             "watch_files": False,
             **settings,
