@@ -64,7 +64,8 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._reading: Request | None = None  # its body is not complete
         self._keep = False  # what the client of the request being answered wants of the connection
-        self._refusal: IllegalRequest | None = None  # to be answered behind the requests that came before it
+        # Status and reason, to be answered behind what came before. The error itself would hold its frames.
+        self._refusal: tuple[int, str] | None = None
         self._deaf = False  # what comes is thrown away: no request of it is answered
         self._lingering = False  # the rest of an answered request's body is thrown away
         self._thrown = 0  # bytes
@@ -189,10 +190,12 @@ class Connection(asyncio.Protocol):
             await self._drain
 
     async def flushed(self) -> None:
-        """Wait until little is left for the client to read. Its connection is closed where it reads nothing at all for
-        `CLIENT_STALL_SECONDS`: ConnectionResetError.
+        """Wait until little is left for the client to read. ConnectionResetError where it is gone; a client
+        that takes nothing for `CLIENT_STALL_SECONDS` is cut.
         """
         transport = self.transport
+        if transport.is_closing():  # nothing is written any more: who goes on writing would never wait
+            raise ConnectionResetError("the client left")
         while (drain := self._drain) is not None and not self.lost:
             waiting = transport.get_write_buffer_size()
             await asyncio.wait({drain}, timeout=CLIENT_STALL_SECONDS)
@@ -270,7 +273,7 @@ class Connection(asyncio.Protocol):
             if self._queue:
                 self._next()
             elif self._refusal is not None:
-                self._answer_refusal(self._refusal)
+                self._answer_refusal(*self._refusal)
 
     def _linger(self, request: Request) -> None:
         """Read the rest of its body, and throw it away."""
@@ -314,14 +317,14 @@ class Connection(asyncio.Protocol):
         elif reading is not None:
             reading.end(str(error))  # its own answer says so
         elif self._task is None and not self._queue:
-            self._answer_refusal(error)
+            self._answer_refusal(error.status, str(error))
         else:
-            self._refusal = error
+            self._refusal = error.status, str(error)
 
-    def _answer_refusal(self, error: IllegalRequest) -> None:
-        body = f"{error}\n".encode()
+    def _answer_refusal(self, status: int, reason: str) -> None:
+        body = f"{reason}\n".encode()
         rest = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
-        self.transport.write(head_bytes(error.status, "text/plain; charset=utf-8", None, rest) + body)
+        self.transport.write(head_bytes(status, "text/plain; charset=utf-8", None, rest) + body)
         self._hang_up()
 
     # The server's

@@ -43,7 +43,9 @@ async def eventually(holds: Callable[[], bool], told: str, seconds: float = 5.0)
 
 @contextlib.asynccontextmanager
 async def served(handler: Handler, idle_seconds: float = 30.0) -> AsyncIterator[Serving]:
-    """Afterwards no connection, task or timer may be left."""
+    """Afterwards no connection, task or timer may be left, and nothing may have failed in a callback."""
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
     server = HttpServer(handler, Limits(idle_seconds))
     listening = await server.listen("127.0.0.1", 0)
     try:
@@ -53,6 +55,7 @@ async def served(handler: Handler, idle_seconds: float = 30.0) -> AsyncIterator[
     assert server._connections == set()
     await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()}, f"tasks are left: {asyncio.all_tasks()}")
     assert timers() == []
+    assert failures == []
 
 
 def timers() -> list[asyncio.TimerHandle]:
