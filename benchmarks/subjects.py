@@ -166,7 +166,7 @@ _GATEWAY_SETTINGS = "balance: {worker_limit: 100000}\n"
 
 
 def _gateway(
-    worker_url: str, folder: Path, stack: ExitStack, *, name: str = "gateway", more: tuple[str, ...] = ()
+    worker_url: str, folder: Path, stack: ExitStack, *, name: str = "gateway", more: tuple[str, ...] = ("--workers", "1")
 ) -> Subject:
     listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     config = folder / f"{name}.yaml"

@@ -237,11 +237,16 @@ class RunningGateway:
                 rules=self.rules.backends,
                 extra_workers=[str(worker.address) for worker in self.demo],
                 own_ports=self._own_ports(),
+                kept_workers=self._kept_workers(),
                 rng=self._rng,
                 on_event=self.metrics.on_event,
             )
         except ValueError as error:
             raise StartError(str(error)) from None
+
+    def _kept_workers(self) -> str | None:
+        """The file of those that registered, where the settings name none."""
+        return None
 
     def _own_ports(self) -> list[int]:
         ports = self.settings.model_ports

@@ -78,7 +78,7 @@ def _backend_flags(command: Command) -> Command:
 )
 @click.option("--listen", metavar="HOST:PORT", help="Where clients call. Default 127.0.0.1:8090.")
 @click.option("--admin", metavar="HOST:PORT", help="Metrics, health and state. Default 127.0.0.1:8091.")
-@click.option("--workers", type=int, metavar="N", help="Processes that serve clients. Default 1.")
+@click.option("--workers", type=int, metavar="N", help="Processes that serve clients. Default: one for each CPU.")
 @_backend_flags
 @click.option("--demo", is_flag=True, help="Serve an embedded demonstration fleet.")
 def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT001  what click passes
@@ -91,6 +91,7 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
     except ValueError as error:
         _fail(str(error))
     settings = _settings(source)
+    processes = _processes(settings)
     # Late, so that a wrong flag is told at once.
     from proxy import http_library
 
@@ -102,8 +103,8 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
     configure_logging(settings.log.level, settings.log.format)
     try:
         rules = read_rules(settings.rules)
-        if settings.workers > 1:
-            _serve_with_processes(settings, rules, source)
+        if processes > 1:
+            _serve_with_processes(settings, processes, rules, source)
         _run(lambda: _serve(lambda: RunningGateway(settings, rules, source)))
     except DocumentError as error:
         _print_mistakes(error)
@@ -158,6 +159,15 @@ def _settings(source: Source) -> Settings:
         _fail(str(error))
 
 
+def _processes(settings: Settings) -> int:
+    from proxy.settings import serving_processes
+
+    try:
+        return serving_processes(settings)
+    except ValueError as error:
+        _fail(str(error))
+
+
 def _run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """On uvloop where it exists: half the CPU of a stream is the event loop's."""
     import asyncio
@@ -176,12 +186,11 @@ def _fail(sentences: str) -> NoReturn:
     sys.exit(2)
 
 
-def _serve_with_processes(settings: Settings, rules: RuleSet, source: Source) -> NoReturn:
-    from proxy.processes.start import serve_with_processes
+def _serve_with_processes(settings: Settings, processes: int, rules: RuleSet, source: Source) -> NoReturn:
+    from proxy.processes.start import Telling, serve_with_processes
 
-    sys.exit(
-        serve_with_processes(settings, rules, source, say_started=_say_started, say_stopping=_say_stopping, fail=_fail)
-    )
+    tell = Telling(_say_started, _say_stopping, _fail)
+    sys.exit(serve_with_processes(settings, processes, rules, source, tell))
 
 
 async def _serve(make: Callable[[], RunningGateway]) -> None:

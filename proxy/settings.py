@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from proxy.backends.sections import Expression, Header, Limit, ListenAddress, Na
 from proxy.backends.settings import BackendSettings
 from proxy.documents import Document, DocumentError, read_text, read_yaml, validate
 from proxy.fleet.rules import PolicyName
-from proxy.limits import API_KEYS_MAX, MODEL_PORTS_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
+from proxy.limits import API_KEYS_MAX, MODEL_PORTS_MAX, PROCESSES_PER_CPU_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
 
 
 class Log(Section):
@@ -173,8 +174,10 @@ class Settings(BackendSettings):
     """Where clients call the gateway."""
     admin: ListenAddress = "127.0.0.1:8091"
     """Where operators find /metrics, /healthz, /readyz and /status."""
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that serve clients, each on a CPU of its own; with more than 1 another process has the fleet."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that serve clients; with more than 1 a further one has the fleet. Left out: one for each CPU that the
+    gateway may use, on Linux; 1 elsewhere.
+    """
     rules: list[str] = Field(default_factory=list)
     """Rule packs, folders of rule packs, or names of packs that come with the program. Empty: all of those."""
     api_keys: ApiKeyList = Field(default_factory=list)
@@ -196,6 +199,21 @@ class Settings(BackendSettings):
     """How long streams may go on after the gateway was asked to stop."""
     log: Log = Log()
     demo: Demo | None = None
+
+
+def serving_processes(settings: Settings) -> int:
+    """How many processes serve clients. ValueError with one sentence where there cannot be so many."""
+    wanted = settings.workers
+    if not hasattr(os, "sched_getaffinity"):  # where connections are not shared out among processes
+        if wanted not in (None, 1):
+            raise ValueError(f"--workers {wanted}: only Linux shares out connections; expected 1 on this system")
+        return 1
+    cpus = len(os.sched_getaffinity(0))
+    most = PROCESSES_PER_CPU_MAX * cpus
+    if wanted is not None and wanted > most:
+        here = "the CPU that" if cpus == 1 else f"each of the {cpus} CPUs that"
+        raise ValueError(f"--workers {wanted}: at most {most}, {PROCESSES_PER_CPU_MAX} for {here} the gateway may use")
+    return wanted or cpus
 
 
 def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
@@ -246,4 +264,4 @@ def _flag_mistake(entry: ErrorDetails) -> str:
     return f"{flags[0] if flags else f'--{section}'}: {entry['msg'].removeprefix('Value error, ')}"
 
 
-__all__ = ["Address", "DocumentError", "Settings", "load_settings", "parse_address"]
+__all__ = ["Address", "DocumentError", "Settings", "load_settings", "parse_address", "serving_processes"]

@@ -53,7 +53,8 @@ class Backends:
 
     models: as made from the same settings; rules: of the backends, by their names; extra_workers: addresses beside
     those of the settings, such as the demonstration fleet's; own_ports: where this gateway listens, so that it takes no
-    worker of that address. ValueError with one sentence for an address that cannot be used.
+    worker of that address; kept_workers: the file for those that register, where the settings name none. ValueError
+    with one sentence for an address that cannot be used.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Backends:
         own_ports: Iterable[int],
         rng: random.Random,
         on_event: EventHook,
+        kept_workers: str | None = None,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -89,13 +91,7 @@ class Backends:
             on_event=on_event,
         )
         self._source = self._sources.source
-        self._role: ControllerRole | None = None
-        if settings.fastchat.accept is not None:
-            from proxy.backends.fastchat.controller.role import ControllerRole  # late: many gateways have none
-
-            self._role = ControllerRole(
-                settings.fastchat.accept, self._source, self._sources.fastchat, own_ports=ports, on_event=on_event
-            )
+        self._role = self._new_role(ports, kept_workers)
         self._registrar = Registrar(
             settings.dbgpt.controllers,
             self._memberships,
@@ -113,6 +109,21 @@ class Backends:
             on_event=on_event,
         )
         self._unsubscribe = fleet.subscribe(self.changed)
+
+    def _new_role(self, ports: frozenset[int], kept_workers: str | None) -> ControllerRole | None:
+        accept = self._settings.fastchat.accept
+        if accept is None:
+            return None
+        from proxy.backends.fastchat.controller.role import ControllerRole  # late: many gateways have none
+
+        return ControllerRole(
+            accept,
+            self._source,
+            self._sources.fastchat,
+            own_ports=ports,
+            kept_workers=kept_workers,
+            on_event=self._on_event,
+        )
 
     def update(self, settings: BackendSettings, models: ModelOverrides, rules: Mapping[str, BackendRules]) -> None:
         """Work with other settings and rules from now on; `models` as made from the settings."""

@@ -26,7 +26,7 @@ def run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
         uvloop.run(program())
 
 
-def leave_signals_to_the_supervisor() -> None:
+def ignore_signals() -> None:
     """What a terminal or a service manager sends to all processes is the supervisor's to see to."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -8,7 +8,8 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Final, cast
+from pathlib import Path
+from typing import Final, NamedTuple, cast
 
 from aiohttp import web
 
@@ -46,17 +47,24 @@ _READ_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 90.0
 
 
+class Inner(NamedTuple):
+    """What outlives control. listener: where the serving processes find it; folder: of what it keeps."""
+
+    listener: socket.socket
+    folder: Path
+
+
 class ControlGateway(RunningGateway):
     """A gateway whose clients are served by other processes.
 
-    reading: what is in force; reserved: where it listens; inner: where the serving processes find it; heirs: how many
-    of them there are already, with what they have of an earlier control.
+    reading: what is in force; reserved: where it listens; inner: as `Inner`; heirs: how many serving
+    processes there are already, with what they have of an earlier control.
     """
 
     _new_fleet = SharedFleet
     _operators: web.AppRunner
 
-    def __init__(self, reading: Reading, reserved: Reserved, inner: socket.socket, heirs: int) -> None:
+    def __init__(self, reading: Reading, reserved: Reserved, inner: Inner, heirs: int) -> None:
         super().__init__(reading.found.settings, reading.found.rules, reading.source)
         self._now.generation = reading.generation
         self._digest = ""
@@ -73,7 +81,7 @@ class ControlGateway(RunningGateway):
         self.hub = Hub(fleet, View(fleet, shown), doing, lambda: self._now.generation)
 
     async def _listen_to_clients(self, stack: AsyncExitStack) -> Callable[[int], Awaitable[ClosePort]]:
-        await self.hub.listen(self._inner)
+        await self.hub.listen(self._inner.listener)
         stack.push_async_callback(self.hub.close)
         return self._open_everywhere
 
@@ -81,6 +89,9 @@ class ControlGateway(RunningGateway):
         self.supervised = Supervised(self.metrics, lambda: self._now.looked)
         supervised = self.supervised
         return Together(supervised.gathered, lambda: supervised.processes, self, OtherRecordings(lambda: self.hub))
+
+    def _kept_workers(self) -> str:
+        return str(self._inner.folder / "workers.json")
 
     async def _start_demo(self, stack: AsyncExitStack) -> None:
         """Another process has it."""
@@ -214,49 +225,65 @@ class _Everywhere:
         return sum(await asyncio.gather(*(each.cut() for each in self._each)))
 
 
-async def run_control(gateway: ControlGateway, end: socket.socket, started: Callable[[], None]) -> None:
-    """Serve until the supervisor says so, or is gone. end: of the line to it; started: called once it serves."""
-    this = asyncio.current_task()
-    stop = asyncio.Event()
-    served: list[ControlGateway] = []
-    early: list[str] = []
+class ControlProcess:
+    """Serves until the supervisor says that it is to end, or is gone.
 
-    def on_stop() -> None:
-        stop.set()
-        if this is not None and not served:
-            this.cancel()
+    end: of the line to the supervisor; started: called once the gateway serves.
+    """
 
-    def on_message(message: Message) -> None:
+    def __init__(self, gateway: ControlGateway, end: socket.socket, started: Callable[[], None]) -> None:
+        self._gateway, self._end, self._started = gateway, end, started
+        self._line = gateway.supervised.line = Channel(self._told, self._lost)
+        self._stop = asyncio.Event()
+        self._starting: asyncio.Task[object] | None = None
+        self._serves = False
+        self._early: list[str] = []
+
+    async def run(self) -> None:
+        """From the first word with the supervisor to the last."""
+        snapshots = self._gateway.supervised.snapshots
+        counting = asyncio.create_task(keep_counting(self._line, snapshots), name="counting")
+        try:
+            await open_line(self._line, self._end)
+            await self._serve()
+        finally:
+            self._stop.set()
+            await end_tasks([counting])
+            await count(self._line, snapshots)
+            self._line.close()
+
+    async def _serve(self) -> None:
+        if self._stop.is_set():
+            return
+        self._starting = asyncio.current_task()
+        try:
+            async with self._gateway.serve():
+                self._starting, self._serves = None, True
+                self._started()
+                self._line.send("ready")
+                for why in self._early[:1]:
+                    self._gateway.reload_soon(why)
+                await self._stop.wait()
+        except asyncio.CancelledError:
+            if not self._stop.is_set():
+                raise
+
+    def _told(self, message: Message) -> None:
         if message[0] == "stop":
-            on_stop()
-        elif message[0] == "reload" and served:
-            gateway.reload_soon(str(message[1]))
-        elif message[0] == "reload":
-            early.append(str(message[1]))
+            self._end_soon()
+        elif message[0] != "reload":
+            self._gateway.supervised.told(message)
+        elif self._serves:
+            self._gateway.reload_soon(str(message[1]))
         else:
-            gateway.supervised.told(message)
+            self._early.append(str(message[1]))
 
-    def on_lost() -> None:
-        if not stop.is_set():
+    def _lost(self) -> None:
+        if not self._stop.is_set():
             log.error("the supervisor of this gateway is gone: withdrawing and ending")
-        on_stop()
+            self._end_soon()
 
-    line = gateway.supervised.line = Channel(on_message, on_lost)
-    await open_line(line, end)
-    counting = asyncio.create_task(keep_counting(line, gateway.supervised.snapshots), name="counting")
-    try:
-        async with gateway.serve():
-            served.append(gateway)
-            started()
-            line.send("ready")
-            for why in early[:1]:
-                gateway.reload_soon(why)
-            await stop.wait()
-    except asyncio.CancelledError:
-        if not stop.is_set():
-            raise
-    finally:
-        stop.set()
-        await end_tasks([counting])
-        await count(line, gateway.supervised.snapshots)
-        line.close()
+    def _end_soon(self) -> None:
+        if not self._stop.is_set() and self._starting is not None:
+            self._starting.cancel()
+        self._stop.set()

@@ -39,11 +39,12 @@ _RETRY_SECONDS: Final = 0.05
 
 
 class Place(NamedTuple):
-    """Where a serving process is. slot: among the others; advertised: the gateway's address for clusters; control:
-    where control is found.
+    """Where a serving process is. slot: among so many processes; advertised: the gateway's address for clusters; host:
+    of its listeners; control: where control is found.
     """
 
     slot: int
+    processes: int
     advertised: Address
     host: str
     clients: Listeners
@@ -63,7 +64,7 @@ class ServingProcess:
         self._now = InForce(loaded, reading.generation)
         self.metrics = Metrics(label_cap=LABEL_VALUES_MAX)
         self._path = DataPath(
-            self._now, self.metrics, random.Random(), lambda: self._recorder.now, processes=loaded.settings.workers
+            self._now, self.metrics, random.Random(), lambda: self._recorder.now, processes=place.processes
         )
         self._snapshots = Snapshots(self.metrics)
         self._replica = Replica(loaded.tuning.fleet, self.metrics.forget_worker)

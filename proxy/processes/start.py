@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy import garbage
 from proxy.app import RunningGateway
-from proxy.limits import LISTEN_BACKLOG, PROCESSES_PER_CPU_MAX
+from proxy.limits import LISTEN_BACKLOG
 from proxy.processes.child import run
-from proxy.processes.control import ControlGateway, run_control
+from proxy.processes.control import ControlGateway, ControlProcess, Inner
 from proxy.processes.demo import run_demo
 from proxy.processes.reading import Reading
 from proxy.processes.serving import Place, ServingProcess
@@ -30,43 +30,34 @@ from proxy.source import Source
 _PATH_MAX: Final = 90
 
 
-def usable_cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+class Telling(NamedTuple):
+    """How the operator is told something. fail: a mistake, which ends the process."""
+
+    started: Callable[[RunningGateway], None]
+    stopping: Callable[[], None]
+    fail: Callable[[str], None]
 
 
-def serve_with_processes(
-    settings: Settings,
-    rules: RuleSet,
-    source: Source,
-    *,
-    say_started: Callable[[RunningGateway], None],
-    say_stopping: Callable[[], None],
-    fail: Callable[[str], None],
-) -> int:
-    """Serve until interrupted; the exit code. StartError as `RunningGateway.serve`.
-
-    fail: tells a mistake of the user and ends the process.
+def serve_with_processes(settings: Settings, processes: int, rules: RuleSet, source: Source, tell: Telling) -> int:
+    """Serve until interrupted; the exit code. processes: those that serve clients. StartError as
+    `RunningGateway.serve`.
     """
-    most = PROCESSES_PER_CPU_MAX * usable_cpus()
-    if settings.workers > most:
-        raise StartError(f"--workers {settings.workers}: at most {most} here, {PROCESSES_PER_CPU_MAX} for each CPU")
     try:
         found = loaded(settings, rules)
     except ValueError as error:
         raise StartError(str(error)) from None
-    reserved = _reserved(settings)
+    reserved = _reserved(settings, processes)
     folder = _folder()
     try:
         inner = _inner(folder / "control")
         reading = Reading(source, found)
-        parts = _Parts(reading, reserved, inner, folder, say_started, fail)
+        parts = _Parts(reading, reserved, inner, folder, tell)
         garbage.work()
         supervisor = Supervisor(
             [*parts.slots, *([DEMO] if settings.demo is not None else [])],
             parts.become,
             reading=reading,
-            say_stopping=say_stopping,
+            say_stopping=tell.stopping,
         )
         return supervisor.run()
     finally:
@@ -81,12 +72,10 @@ class _Parts:
     reserved: Reserved
     inner: socket.socket
     folder: Path
-    say_started: Callable[[RunningGateway], None]
-    fail: Callable[[str], None]
+    tell: Telling
 
     def __post_init__(self) -> None:
         self.slots = {f"serving-{index + 1}": index for index in range(len(self.reserved.clients))}
-        self._is_told = False
 
     def become(self, name: str, end: socket.socket, heirs: int) -> None:
         """Be the process of this name until it ends."""
@@ -98,20 +87,20 @@ class _Parts:
             else:
                 self._serving(self.slots[name], end)
         except StartError as error:
-            self.fail(str(error))
+            self.tell.fail(str(error))
 
     def _control(self, end: socket.socket, heirs: int) -> None:
         self._keep(self.reserved.operators, self.reserved.workers, [self.inner])
 
         async def program() -> None:
-            gateway = ControlGateway(self.reading, self.reserved, self.inner, heirs)
+            gateway = ControlGateway(self.reading, self.reserved, Inner(self.inner, self.folder), heirs)
 
             def started() -> None:
                 garbage.work()
                 if not heirs:
-                    self.say_started(gateway)
+                    self.tell.started(gateway)
 
-            await run_control(gateway, end, started)
+            await ControlProcess(gateway, end, started).run()
 
         run(program)
 
@@ -119,7 +108,9 @@ class _Parts:
         reserved = self.reserved
         self._keep(reserved.clients[slot])
         advertised = self.reading.found.settings.advertised_address() or reserved.listen
-        place = Place(slot, advertised, reserved.listen.host, reserved.clients[slot], str(self.folder / "control"))
+        here = reserved.clients[slot]
+        control = str(self.folder / "control")
+        place = Place(slot, len(reserved.clients), advertised, reserved.listen.host, here, control)
 
         async def program() -> None:
             await ServingProcess(self.reading, place, end).run()
@@ -146,8 +137,8 @@ class _Parts:
                 listener.close()
 
 
-def _reserved(settings: Settings) -> Reserved:
-    listen, clients = _reserve(parse_address(settings.listen), settings.workers, "listen")
+def _reserved(settings: Settings, processes: int) -> Reserved:
+    listen, clients = _reserve(parse_address(settings.listen), processes, "listen")
     admin, operators = _reserve(parse_address(settings.admin), 1, "admin")
     accepts = settings.worker_listener_address()
     workers: list[Listeners] = [[]]

@@ -21,7 +21,7 @@ from typing import Final, NoReturn, cast
 from proxy import garbage
 from proxy.lifecycle import has_terminal
 from proxy.limits import END_SECONDS, LIVED_SECONDS, REPLACEMENTS_MAX
-from proxy.processes.child import leave_signals_to_the_supervisor, name_process
+from proxy.processes.child import ignore_signals, name_process
 from proxy.processes.counting import Counting
 from proxy.processes.line import Line
 from proxy.processes.reading import Reading
@@ -91,6 +91,7 @@ class Supervisor:
             self._start(name)
         while self.children:
             self._turn()
+        ignore_signals()  # which has heard enough: none is to end it in another way from now on
         return self._code or 0
 
     def child(self, name: str) -> Child | None:
@@ -179,8 +180,9 @@ class Supervisor:
         if self._code is not None:
             return
         self._code = code
-        self._say_stopping()
         control = self.child(CONTROL)
+        if control is not None and control.is_ready:
+            self._say_stopping()
         if control is not None:
             control.line.send("stop")
             return
@@ -268,7 +270,7 @@ class Supervisor:
         code = FAULT
         try:
             signal.set_wakeup_fd(-1)
-            leave_signals_to_the_supervisor()
+            ignore_signals()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             ours.close()

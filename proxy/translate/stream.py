@@ -106,7 +106,7 @@ class StreamTranslator:
                     continue
                 self.spliced = None
                 if reader.read(frame):
-                    out.append(self._emit(final=reader.finish is not None))  # noqa: PERF401  what came before a failure stays
+                    out.append(self._emit(final=reader.finish is not None))
         except GatewayError as error:
             self.lost, self.quick = error, None
         return out[0] if len(out) == 1 else b"".join(out)

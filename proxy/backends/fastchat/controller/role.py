@@ -29,7 +29,8 @@ from proxy.http import Handler
 class ControllerRole:
     """Make it, `restore` before the source's first look, serve `app`, `run` it beside the source, `close` it at last.
 
-    own_ports: where else this gateway listens; no registration may name it.
+    own_ports: where else this gateway listens; no registration may name it. kept_workers: the state file, where the
+    settings name none.
     ValueError with one sentence for a setting that cannot be used.
     """
 
@@ -40,6 +41,7 @@ class ControllerRole:
         looks: FastChatLooks,
         *,
         own_ports: Iterable[int],
+        kept_workers: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_event: EventHook = no_events,
     ) -> None:
@@ -51,7 +53,7 @@ class ControllerRole:
             looks,
             self._guard(settings),
             NameLookUps(),
-            state_file=settings.state_file,
+            state_file=settings.state_file or kept_workers,
             clock=clock,
             on_event=on_event,
         )
