@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 import sys
@@ -156,43 +155,39 @@ def _relay(worker_url: str, folder: Path, stack: ExitStack) -> Subject:
     return Subject("relay", process.wait_for_address(), process, _RELAYED)
 
 
+def _bytes(worker_url: str, folder: Path, stack: ExitStack) -> Subject:
+    command = [sys.executable, "-m", "benchmarks.byte_relay", worker_url]
+    process = stack.enter_context(started("bytes", command, folder))
+    return Subject("bytes", process.wait_for_address(), process, _PASSED_ON)
+
+
 def rule_folders() -> list[Path]:
     """The shipped rules and the benchmark's own."""
     return [ROOT / "rules", _RULES / "bench-worker"]
 
 
-# The fake worker takes everything at once; with the usual limits requests would wait for it, as they should.
-_GATEWAY_SETTINGS = "balance: {worker_limit: 100000}\n"
+# The fake worker takes everything at once; with the usual limits requests would wait for it, as they should. A line of
+# the log for each request is left out, as nginx's is.
+_GATEWAY_SETTINGS = "balance: {worker_limit: 100000}\nlog: {level: warning}\n"
 
 
-def _gateway(
-    worker_url: str, folder: Path, stack: ExitStack, *, name: str = "gateway", more: tuple[str, ...] = ("--workers", "1")
-) -> Subject:
+def _gateway(worker_url: str, folder: Path, stack: ExitStack, *, name: str = "gateway", processes: int = 1) -> Subject:
     listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     config = folder / f"{name}.yaml"
     config.write_text(_GATEWAY_SETTINGS)
     command = [sys.executable, "-m", "proxy", "serve", "--listen", listen, "--admin", admin, "--config", str(config)]
     for rules in rule_folders():
         command += ["--rules", str(rules)]
-    process = stack.enter_context(started(name, [*command, "--fastchat-worker", worker_url, *more], folder))
+    command += ["--fastchat-worker", worker_url, "--workers", str(processes)]
+    process = stack.enter_context(started(name, command, folder))
     process.wait_for_answer(f"http://{admin}/readyz")
     return Subject(name, f"http://{listen}", process, _GATEWAY)
 
 
 def _gateway_of_two(worker_url: str, folder: Path, stack: ExitStack) -> Subject:
-    if not _knows_workers():
-        raise StartError("this gateway runs as one process: its serve has no --workers")
-    subject = _gateway(worker_url, folder, stack, name="gateway-2", more=("--workers", "2"))
+    subject = _gateway(worker_url, folder, stack, name="gateway-2", processes=2)
     subject.asks = {"stream": _GATEWAY["stream"]}
     return subject
-
-
-@functools.cache
-def _knows_workers() -> bool:
-    shown = subprocess.run(
-        [sys.executable, "-m", "proxy", "serve", "--help"], capture_output=True, text=True, check=True
-    )
-    return "--workers" in shown.stdout
 
 
 def _peer(environment: Environment) -> str:
@@ -268,6 +263,7 @@ class Starter:
 STARTERS: dict[str, Starter] = {
     "direct": Starter(_direct, frozenset(_PASSED_ON)),
     "nginx": Starter(_nginx, frozenset(_PASSED_ON)),
+    "bytes": Starter(_bytes, frozenset(_PASSED_ON)),
     "relay": Starter(_relay, frozenset(_RELAYED)),
     "gateway": Starter(_gateway, frozenset(_GATEWAY)),
     "gateway-2": Starter(_gateway_of_two, frozenset({"stream"}), frozenset({"thousand", "saturation"})),

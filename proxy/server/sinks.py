@@ -308,7 +308,9 @@ class ClientStream(StreamSink):
             return
         self.received_frames += 1
         self._output.send(out)
-        self._observe()
+        now = time.monotonic()
+        self._metrics.gap(now - self.last_frames)
+        self.last_frames = now
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""

@@ -136,8 +136,8 @@ def test_every_target_speaks_of_scenarios_that_there_are() -> None:
 
 def test_wrong_answers_fail_the_target_of_a_thousand_streams() -> None:
     """A run that was refused is not taken for one that was not made."""
-    words = {one.what: one.word for one in judge({"thousand": {"gateway": {"right": 0.0}}})}
-    assert words["1,000 streams: answers that are complete and right"] == "not met"
+    words = {one.what: one.word for one in judge({"thousand": {"gateway-2": {"right": 0.0}}})}
+    assert words["1,000 streams, two processes: answers that are complete and right"] == "not met"
 
 
 def test_the_load_is_taken_out_of_the_rate_of_several_processes() -> None:
