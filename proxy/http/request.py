@@ -28,7 +28,7 @@ class Request:
     commas; version: (1, 0) or (1, 1); content_length: None where it is not said; expects: the client waits for leave
     to send its body. connection: whose it is; streamed: the response, once it is begun as a stream.
 
-    Text of headers that is not UTF-8 has its bytes as surrogates.
+    A header that is not UTF-8 is read as Latin-1, so that each is text that can be written down anywhere.
     """
 
     __slots__ = (

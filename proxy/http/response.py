@@ -8,6 +8,10 @@ from http import HTTPStatus
 from typing import Final
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+# These say what the response is, where it ends, and what becomes of the connection.
+_OWN: Final = frozenset(
+    {"connection", "content-length", "content-type", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade"}
+)
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -47,15 +51,18 @@ def has_no_body(status: int) -> bool:
 def head_bytes(status: int, content_type: str, headers: Mapping[str, str] | None, rest: str) -> bytes:
     """The head of a response. rest: the lines that say where it ends, each with its line end.
 
-    ValueError for a header that would end its line: nothing of a response may be forged by what it is made of.
+    ValueError for a header that would end its line, or is the server's own: nothing of a response may be forged by what
+    it is made of.
     """
     lines = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
     if content_type:
         lines += f"Content-Type: {_checked(content_type)}\r\n"
     if headers:
         for name, value in headers.items():
+            if name.lower() in _OWN:
+                raise ValueError(f"the header {name} is written by the server itself")
             lines += f"{_checked(name)}: {_checked(value)}\r\n"
-    return f"{lines}Date: {_date()}\r\n{rest}\r\n".encode("utf-8", "surrogateescape")
+    return f"{lines}Date: {_date()}\r\n{rest}\r\n".encode()
 
 
 def _checked(text: str) -> str:

@@ -73,6 +73,22 @@ async def test_what_is_no_request_is_one_line_of_the_log(
     assert "\n" not in record.getMessage()
 
 
+@pytest.mark.parametrize("path", ["generate_stream", "embeddings"])
+@pytest.mark.parametrize("name", ["Content-Encoding", "Authorization", "Accept", "Content-Type"])
+async def test_a_header_that_is_no_text(rig: Rig, path: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes of any coding are the client's mistake, or are not looked at; the log has no traceback."""
+    whole = request_bytes("POST", f"{PREFIX}/{path}", {**HELLO, "input": ["a"]}, {name: "\xff\xfe"})
+    async with connected(rig.listen) as connection:
+        await connection.send(whole)
+        reply = await connection.reply()
+    assert reply.status == (400 if name == "Content-Encoding" and path == "embeddings" else 200)
+    if name == "Content-Encoding":
+        assert "the body has the content-encoding 'ÿþ', expected gzip" in json.dumps(
+            reply.body.decode(), ensure_ascii=False
+        )
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 async def test_a_path_with_a_line_break_is_answered_as_any_other(rig: Rig) -> None:
     """404 in the dialect of the worker API, and counted."""
     reply = await call(rig.listen, "GET", "/api/worker/a%0d%0aX")
