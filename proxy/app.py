@@ -110,6 +110,7 @@ class RunningGateway:
             together,
         )
 
+    serving_processes = 1
     _new_fleet: type[Fleet] = Fleet
 
     def _all_processes(self) -> Together | None:

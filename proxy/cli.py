@@ -228,6 +228,8 @@ def _say_started(gateway: RunningGateway) -> None:
         _say("registers", f"with {url} as {gateway.advertised}; goes on trying while it is away")
     if not clusters:
         _say("registers", "nowhere")
+    if gateway.serving_processes > 1:
+        _say("processes", f"{gateway.serving_processes} for clients, one has the fleet; signals go to {os.getppid()}")
     for warning in _cannot_call_back(gateway.advertised, clusters):
         _say("warning", click.style(warning, fg="yellow"))
     for line in _try_it(gateway):

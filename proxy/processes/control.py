@@ -70,6 +70,7 @@ class ControlGateway(RunningGateway):
         self._digest = ""
         self._reserved, self._inner, self._heirs = reserved, inner, heirs
         self.listen = reserved.listen
+        self.serving_processes = len(reserved.clients)
         fleet = cast("SharedFleet", self.fleet)
         shown = Shown(
             lambda: self.backends.public_names(),

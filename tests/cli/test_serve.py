@@ -59,15 +59,16 @@ def _examples(gateway: Started) -> list[str]:
 
 def test_what_the_start_prints(fast_demo: Path) -> None:
     """What was loaded, where clients and operators call, which workers there are, where it registers; plainly."""
-    with Started("serve", "--config", str(fast_demo), *ANY_PORTS) as gateway:
+    with Started("serve", "--config", str(fast_demo), *ANY_PORTS, "--workers", "2") as gateway:
         assert len(_examples(gateway)) >= 3
         labels = [line.split()[0] for line in gateway.out[: gateway.out.index("")]]
-        assert labels == ["rules", "clients", "operators", "worker", "registers"]
+        assert labels == ["rules", "clients", "operators", "worker", "registers", "processes"]
         columns = {len(line) - len(line.split(maxsplit=1)[1]) for line in gateway.out[: gateway.out.index("")]}
         assert len(columns) == 1, "the second column is aligned"
         assert re.search(r"\d\d+ routes in .*dbgpt-worker.*; \d+ tests passed", gateway.out[0])
         assert gateway.out[3].endswith("  demo-chat (llm+text2vec)")
         assert gateway.out[4].split() == ["registers", "nowhere"]
+        assert gateway.out[5].split(maxsplit=1)[1].startswith("2 for clients, one has the fleet; signals go to ")
         admin = gateway.until(r"^operators +(http://[^/]+)")[1]
         assert _get(f"{admin}/readyz")[0] == 200
         _stops(gateway, signal.SIGTERM)

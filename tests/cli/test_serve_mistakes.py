@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -41,6 +42,8 @@ WORKER = "http://127.0.0.1:9"
             ["--dbgpt-controller", "a:8000"],
             '--dbgpt-controller: "a:8000" is not an address: expected http://HOST:PORT or https://HOST:PORT',
         ),
+        (["--workers", "0"], "--workers: Input should be greater than or equal to 1"),
+        (["--workers", "-2"], "--workers: Input should be greater than or equal to 1"),
         (
             ["--advertise", "here"],
             "--advertise: expected HOST:PORT such as 127.0.0.1:8090, got 'here'",
@@ -153,3 +156,9 @@ def test_a_rule_pack_whose_tests_fail(tmp_path: Path) -> None:
     assert mistakes_of("serve", *ANY_PORTS, "--demo", "--rules", "pack", cwd=tmp_path) == [
         "Error: pack/count_token.yaml:24: test 'the worker's count is the answer': answer: expected 3, got 2"
     ]
+
+
+def test_more_processes_than_do_any_good() -> None:
+    """The most that this machine may have is said."""
+    (told,) = mistakes_of("serve", "--fastchat-worker", WORKER, *ANY_PORTS, "--workers", "100000")
+    assert re.fullmatch(r"Error: --workers 100000: at most \d+, 4 for .* the gateway may use", told)
