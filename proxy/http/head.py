@@ -148,9 +148,8 @@ class RequestReader:
         version = _VERSIONS.get(parser.get_http_version())
         if version is None:
             raise IllegalRequest(505, f"HTTP/{parser.get_http_version()} is not served here, only 1.0 and 1.1 are")
-        if version == (1, 0) and "transfer-encoding" in headers:
-            # Who passed it on may know no chunks, and see another end of this request.
-            raise IllegalRequest(400, "the request is HTTP/1.0, which has no Transfer-Encoding")
+        if "transfer-encoding" in headers:
+            _check_coding(headers["transfer-encoding"].lower(), version)
         self._taker.head_read(Head(method, self._target, headers, version, keep=parser.should_keep_alive()))
 
     def on_body(self, data: bytes) -> None:
@@ -164,6 +163,16 @@ class RequestReader:
         self._bytes = self._count = self._size = 0
         self._target, self._headers = b"", {}
         self._taker.end_read()
+
+
+def _check_coding(coding: str, version: tuple[int, int]) -> None:
+    """IllegalRequest where a body is not simply in chunks, before anything of it is answered."""
+    if version == (1, 0):
+        # Who passed it on may know no chunks, and see another end of this request.
+        raise IllegalRequest(400, "the request is HTTP/1.0, which has no Transfer-Encoding")
+    if coding != "chunked":
+        status = 501 if coding.endswith("chunked") else 400  # else nobody knows where the body ends
+        raise IllegalRequest(status, f"the Transfer-Encoding {coding[:40]!a} is not read here, only chunked is")
 
 
 def _head_too_large() -> IllegalRequest:

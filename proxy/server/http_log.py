@@ -1,4 +1,4 @@
-"""What the HTTP server has to say of its own accord, with a client's mistakes told as such."""
+"""What the HTTP server of operators has to say of its own accord, with a caller's mistakes told as such."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ClientFaults(logging.Filter):
 
 
 def server_log() -> logging.Logger:
-    """The logger to give to the HTTP server of clients."""
+    """The logger to give to the HTTP server of operators."""
     log = logging.getLogger("proxy.http")
     if not any(isinstance(known, ClientFaults) for known in log.filters):
         log.addFilter(ClientFaults())

@@ -88,6 +88,8 @@ ILLEGAL: dict[str, tuple[int, bytes]] = {
     "chunks that are not last": (400, POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n"),
     "chunks twice": (400, POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "chunks with a parameter": (400, POST + b"Transfer-Encoding: chunked;a=b\r\n\r\n"),
+    "another coding in chunks": (501, POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n"),
+    "an offer with another coding in chunks": (501, OFFER + b"Transfer-Encoding: gzip, chunked\r\n\r\n"),
     "a hidden coding": (400, POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n"),
     "a coding that is no text": (400, POST + b"Transfer-Encoding: \xff\r\n\r\n"),
     "an offer with a coding that is no text": (400, OFFER + b"Transfer-Encoding: \xff\r\n\r\n"),
