@@ -114,9 +114,18 @@ class RemoteLeases:
         if spare and self._channel is None:
             raise NoWorker("there is nobody to ask for a worker now", model, kind)
         answer: asyncio.Future[Leased] = asyncio.get_running_loop().create_future()
-        asked = self._ask(
-            "acquire", (model, kind, key, pinned, [*avoid], int(spare)), answer.set_result, answer.set_exception
-        )
+
+        def granted(lease: Leased) -> None:
+            if answer.done():  # whoever asked is cancelled in this moment
+                lease.release("neutral", now)
+            else:
+                answer.set_result(lease)
+
+        def refused(error: FleetError) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        asked = self._ask("acquire", (model, kind, key, pinned, [*avoid], int(spare)), granted, refused)
         try:
             return await answer
         except asyncio.CancelledError:
