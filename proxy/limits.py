@@ -40,7 +40,7 @@ ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
 # they are turned into takes half as much again: 10,000 vectors of 1,024 floats are 200 MB, and 330 MB as objects.
 ANSWERS_MAX_BYTES: Final = 256 * 1024 * 1024
 
-# Bytes that may wait in the socket towards a client before reading from its worker stops; resumes at a quarter of it.
+# Bytes that may wait in the socket towards a client before reading from its worker stops; resumes when little is left.
 CLIENT_BUFFER_BYTES: Final = 256 * 1024
 # A client that has taken nothing of what waits for it for so long is gone, whatever its connection looks like.
 CLIENT_STALL_SECONDS: Final = 300.0

@@ -17,8 +17,9 @@ log = logging.getLogger("proxy.http")
 
 Handler = Callable[[Request], Awaitable["Response | Streamed"]]
 
-# Requests of one client that wait for the answer to its first; nobody who means well sends more ahead.
-PIPELINE_MAX: Final = 64
+# Requests of one client that wait for the answer to its first; nobody who means well sends more ahead. Their heads may
+# have a megabyte together, as much as a body that nobody reads yet.
+PIPELINE_MAX: Final = 16
 # How long, and how much of, what a client is still sending is read and thrown away when it has its answer already: to
 # close at once would take the answer from a client that reads only when it has sent everything.
 LINGER_SECONDS: Final = 10.0

@@ -73,7 +73,8 @@ async def test_leave_is_not_given_to_who_sends_anyway(version: str) -> None:
         assert (await connection.head()).status == 200
 
 
-async def test_leave_is_not_given_within_a_stream() -> None:
+@pytest.mark.parametrize("waits", [True, False])
+async def test_leave_is_not_given_within_a_stream(waits: bool) -> None:
     """A handler that reads the rest of a body while it answers: nothing but the answer is on the connection."""
 
     async def both_ways(request: Request) -> Streamed:
@@ -87,9 +88,10 @@ async def test_leave_is_not_given_within_a_stream() -> None:
         return response
 
     async with served(both_ways) as serving, serving.open() as connection:
-        await connection.send(post(6, headers=EXPECTS))
-        assert (await connection.head()).status == 100
-        await connection.send(b"abc")
+        await connection.send(post(6, headers=EXPECTS) + (b"" if waits else b"abc"))
+        if waits:
+            assert (await connection.head()).status == 100
+            await connection.send(b"abc")
         pieces = connection.pieces(await connection.head())
         assert await pieces.__anext__() == b"abc"
         await connection.send(b"def")
