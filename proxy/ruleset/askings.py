@@ -25,6 +25,14 @@ CALLED = frozenset({"call", "worker", "gateway", "steps"})
 WORKER = frozenset({"worker", "gateway"})
 REFUSED = frozenset({"body", "text", "status"})
 
+# These say where a message ends, how it is coded, and what becomes of its connection.
+_OWN = frozenset(
+    {
+        *("accept-encoding", "connection", "content-length", "expect", "host", "keep-alive"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+_ANSWER_OWN = _OWN | {"content-type", "date"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -195,9 +203,12 @@ def compile_headers(
     shop: Workshop, headers: Mapping[str, str], path: tuple[str, ...], roots: frozenset[str]
 ) -> dict[str, Read]:
     """Headers by name, each an expression over `roots`."""
+    own = _ANSWER_OWN if path[0] == "answer" else _OWN
     for name in headers:
         if not is_header_name(name):
             shop.mistake((*path, name), f"'{name}' is not a header name", key=True)
+        elif name.lower() in own:
+            shop.mistake((*path, name), f"the header '{name}' is written by the gateway itself", key=True)
     return {name: shop.read(source, (*path, name), roots) for name, source in headers.items()}
 
 
