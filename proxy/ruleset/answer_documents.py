@@ -111,7 +111,7 @@ class AnswerDoc(Strict):
     status: Annotated[int, Field(ge=200, le=599)] = 200
     """Its HTTP status."""
     headers: dict[str, Expression] = {}
-    """Its headers; one that is null is left out. The type, the date and the end of the answer are the gateway's to say."""
+    """Its headers; one that is null is left out. Its type, date and end are the gateway's to say."""
     checks: list[AnswerCheckDoc] = []
     """What has to hold of the worker's answer."""
     body: Spec
