@@ -273,6 +273,7 @@ class RunningGateway:
             trouble=backends.trouble,
             in_service=backends.in_service,
             operate=self._operate,
+            turns=None if self._together is None else self._together.turns,
         )
         feed_metrics(self.metrics, self.fleet, backends, self.pool)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.recording.recorder import Elsewhere
 from proxy.reload import Others
+from proxy.server.turns import TakesTurns
 from proxy.telemetry.rules import RuleTable
 from proxy.types import Json
 
@@ -23,10 +24,11 @@ class Gathering(Protocol):
 
 class Together(NamedTuple):
     """counts: of all; processes: the list of them, for people; others: where a reload has to hold too; recordings:
-    what else is recorded.
+    what else is recorded; turns: at workers.
     """
 
     counts: Gathering
     processes: Callable[[], list[Json]]
     others: Others
     recordings: Elsewhere
+    turns: TakesTurns

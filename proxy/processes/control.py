@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,7 @@ from proxy.processes.reading import Reading, with_digest
 from proxy.processes.recording import OtherRecordings
 from proxy.processes.sockets import Reserved
 from proxy.processes.supervised import Supervised
+from proxy.processes.turns import OwnTurns
 from proxy.processes.view import Shown, View
 from proxy.processes.wire import facts_of
 from proxy.reload import Loaded
@@ -89,7 +91,13 @@ class ControlGateway(RunningGateway):
     def _all_processes(self) -> Together:
         self.supervised = Supervised(self.metrics, lambda: self._now.looked)
         supervised = self.supervised
-        return Together(supervised.gathered, lambda: supervised.processes, self, OtherRecordings(lambda: self.hub))
+        return Together(
+            supervised.gathered,
+            lambda: supervised.processes,
+            self,
+            OtherRecordings(lambda: self.hub),
+            OwnTurns(lambda: self.hub.turns),
+        )
 
     def _kept_workers(self) -> str:
         return str(self._inner.folder / "workers.json")
@@ -186,6 +194,15 @@ class ControlGateway(RunningGateway):
         self.hub.push()
         await self.hub.ask("commit", self._digest, self._now.generation)
 
+    def clear_up(self) -> None:
+        """Do what the supervisor would do last."""
+        shutil.rmtree(self._inner.folder, ignore_errors=True)
+
+    def _fleet_event(self, name: str, text: str, /, **labels: str) -> None:
+        super()._fleet_event(name, text, **labels)
+        if name == "selection":
+            self.hub.active()
+
     async def _ensure_ports(self) -> None:
         await super()._ensure_ports()
         self.hub.changed()
@@ -237,7 +254,7 @@ class ControlProcess:
         self._line = gateway.supervised.line = Channel(self._told, self._lost)
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[object] | None = None
-        self._serves = False
+        self._serves = self._is_alone = False
         self._early: list[str] = []
 
     async def run(self) -> None:
@@ -252,6 +269,8 @@ class ControlProcess:
             await end_tasks([counting])
             await count(self._line, snapshots)
             self._line.close()
+            if self._is_alone:
+                self._gateway.clear_up()
 
     async def _serve(self) -> None:
         if self._stop.is_set():
@@ -282,6 +301,7 @@ class ControlProcess:
     def _lost(self) -> None:
         if not self._stop.is_set():
             log.error("the supervisor of this gateway is gone: withdrawing and ending")
+            self._is_alone = True
             self._end_soon()
 
     def _end_soon(self) -> None:

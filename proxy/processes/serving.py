@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, cast
 
+from proxy import garbage
 from proxy.backends.control import end_tasks
 from proxy.datapath import DataPath
 from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX
@@ -127,6 +128,7 @@ class ServingProcess:
             await _first_of(self._welcome, self._over)
             if not self._over.is_set():
                 await self._listen()
+                garbage.work()
                 self._line.send("ready")
                 await self._over.wait()
         finally:

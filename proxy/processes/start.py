@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -25,6 +26,8 @@ from proxy.reload import StartError, loaded
 from proxy.ruleset import RuleSet
 from proxy.settings import Address, Demo, Settings, parse_address
 from proxy.source import Source
+
+log = logging.getLogger(__name__)
 
 # A path of a Unix socket has at most 107 bytes on Linux.
 _PATH_MAX: Final = 90
@@ -60,6 +63,9 @@ def serve_with_processes(settings: Settings, processes: int, rules: RuleSet, sou
             say_stopping=tell.stopping,
         )
         return supervisor.run()
+    except Exception:
+        log.exception("the supervisor of this gateway has failed; the other processes let streams finish and end")
+        return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -160,7 +166,10 @@ def _reserve(address: Address, count: int, name: str) -> tuple[Address, list[Lis
 
 def _folder() -> Path:
     """A new one that nobody else can look into."""
-    made = Path(tempfile.mkdtemp(prefix="gateway-"))
+    try:
+        made = Path(tempfile.mkdtemp(prefix="gateway-"))
+    except OSError as error:
+        raise StartError(f"several processes need a folder for temporary files: {error}") from None
     if len(os.fsencode(made)) <= _PATH_MAX:
         return made
     made.rmdir()

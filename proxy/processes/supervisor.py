@@ -214,7 +214,7 @@ class Supervisor:
             self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, code: int) -> None:
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        how = f"exit code {code}" if code >= 0 else _signal_name(-code)
         if self._code is not None:
             if child.name == CONTROL and self._ends_at is None:
                 self._end_the_rest()
@@ -294,3 +294,10 @@ class Supervisor:
         control = self.child(CONTROL)
         if control is not None and control.line.is_open:
             control.line.send("processes", self.rows())
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those that have no name
+        return f"signal {number}"

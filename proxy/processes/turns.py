@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -42,12 +43,32 @@ class TurnTable:
                 left[0][2]()
 
 
+class OwnTurns:
+    """Those of the process that has the table."""
+
+    def __init__(self, table: Callable[[], TurnTable]) -> None:
+        self._table = table
+        self._numbers = itertools.count(1)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, name: Name) -> AsyncIterator[None]:
+        """Wait for the turn, and hold it for as long as the context lasts."""
+        number = next(self._numbers)
+        come = asyncio.Event()
+        self._table().ask(self, number, name, come.set)
+        try:
+            await come.wait()
+            yield
+        finally:
+            self._table().give_back(self, number)
+
+
 class RemoteTurns:
     """A serving process's, as `proxy.server.turns.Turns`."""
 
     def __init__(self) -> None:
         self._channel: Channel | None = None
-        self._numbers = 0
+        self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[Name, asyncio.Future[None]]] = {}
 
     @property
@@ -75,8 +96,7 @@ class RemoteTurns:
     @contextlib.asynccontextmanager
     async def turn(self, name: Name) -> AsyncIterator[None]:
         """Wait for the turn, and hold it for as long as the context lasts."""
-        self._numbers += 1
-        number = self._numbers
+        number = next(self._numbers)
         come = asyncio.get_running_loop().create_future()
         self._asked[number] = name, come
         try:
