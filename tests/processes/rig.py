@@ -109,7 +109,7 @@ async def ends(streams: list[Stream]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def several(
-    folder: Path, *arguments: str, chunks: float = 40, limit: int = 60, more: Sequence[str] = (), **settings: Json
+    folder: Path, *arguments: str, chunks: float = 80, limit: int = 60, more: Sequence[str] = (), **settings: Json
 ) -> AsyncIterator[Several]:
     """`serve --workers 2` in front of one worker of the model `m`, from the moment at which it serves. chunks: of each
     stream in a second; a stream has 61. limit: of requests at
@@ -118,6 +118,7 @@ async def several(
     async with worker(chunks_per_second=chunks) as fleet:
         chosen: JsonObject = {
             "fastchat": {"workers": [fleet.address, *more], "worker_limits": {fleet.address: limit}},
+            "rules": ["dbgpt-worker", "fastchat-worker"],  # all of them would take their time to be read
             "shutdown_seconds": 5.0,
             "watch_files": False,
             **settings,
