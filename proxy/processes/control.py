@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
@@ -71,6 +72,7 @@ class ControlGateway(RunningGateway):
         self._now.generation = reading.generation
         self._digest = ""
         self._reserved, self._inner, self._heirs = reserved, inner, heirs
+        self._open: list[Callable[[], Awaitable[None] | None]] = []
         self.listen = reserved.listen
         self.serving_processes = len(reserved.clients)
         fleet = cast("SharedFleet", self.fleet)
@@ -114,6 +116,7 @@ class ControlGateway(RunningGateway):
 
     async def _bind(self, server: HttpServer, address: Address) -> Address:
         sites = [await server.listen_on(listener) for listener in self._reserved.workers]
+        self._open += [partial(server.leave, site) for site in sites]
         return Address(address.host, port_of(sites[-1]))
 
     async def _bind_operators(self, runner: web.AppRunner, address: Address) -> Address:
@@ -136,7 +139,9 @@ class ControlGateway(RunningGateway):
                 log.exception("what process %s knows of an earlier control cannot be taken over", peer.name)
         self.hub.open()
         for listener in self._reserved.operators:
-            await web.SockSite(self._operators, listener, backlog=LISTEN_BACKLOG).start()
+            site = web.SockSite(self._operators, listener, backlog=LISTEN_BACKLOG)
+            await site.start()
+            self._open.append(site.stop)
         await super()._first_look(backends)
         asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._let_go, self._inherited(peers))
 
@@ -193,6 +198,14 @@ class ControlGateway(RunningGateway):
         self.hub.changed()
         self.hub.push()
         await self.hub.ask("commit", self._digest, self._now.generation)
+
+    async def leave_addresses(self) -> None:
+        """Listen nowhere any more: another gateway may begin before this one has ended."""
+        for close in self._open:
+            closing = close()
+            if closing is not None:
+                await closing
+        self._open = []
 
     def clear_up(self) -> None:
         """Do what the supervisor would do last."""
@@ -284,6 +297,8 @@ class ControlProcess:
                 for why in self._early[:1]:
                     self._gateway.reload_soon(why)
                 await self._stop.wait()
+                if self._is_alone:
+                    await self._gateway.leave_addresses()
         except asyncio.CancelledError:
             if not self._stop.is_set():
                 raise

@@ -84,6 +84,7 @@ async def test_a_killed_supervisor(tmp_path: Path) -> None:
         pids = await gateway.pids()
         await gateway.kill("supervisor")
         await eventually(lambda: not listens(gateway.gateway.clients.port))
+        await eventually(lambda: not listens(gateway.gateway.admin.port))
         assert set(await ends(streams)) == {"stop"}
         await eventually(lambda: cluster.rows == {})
         await eventually(lambda: not any(_lives(pid) for pid in pids.values()))
