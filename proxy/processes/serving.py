@@ -335,6 +335,8 @@ class ServingProcess:
             return
         self._is_asked_to_leave = True
         self._stopping()
+        if self._control is None:  # nobody would give new requests a worker
+            self._refuse()
         sites = [*self._sites, *(site for sites in self._ports.values() for site in sites)]
         for site in sites:
             self._server.leave(site)

@@ -186,8 +186,13 @@ class Supervisor:
         if control is not None:
             control.line.send("stop")
             return
+        self._leave_alone()
+
+    def _leave_alone(self) -> None:
+        """Without control: let streams finish."""
         for child in self.children.values():
-            child.line.send("leave")
+            if child.name != DEMO:
+                child.line.send("leave")
 
     def _end_the_rest(self) -> None:
         self._ends_at = time.monotonic() + END_SECONDS
@@ -216,7 +221,10 @@ class Supervisor:
     def _ended(self, child: Child, code: int) -> None:
         how = f"exit code {code}" if code >= 0 else _signal_name(-code)
         if self._code is not None:
-            if child.name == CONTROL and self._ends_at is None:
+            if child.name == CONTROL and code != 0:
+                log.error("process %s (%d) ended (%s) while the gateway stops", child.name, child.pid, how)
+                self._leave_alone()
+            elif self._ends_at is None and not self._has_to_wait(child):
                 self._end_the_rest()
         elif child.leaves:
             log.info("process %s (%d) has ended, as it was asked to", child.name, child.pid)
@@ -226,6 +234,12 @@ class Supervisor:
         else:
             self._replace(child, how)
         self._tell_control()
+
+    def _has_to_wait(self, child: Child) -> bool:
+        """Whether others still have something to finish, now that this one has ended."""
+        if child.name == CONTROL:
+            return False
+        return any(other.name != DEMO for other in self.children.values())
 
     def _replace(self, child: Child, how: str) -> None:
         lived = time.monotonic() - child.born

@@ -116,3 +116,28 @@ async def test_a_serving_process_that_is_asked_to_end(tmp_path: Path) -> None:
         await eventually(lambda: not _lives(pid))
         assert {frames[-1]["finish_reason"] for frames in await gateway.asked(4)} == {"stop"}
         assert await gateway.metric("gateway_process_replacements_total", role="serving") == 0
+
+
+async def test_a_control_that_is_killed_while_the_gateway_stops(tmp_path: Path) -> None:
+    """Streams end well all the same, and the exit code is that of a stop."""
+    async with several(tmp_path) as gateway:
+        streams = await gateway.streams(6)
+        pids = await gateway.pids()
+        gateway.gateway.process.send(signal.SIGTERM)
+        os.kill(pids["control"], signal.SIGKILL)
+        assert set(await ends(streams)) == {"stop"}
+        assert await gateway.gateway.ended() == 0
+        await eventually(lambda: not any(_lives(pid) for pid in pids.values()))
+
+
+async def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
+    """Nobody is left, and no stream is waited for."""
+    async with several(tmp_path, chunks=2) as gateway:
+        streams = await gateway.streams(2)
+        pids = await gateway.pids()
+        gateway.gateway.process.send(signal.SIGTERM)
+        await asyncio.to_thread(gateway.gateway.process.until, "^stopping: ")
+        gateway.gateway.process.send(signal.SIGTERM)
+        assert await gateway.gateway.ended() == -signal.SIGTERM
+        assert set(await ends(streams)) == {"cut"}
+        await eventually(lambda: not any(_lives(pid) for pid in pids.values()))
