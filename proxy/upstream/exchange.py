@@ -99,10 +99,10 @@ class Exchange:
             return
         error = UpstreamError(kind, text, begun=self._reader.begun)
         error.__cause__ = cause
-        self._stop()
+        sink = self._stop()
         self._connection.abort()
         if self._head_given:
-            self._guard("on_error", lambda: self._sink.on_error(error))
+            self._guard("on_error", lambda: sink.on_error(error))
         elif not self.opened.done():
             self.opened.set_result(error)
 
@@ -169,9 +169,9 @@ class Exchange:
 
     def _finish(self) -> None:
         reusable = self._reader.reusable
-        self._stop()
+        sink = self._stop()
         self._connection.release(reusable=reusable)
-        self._guard("on_end", self._sink.on_end)
+        self._guard("on_end", sink.on_end)
 
     def _guard(self, method: str, call: Callable[[], None]) -> None:
         try:
@@ -184,12 +184,16 @@ class Exchange:
         self._loop.call_exception_handler({"message": text, "exception": error})
         self.fail("protocol", text, error)
 
-    def _stop(self) -> None:
+    def _stop(self) -> Sink:
+        """The sink, which is let go of: it may hold this exchange, and the cycle would wait for garbage collection."""
         self._over = True
+        sink = self._sink
+        del self._sink
         self._reader.discard()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        return sink
 
     # Timers
 
