@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 _HEAD: Final = struct.Struct(">I")
 
+_INT_BITS: Final = 63
+_FLOAT_BITS: Final = 1_024
+
 Message = list[Json]
 
 
@@ -94,8 +97,15 @@ class Channel(asyncio.Protocol):
 
 
 def frame(messages: list[Message]) -> bytes:
-    """The bytes of some messages."""
-    body = orjson.dumps(messages)
+    """The bytes of some messages.
+
+    What JSON cannot say comes as what is nearest to it: bytes of a caller that are no text, and numbers of more than 64
+    bits.
+    """
+    try:
+        body = orjson.dumps(messages)
+    except orjson.JSONEncodeError:
+        body = orjson.dumps([_plain(message) for message in messages])
     return _HEAD.pack(len(body)) + body
 
 
@@ -121,3 +131,15 @@ def frames(data: bytes) -> tuple[list[Message], bytes]:
 def needed(rest: bytes) -> int:
     """How many bytes the frame has whose beginning this is."""
     return _HEAD.size + (_HEAD.unpack_from(rest)[0] if len(rest) >= _HEAD.size else 0)
+
+
+def _plain(value: Json) -> Json:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and value.bit_length() > _INT_BITS:
+        return float(value) if value.bit_length() < _FLOAT_BITS else None
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(_plain(name)): _plain(each) for name, each in value.items()}
+    return value

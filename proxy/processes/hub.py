@@ -82,6 +82,7 @@ class Peer:
             self.channel.send("open", 0, port)
         for message in self._hub.view.everything():
             self.channel.send(*message)
+        self.channel.send("requests", self._hub.requests)
         if self._hub.recording:
             self.channel.send("record", 0, *self._hub.recording)
         self.channel.send("welcome")
@@ -165,7 +166,7 @@ class Hub:
         self._unsubscribe = fleet.subscribe(self.changed)
         self._dirty = False
         self._counting: asyncio.TimerHandle | None = None
-        self._counted = 0
+        self.requests = 0
         self._joined = asyncio.Event()
 
     async def listen(self, listener: socket.socket) -> None:
@@ -271,8 +272,8 @@ class Hub:
     def _count(self) -> None:
         self._counting = None
         count = under_way(self.fleet)
-        if count != self._counted:
-            self._counted = count
+        if count != self.requests:
+            self.requests = count
             self.tell("requests", count)
         if count:
             self.active()

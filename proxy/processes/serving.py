@@ -124,6 +124,8 @@ class ServingProcess:
         await open_line(self._line, self._end)
         connecting = asyncio.create_task(self._keep_connected(), name="control")
         counting = asyncio.create_task(keep_counting(self._line, self._snapshots), name="counting")
+        for task in (connecting, counting):
+            task.add_done_callback(self._has_failed)
         try:
             await _first_of(self._welcome, self._over)
             if not self._over.is_set():
@@ -318,6 +320,12 @@ class ServingProcess:
             self._spawn(count(self._line, self._snapshots))
         elif message[0] == "leave":
             self._spawn(self._leave())
+
+    def _has_failed(self, task: asyncio.Task[None]) -> None:
+        """Without this task the process is of no use: another one takes its place."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the process ends, because a part of it has failed", exc_info=error)
+            self._over.set()
 
     def _on_term(self) -> None:
         """Who stops the whole gateway tells the supervisor too, which decides what is meant."""

@@ -30,6 +30,12 @@ def test_frames_cut_at_every_byte() -> None:
         assert left == b""
 
 
+def test_what_json_cannot_say() -> None:
+    """Bytes that a caller sent for text, and numbers beyond all bounds, spoil no message."""
+    (found,), rest = frames(frame([["acquire", 1, "m\udcff", {"\ud800": [2**70, -(2**63)]}, None, True]]))
+    assert (found, rest) == (["acquire", 1, "m?", {"?": [float(2**70), -(2**63)]}, None, True], b"")
+
+
 def test_a_frame_that_is_too_large() -> None:
     """It is refused by its head."""
     with pytest.raises(ValueError, match=r"a frame of \d+ bytes between processes"):
