@@ -207,6 +207,8 @@ class Supervisor:
     # --- children that come and go
 
     def _bury(self) -> None:
+        """All that have ended first: those that replace them are told who is there."""
+        ended: list[tuple[Child, int]] = []
         for child in [*self.children.values()]:
             if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
@@ -216,7 +218,9 @@ class Supervisor:
             _, status = os.waitpid(child.pid, 0)
             del self.children[child.pid]
             child.line.close()
-            self._ended(child, os.waitstatus_to_exitcode(status))
+            ended.append((child, os.waitstatus_to_exitcode(status)))
+        for child, code in ended:
+            self._ended(child, code)
 
     def _ended(self, child: Child, code: int) -> None:
         how = f"exit code {code}" if code >= 0 else _signal_name(-code)
