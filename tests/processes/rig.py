@@ -109,15 +109,22 @@ async def ends(streams: list[Stream]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def several(
-    folder: Path, *arguments: str, chunks: float = 80, limit: int = 60, more: Sequence[str] = (), **settings: Json
+    folder: Path,
+    *arguments: str,
+    chunks: float = 80,
+    limit: int = 60,
+    accept: Json = None,
+    more: Sequence[str] = (),
+    **settings: Json,
 ) -> AsyncIterator[Several]:
-    """`serve --workers 2` in front of one worker of the model `m`, from the moment at which it serves. chunks: of each
-    stream in a second; a stream has 61. limit: of requests at
-    once; more: addresses of further workers.
+    """`serve --workers 2` in front of one worker of the model `m`, from the moment at which it serves.
+
+    chunks: of each stream in a second; a stream has 61. limit: of requests at once; accept: where workers register;
+    more: addresses of further workers.
     """
     async with worker(chunks_per_second=chunks) as fleet:
         chosen: JsonObject = {
-            "fastchat": {"workers": [fleet.address, *more], "worker_limits": {fleet.address: limit}},
+            "fastchat": {"workers": [fleet.address, *more], "worker_limits": {fleet.address: limit}, "accept": accept},
             "rules": ["dbgpt-worker", "fastchat-worker"],  # all of them would take their time to be read
             "shutdown_seconds": 5.0,
             "watch_files": False,

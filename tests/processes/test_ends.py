@@ -9,9 +9,11 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from proxy.settings import parse_address
 from proxy.types import Json, JsonObject
 from tests.backends.fakes import FakeRegistry, eventually
-from tests.cli.serving import Stream
+from tests.cli.serving import HELLO, Stream, worker
+from tests.gateway.client import call
 from tests.ports import listens
 from tests.processes.rig import ends, several
 
@@ -141,3 +143,28 @@ async def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
         assert await gateway.gateway.ended() == -signal.SIGTERM
         assert set(await ends(streams)) == {"cut"}
         await eventually(lambda: not any(_lives(pid) for pid in pids.values()))
+
+
+def _is_kept(address: str) -> bool:
+    """Whether a gateway of several processes has written down that this worker registered."""
+    sockets = Path("/proc/net/unix").read_text(encoding="utf-8").split()
+    files = {Path(path).with_name("workers.json") for path in sockets if path.endswith("/control")}
+    return any(file.is_file() and address in file.read_text(encoding="utf-8") for file in files)
+
+
+async def test_who_registered_is_known_to_the_next_control(tmp_path: Path) -> None:
+    """Without a word of the workers, which speak up every 45 seconds, and without a file in the settings."""
+    accept: JsonObject = {"listen": "127.0.0.1:0"}
+    async with worker("n") as newcomer, several(tmp_path, accept=accept) as gateway:
+        said = await asyncio.to_thread(gateway.gateway.process.until, r"^accepts +workers at http://([^;]+)")
+        controller = parse_address(said[1])
+        status: JsonObject = {"model_names": ["n"], "speed": 1, "queue_length": 0}
+        told: JsonObject = {"worker_name": newcomer.address, "check_heart_beat": True, "worker_status": status}
+        assert (await call(controller, "POST", "/register_worker", told)).status == 200
+        await eventually(lambda: _is_kept(newcomer.address))
+        await gateway.replaced("control", await gateway.kill("control"))
+        listed = await call(controller, "POST", "/list_models", {})
+        assert "n" in str(listed.object["models"])
+        reply = await gateway.gateway.ask("/api/worker/generate", {**HELLO, "model": "n"})
+        assert reply.status == 200, reply
+        await gateway.stop()
