@@ -61,6 +61,7 @@ def serve_with_processes(settings: Settings, processes: int, rules: RuleSet, sou
             parts.become,
             reading=reading,
             say_stopping=tell.stopping,
+            clear_up=lambda: shutil.rmtree(folder, ignore_errors=True),
         )
         return supervisor.run()
     except Exception:

@@ -56,7 +56,8 @@ class Supervisor:
 
     become: what a child does, by its name, with its end of the line and how many serving processes are there already;
     reading: what is in force, which the next children begin with; others: the names of the processes beside control:
-    `DEMO`, the rest are serving ones; say_stopping: told when the stop begins.
+    `DEMO`, the rest are serving ones; say_stopping: told when the stop begins;
+    clear_up: what is left to do where a signal ends this process.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Supervisor:
         *,
         reading: Reading,
         say_stopping: Callable[[], None],
+        clear_up: Callable[[], None],
     ) -> None:
         self._others, self._become = others, become
-        self._reading, self._say_stopping = reading, say_stopping
+        self._reading, self._say_stopping, self._clear_up = reading, say_stopping, clear_up
         self._counting = Counting()
         self.children: dict[int, Child] = {}
         self.replacements: dict[str, int] = {}
@@ -171,6 +173,7 @@ class Supervisor:
     def _on_stop(self, number: int) -> None:
         if self._code is not None:  # the second one
             self.kill()
+            self._clear_up()  # nothing comes after the next line
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.stop(0)
