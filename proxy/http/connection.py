@@ -101,6 +101,8 @@ class Connection(asyncio.Protocol):
             self._refuse(error)
         if self._task is None and self._queue:
             self._next()
+        elif self._owner.closing:
+            self.retire()
 
     def eof_received(self) -> None:
         """A client that sends no more has left. What it was answered it may still read."""
@@ -275,6 +277,8 @@ class Connection(asyncio.Protocol):
                 self._next()
             elif self._refusal is not None:
                 self._answer_refusal(*self._refusal)
+            elif self._owner.closing:
+                self.retire()
 
     def _linger(self, request: Request) -> None:
         """Read the rest of its body, and throw it away."""
@@ -329,6 +333,12 @@ class Connection(asyncio.Protocol):
         self._hang_up()
 
     # The server's
+
+    def retire(self) -> None:
+        """The server closes soon: at once where the last request is answered and nothing of another has come."""
+        is_idle = self._task is None and not self._lingering and not self._deaf and self._reader.is_between
+        if self._keep and is_idle:
+            self._finish()
 
     def shut(self) -> None:
         """The server closes: at once where nothing is being answered, else after it."""

@@ -99,6 +99,11 @@ class RequestReader:
                 raise _head_too_large()
             raise IllegalRequest(400, f"more than {HEAD_MAX_BYTES} bytes came that are no part of the body they are in")
 
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing of a next request has come."""
+        return self._in_head and not self._bytes
+
     def discard(self) -> None:
         """Let go of the parser: it holds this object's methods, and the cycle would wait for the garbage collector."""
         del self._parser, self._taker

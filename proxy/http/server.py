@@ -24,7 +24,7 @@ class HttpServer:
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler, self.limits = handler, limits
-        self.closing = False
+        self.closing = self._closed = False
         self._connections: set[Connection] = set()
         self._servers: set[asyncio.Server] = set()
         self._emptied: asyncio.Future[None] | None = None
@@ -52,32 +52,38 @@ class HttpServer:
         self._servers.discard(server)
         server.close()
 
-    def stop_listening(self) -> None:
-        """No new connection from now on; those that there are end with the next answer."""
+    def retire(self) -> None:
+        """Each connection ends with its next answer, and at once where it has given one and heard nothing since."""
         self.closing = True
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for connection in tuple(self._connections):
+            connection.retire()
+
+    async def emptied(self, seconds: float) -> None:
+        """Wait until no connection is left, for so long at most."""
+        if not self._connections:
+            return
+        if self._emptied is None or self._emptied.done():
+            self._emptied = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._emptied}, timeout=seconds)
 
     async def close(self) -> None:
         """End everything: what is being answered has half a second to finish."""
-        self.stop_listening()
+        self.closing = self._closed = True
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         for connection in tuple(self._connections):
             connection.shut()
-        if self._connections:
-            self._emptied = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._emptied}, timeout=_CLOSE_SECONDS)
+        await self.emptied(_CLOSE_SECONDS)
         for connection in tuple(self._connections):
             connection.abort()
-        if self._connections:
-            self._emptied = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._emptied}, timeout=_CLOSE_SECONDS)
+        await self.emptied(_CLOSE_SECONDS)
 
     # Called by connections
 
     def made(self, connection: Connection) -> None:
         self._connections.add(connection)
-        if self.closing:  # it was accepted before, and would outlive the server
+        if self._closed:  # it was accepted before, and would outlive the server
             connection.abort()
 
     def lost(self, connection: Connection) -> None:

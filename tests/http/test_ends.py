@@ -117,6 +117,42 @@ async def test_a_server_that_closes_under_load(monkeypatch: pytest.MonkeyPatch) 
         await eventually(lambda: held.cancelled == 20, "requests go on")
 
 
+async def test_a_server_that_retires() -> None:
+    """Who has an answer is let go, now or with the next one, a stream too; who has only just come is served."""
+    held = Held()
+
+    async def handler(request: Request) -> Response | Streamed:
+        if request.path != "/stream":
+            return await echo(request)
+        streamed = request.stream(200, "text/plain", {})
+        await held(request)
+        request.end_stream()
+        return streamed
+
+    async with (
+        served(handler) as serving, serving.open() as idle, serving.open() as begun,
+        serving.open() as fresh, serving.open() as streaming,
+    ):  # fmt: skip
+        for connection in (idle, begun):
+            await connection.send(Ask().written())
+            assert "connection" not in (await connection.reply()).headers
+        await begun.send(b"GET / HTTP/1.1\r\n")
+        await streaming.send(Ask(target="/stream").written())
+        await eventually(lambda: held.begun == 1, "not begun")
+        await serving.until(4)
+        serving.server.retire()
+        assert await idle.ended()
+        await begun.send(b"\r\n")
+        await fresh.send(Ask(target="/stream").written())
+        held.go.set()
+        for connection, told in ((begun, "close"), (fresh, "close"), (streaming, None)):
+            reply = await connection.reply()
+            assert (reply.status, reply.headers.get("connection")) == (200, told)
+            assert await connection.ended()
+        await serving.server.emptied(1.0)
+        assert not serving.connections
+
+
 # After two turns asyncio has accepted them and made no transports; those it loses by itself (until Python 3.12).
 @pytest.mark.parametrize("turns", [0, 1, 3, 4])
 async def test_nobody_is_served_who_comes_too_late(turns: int) -> None:
