@@ -6,12 +6,15 @@ Every process reads the files itself, and only where all have read the same text
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 
 from proxy.documents import DocumentError, noting_texts
 from proxy.reload import Loaded, StartError, keep_fixed, read
 from proxy.source import Source
 from proxy.telemetry.log import configure_logging
+
+log = logging.getLogger(__name__)
 
 
 def with_digest(read: Callable[[], Loaded]) -> tuple[Loaded, str]:
@@ -38,6 +41,9 @@ class Reading:
             found, digest = with_digest(lambda: read(self.source))
         except (DocumentError, StartError, ValueError) as error:
             return "", next(iter(str(error).splitlines()), type(error).__name__)
+        except Exception as error:
+            log.exception("settings and rules cannot be read, for a reason that nobody thought of")
+            return "", f"a fault of the gateway: {error!r}"
         self._next = digest, found
         return digest, ""
 

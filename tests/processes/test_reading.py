@@ -73,6 +73,18 @@ def test_a_mistake_is_told_and_nothing_is_kept(source: Source, tmp_path: Path) -
     assert not reading.commit("", 2)
 
 
+def test_a_fault_is_told_too(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: the process goes on with what it has."""
+    reading = Reading(source, _found(source))
+
+    def fails(_: Source) -> Loaded:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("proxy.processes.reading.read", fails)
+    assert reading.prepare() == ("", "a fault of the gateway: RecursionError('too deep')")
+    assert not reading.commit("", 2)
+
+
 def test_what_needs_a_restart_stays(source: Source, tmp_path: Path) -> None:
     """In every process alike."""
     reading = Reading(source, _found(source))
