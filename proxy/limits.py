@@ -85,8 +85,20 @@ PROCESSES_PER_CPU_MAX: Final = 4
 # this (seconds) ends the row.
 REPLACEMENTS_MAX: Final = 3
 LIVED_SECONDS: Final = 30.0
-# How long requests wait for a new control process before they are refused.
+# How long requests wait for control, or for a new one, before they are refused.
 CONTROL_AWAY_SECONDS: Final = 10.0
+# Whoever waits for control is looked at once in so long; a copy of a request waits no longer, as it may cost nobody
+# anything.
+CONTROL_LOOK_SECONDS: Final = 1.0
+# Connections to control that are lost in a row, none of which lasted as long as LIVED_SECONDS. Control itself is
+# replaced only so often that it can lose no more: the fault is the serving process's, and a new one has it not.
+CONTROL_LOSSES_MAX: Final = 5
+# A process that has said nothing for so long, while the supervisor ran, does not run: each says something once a
+# second, and nothing that its event loop does takes a tenth of this.
+SILENT_SECONDS: Final = 10
+# How long the streams of a process that was replaced may go on: as long as a request may take, unless the settings say
+# otherwise (`timeouts.total_seconds`).
+LEAVING_SECONDS: Final = 3_600.0
 # How long a process that was told to end at once may take.
 END_SECONDS: Final = 2.0
 # How long the start waits for the fleet's answers; a worker that is busy with an embedding may take half a minute.

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 import orjson
 
-from proxy.limits import CHANNEL_FRAME_MAX_BYTES, CHANNEL_WAITING_BYTES
+from proxy.limits import CHANNEL_FRAME_MAX_BYTES, CHANNEL_WAITING_BYTES, END_SECONDS
 from proxy.types import Json
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._rest, self._needed = bytearray(), 0
         self._out: list[Message] = []
+        self._ended: asyncio.Future[None] = self._loop.create_future()
 
     def send(self, *message: Json) -> None:
         """Say something; it is written at the end of this turn."""
@@ -68,6 +69,14 @@ class Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    async def finish(self) -> None:
+        """End it, and wait until the rest is written, for `END_SECONDS` at most: a process that ends takes with it what
+        is not.
+        """
+        self.close()
+        if self._transport is not None:
+            await asyncio.wait({self._ended}, timeout=END_SECONDS)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop, as the rest."""
         self._transport = cast("asyncio.Transport", transport)
@@ -93,6 +102,8 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits for an answer learns that there will be none."""
         self._out = []
+        if not self._ended.done():
+            self._ended.set_result(None)
         self._lost()
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 from proxy.processes.channel import Channel
 from proxy.telemetry.snapshot import Snapshots
 
+log = logging.getLogger(__name__)
+
 # How much of what a process counted is lost at most when it is killed (seconds).
 _COUNT_SECONDS: Final = 1.0
 
@@ -45,12 +47,28 @@ def name_process(name: str) -> None:
 
 
 async def keep_counting(line: Channel, snapshots: Snapshots) -> None:
-    """Tell the supervisor what was counted, for the case that this process ends without a word."""
+    """Tell the supervisor what was counted, for the case that this process ends without a word; and that it runs."""
+    line.send("here")
     while True:
         await asyncio.sleep(_COUNT_SECONDS)
         counted = await snapshots.changed()
-        if counted is not None:
+        if counted is None:
+            line.send("here")
+        else:
             line.send("counts", counted.decode())
+
+
+async def keep_speaking(line: Channel) -> None:
+    """Tell the supervisor that this process runs."""
+    while True:
+        line.send("here")
+        await asyncio.sleep(_COUNT_SECONDS)
+
+
+def log_failure(task: asyncio.Future[Any]) -> None:
+    """For a task whose end nobody waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a part of this process has failed", exc_info=error)
 
 
 async def count(line: Channel, snapshots: Snapshots) -> None:

@@ -24,7 +24,7 @@ from proxy.http import HttpServer, port_of
 from proxy.lifecycle import Traffic
 from proxy.limits import LISTEN_BACKLOG
 from proxy.processes.channel import Channel, Message
-from proxy.processes.child import count, keep_counting, open_line
+from proxy.processes.child import count, keep_counting, log_failure, open_line
 from proxy.processes.hub import Doing, Hub, Peer
 from proxy.processes.reading import Reading, with_digest
 from proxy.processes.recording import OtherRecordings
@@ -179,7 +179,7 @@ class ControlGateway(RunningGateway):
         return found
 
     async def agree(self) -> tuple[str, ...]:
-        """All have read the same, the supervisor too, which makes the next ones; it has it in force before anybody."""
+        """All have read the same, the supervisor too, which makes the next ones."""
         digest = self._digest
         try:
             first = self.supervised.ask("prepare", seconds=_READ_SECONDS)
@@ -187,14 +187,18 @@ class ControlGateway(RunningGateway):
         except asyncio.TimeoutError:
             return (f"the supervisor has not read the files within {_READ_SECONDS:g} s",)
         problems = [_disagreement(name, digest, read) for name, read in {"supervisor": supervisor, **others}.items()]
-        found = tuple(problem for problem in problems if problem)
-        if found:
-            return found
-        (is_done,) = await self.supervised.ask("commit", digest, self._now.generation + 1)
-        return () if is_done else ("the supervisor has not kept what it has read; ask again",)
+        return tuple(problem for problem in problems if problem)
 
     async def follow(self) -> None:
-        """What was agreed on is in force in all processes."""
+        """What was agreed on is in force in all processes; the supervisor is first, so that no new one has the old."""
+        try:
+            (is_done,) = await self.supervised.ask("commit", self._digest, self._now.generation)
+        except asyncio.TimeoutError:
+            is_done = False
+        if not is_done:
+            log.error(
+                "the supervisor has not put in force what it has read: reload again, before a process is replaced"
+            )
         self.hub.changed()
         self.hub.push()
         await self.hub.ask("commit", self._digest, self._now.generation)
@@ -222,11 +226,11 @@ class ControlGateway(RunningGateway):
 
     def _begin_to_stop(self) -> None:
         super()._begin_to_stop()
-        self.hub.tell("stopping")
+        self.hub.announce("stopping")
 
     def _refuse(self) -> None:
         super()._refuse()
-        self.hub.tell("refuse")
+        self.hub.announce("refuse")
 
     def _requests(self, own: Gateway) -> Traffic:
         return _Everywhere(own, self.hub)
@@ -274,6 +278,7 @@ class ControlProcess:
         """From the first word with the supervisor to the last."""
         snapshots = self._gateway.supervised.snapshots
         counting = asyncio.create_task(keep_counting(self._line, snapshots), name="counting")
+        counting.add_done_callback(log_failure)
         try:
             await open_line(self._line, self._end)
             await self._serve()
@@ -281,7 +286,7 @@ class ControlProcess:
             self._stop.set()
             await end_tasks([counting])
             await count(self._line, snapshots)
-            self._line.close()
+            await self._line.finish()
             if self._is_alone:
                 self._gateway.clear_up()
 

@@ -67,9 +67,9 @@ class Peer:
 
     def adopt(self) -> None:
         """What it has of an earlier control is its own."""
-        for number, address, model in cast("list[tuple[int, str, str]]", self._held):
+        for number, address, model, spare in cast("list[tuple[int, str, str, int]]", self._held):
             try:
-                self.leases.adopt(number, address, model)
+                self.leases.adopt(number, address, model, spare)
             except FleetFull as error:  # noqa: PERF203  the others are counted
                 log.warning("a request under way is not counted: %s", error)
         for number, worker, what in cast("list[tuple[int, str, str]]", self._turns):
@@ -85,6 +85,8 @@ class Peer:
         self.channel.send("requests", self._hub.requests)
         if self._hub.recording:
             self.channel.send("record", 0, *self._hub.recording)
+        for message in self._hub.announced:
+            self.channel.send(*message)
         self.channel.send("welcome")
         early, self._early = self._early, []
         for message in early:
@@ -157,6 +159,7 @@ class Hub:
         self.fleet, self.view, self.doing, self.generation = fleet, view, doing, generation
         self.is_open = False
         self.open_ports: set[int] = set()
+        self.announced: list[Message] = []
         self.numbers = itertools.count(1)
         self.turns = TurnTable()
         self.recording: list[Json] = []  # what is recorded now
@@ -243,6 +246,11 @@ class Hub:
         for peer in self._peers:
             peer.channel.send(*message)
 
+    def announce(self, *message: Json) -> None:
+        """Say something that holds from now on, also for who joins later."""
+        self.announced.append([*message])
+        self.tell(*message)
+
     async def ask(self, what: str, *arguments: Json, seconds: float = 0.0) -> dict[str, Json]:
         """Have all do something that takes so long at most; the answers by the names of the processes, None where one
         gave none in time. Those that have ended meanwhile are left out.
@@ -294,10 +302,12 @@ class Hub:
         """Have all listen there; OSError where one cannot, or where somebody else does. The answer ends that."""
         await asyncio.to_thread(check_free, host, port)
         close = self.adopt_port(port)
-        reasons = [reason for reason in (await self.ask("open", port)).values() if reason]
+        answers = await self.ask("open", port)
+        silent = [f"process {name} has not answered" for name, reason in answers.items() if reason is None]
+        reasons = [*silent, *(str(reason) for reason in answers.values() if reason)]
         if reasons:
             await close()
-            raise OSError(0, str(reasons[0]))
+            raise OSError(0, reasons[0])
         return close
 
     def adopt_port(self, port: int) -> ClosePort:
@@ -305,7 +315,7 @@ class Hub:
 
         async def close() -> None:
             self.open_ports.discard(port)
-            self.tell("close", port)
+            await self.ask("close", port)
 
         self.open_ports.add(port)
         return close

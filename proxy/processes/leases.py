@@ -98,10 +98,10 @@ class ProcessLeases:
         if held is not None:
             held[0].release(outcome, self._clock(), rest)
 
-    def adopt(self, number: int, address: str, model: str) -> None:
-        """The process has this lease of an earlier control."""
+    def adopt(self, number: int, address: str, model: str, spare: int) -> None:
+        """The process has this lease of an earlier control. spare: as in `acquire`."""
         if number not in self._held:
-            self._held[number] = self._fleet.adopt(address, model, self._clock()), False
+            self._held[number] = self._fleet.adopt(address, model, self._clock()), bool(spare)
 
     def end(self) -> None:
         """The process is gone; nobody knows how its requests went."""

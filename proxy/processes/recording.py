@@ -71,6 +71,7 @@ class RemoteRecorder:
                 asyncio.run_coroutine_threadsafe(self._send(line.decode()), loop).result()
 
         self._sending = in_thread(send_all, "send recording")
+        self._sending.add_done_callback(_log_loss)
 
     async def end(self) -> int:
         """Record no more; once all lines are sent, how many requests were left out."""
@@ -79,8 +80,6 @@ class RemoteRecorder:
         if recording is None or sending is None:
             return 0
         await asyncio.wait([sending], timeout=_END_SECONDS)
-        if sending.done() and (error := sending.exception()) is not None:
-            log.warning("a part of a recording is lost: %s", error)
         return recording.left_out
 
     def stop(self) -> None:
@@ -97,3 +96,8 @@ class RemoteRecorder:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
         raise ConnectionError("the process that writes it is gone")
+
+
+def _log_loss(sending: asyncio.Future[None]) -> None:
+    if not sending.cancelled() and (error := sending.exception()) is not None:
+        log.warning("a part of a recording is lost: %s", error)

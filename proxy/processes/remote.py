@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
 from proxy.fleet.facts import FleetError, Kind, ModelFacts, NoWorker, Outcome
 from proxy.fleet.table import Fleet
+from proxy.limits import CONTROL_AWAY_SECONDS, CONTROL_LOOK_SECONDS
 from proxy.processes.channel import Channel
 from proxy.processes.wire import error_of
 from proxy.server.leases import Leased
 from proxy.types import Json
 
 _NONE: Final[frozenset[str]] = frozenset()
+_AWAY: Final = "there is nobody to ask for a worker now"
 
 
 class RemoteLease:
     """A worker that control chose for one request; as `proxy.fleet.lease.Lease`."""
 
-    __slots__ = ("_leases", "address", "facts", "kind", "number", "on_trial", "released")
+    __slots__ = ("_leases", "address", "facts", "kind", "number", "on_trial", "released", "spare")
 
-    def __init__(
-        self, leases: RemoteLeases, number: int, address: str, facts: ModelFacts, kind: Kind, *, on_trial: bool
-    ) -> None:
+    def __init__(self, leases: RemoteLeases, asked: _Asked, address: str, facts: ModelFacts, *, on_trial: bool) -> None:
         self._leases = leases
-        self.number, self.address, self.facts, self.kind, self.on_trial = number, address, facts, kind, on_trial
+        self.number, self.kind, self.spare = asked.number, asked.kind, asked.spare
+        self.address, self.facts, self.on_trial = address, facts, on_trial
         self.released = False
 
     @property
@@ -42,9 +44,11 @@ class RemoteLease:
 
 
 class _Asked:
-    """A question that control has not answered. message: as it is said, and said again to a new control."""
+    """A question that control has not answered. message: as it is said, and said again to a new control; spare: for a
+    copy of a request; since: monotonic.
+    """
 
-    __slots__ = ("_leases", "granted", "kind", "message", "number", "refused")
+    __slots__ = ("_leases", "granted", "kind", "message", "number", "refused", "since", "spare")
 
     def __init__(
         self,
@@ -57,6 +61,8 @@ class _Asked:
     ) -> None:
         self._leases, self.number, self.kind, self.message = leases, number, kind, message
         self.granted, self.refused = granted, refused
+        self.spare = message[0] == "acquire" and bool(message[-1])
+        self.since = time.monotonic()
 
     def cancel(self) -> None:
         """Nobody wants it any more; nothing is called. After the end it does nothing."""
@@ -90,13 +96,27 @@ class RemoteLeases:
             channel.send(*asked.message)
 
     def disconnect(self) -> None:
-        """There is none for now."""
+        """There is none for now. A copy is not worth waiting for another."""
         self._channel = None
+        self._give_up([asked for asked in self._asked.values() if asked.spare], _AWAY)
 
     def give_up(self, why: str) -> None:
         """No control comes: whoever waits is told so."""
-        for asked in [*self._asked.values()]:
-            del self._asked[asked.number]
+        self._give_up([*self._asked.values()], why)
+
+    def overdue(self, now: float) -> None:
+        """Control answers at once, but for a place in a queue: who has no answer by now is told so. now: monotonic."""
+        late = [
+            asked
+            for asked in self._asked.values()
+            if asked.message[0] == "acquire"
+            and now - asked.since >= (CONTROL_LOOK_SECONDS if asked.spare else CONTROL_AWAY_SECONDS)
+        ]
+        self._give_up(late, _AWAY)
+
+    def _give_up(self, given_up: list[_Asked], why: str) -> None:
+        for asked in given_up:
+            self.cancelled(asked)
             asked.refused(NoWorker(why, cast("str", asked.message[2]), asked.kind))
 
     async def acquire(
@@ -112,7 +132,7 @@ class RemoteLeases:
     ) -> Leased:
         """See `Leases`. now: control has its own. A copy is not worth waiting for a control."""
         if spare and self._channel is None:
-            raise NoWorker("there is nobody to ask for a worker now", model, kind)
+            raise NoWorker(_AWAY, model, kind)
         answer: asyncio.Future[Leased] = asyncio.get_running_loop().create_future()
 
         def granted(lease: Leased) -> None:
@@ -172,7 +192,7 @@ class RemoteLeases:
             if asked is not None:
                 asked.refused(NoWorker(f"worker {address} is not known here", model, asked.kind))
             return
-        lease = self._held[number] = RemoteLease(self, number, address, facts, asked.kind, on_trial=on_trial)
+        lease = self._held[number] = RemoteLease(self, asked, address, facts, on_trial=on_trial)
         self._on_worker[address] = self._on_worker.get(address, 0) + 1
         asked.granted(lease)
 

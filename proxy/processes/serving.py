@@ -14,16 +14,16 @@ from typing import Any, Final, NamedTuple, cast
 from proxy import garbage
 from proxy.backends.control import end_tasks
 from proxy.datapath import DataPath
-from proxy.limits import CONTROL_AWAY_SECONDS, LABEL_VALUES_MAX
+from proxy.limits import LABEL_VALUES_MAX
 from proxy.operations import InForce, feed_serving_metrics
 from proxy.processes.channel import Channel, Message
-from proxy.processes.child import count, keep_counting, open_line
+from proxy.processes.child import count, keep_counting, log_failure, open_line
+from proxy.processes.link import Link
 from proxy.processes.reading import Reading
 from proxy.processes.recording import RemoteRecorder
 from proxy.processes.remote import RemoteLeases
 from proxy.processes.replica import Replica
 from proxy.processes.sockets import Listeners, shared
-from proxy.processes.turns import RemoteTurns
 from proxy.server.directory import ModelDirectory
 from proxy.server.gateway import Gateway
 from proxy.server.listeners import client_server
@@ -35,8 +35,8 @@ from proxy.types import Json
 
 log = logging.getLogger(__name__)
 
-# Before another attempt to reach control, where there was nobody to take a connection.
-_RETRY_SECONDS: Final = 0.05
+# How long a process that leaves waits for requests on connections that it has just taken.
+_LAST_REQUESTS_SECONDS: Final = 1.0
 
 
 class Place(NamedTuple):
@@ -69,30 +69,26 @@ class ServingProcess:
         )
         self._snapshots = Snapshots(self.metrics)
         self._replica = Replica(loaded.tuning.fleet, self.metrics.forget_worker)
-        self._leases = RemoteLeases(self._replica.fleet)
-        self._turns = RemoteTurns()
-        self._recorder = RemoteRecorder(lambda: self._control)
-        self._control: Channel | None = None
-        self._lost = asyncio.Event()
-        self._welcome = asyncio.Event()
+        leases = self._leases = RemoteLeases(self._replica.fleet)
+        link = self._link = Link(
+            place.control, leases, hello=self._hello, received=self._received, lost=self._without_control
+        )
+        self._recorder = RemoteRecorder(lambda: self._link.channel)
         self._over = asyncio.Event()
-        self._is_asked_to_leave = False
-        self._numbers = 0
-        self._operations: dict[int, asyncio.Future[tuple[bool, str]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ports: dict[int, list[asyncio.Server]] = {}
         self._server = client_server(self._path.handle)
         self._sites: list[asyncio.Server] = []
-        replica, leases = self._replica, self._leases
+        replica = self._replica
         self._handlers: dict[str, Callable[..., object]] = {
             "lease": leases.answered,
             "refused": leases.refused,
-            "turn": self._turns.come,
+            "turn": link.turns.come,
             "worker": replica.worker,
             "gone": replica.gone,
             "remembered": replica.remembered,
             "requests": self._counted,
-            "done": self._done,
+            "done": link.operations.done,
             "prepare": lambda number: self._spawn(self._prepare(number)),
             "commit": self._commit,
             "outdated": self._outdated,
@@ -101,7 +97,7 @@ class ServingProcess:
             "give_way": self._give_way,
             "welcome": self._welcomed,
             "open": lambda number, port: self._spawn(self._open(number, port)),
-            "close": self._close,
+            "close": lambda number, port: self._spawn(self._close(number, port)),
             "stopping": self._stopping,
             "refuse": self._refuse,
             "drain": lambda number, seconds: self._spawn(self._drain(number, seconds)),
@@ -117,28 +113,32 @@ class ServingProcess:
             self._directory(),
             trouble=lambda address: self._say("trouble", address),
             in_service=self._replica.in_service,
-            operate=self._operate,
-            turns=self._turns,
+            operate=self._link.operations.operate,
+            turns=self._link.turns,
         )
         feed_serving_metrics(self.metrics, self._replica.fleet, self._path.pool)
         await open_line(self._line, self._end)
-        connecting = asyncio.create_task(self._keep_connected(), name="control")
-        counting = asyncio.create_task(keep_counting(self._line, self._snapshots), name="counting")
-        for task in (connecting, counting):
+        parts = [
+            asyncio.create_task(self._link.keep(), name="control"),
+            asyncio.create_task(self._link.watch(), name="patience"),
+            asyncio.create_task(keep_counting(self._line, self._snapshots), name="counting"),
+        ]
+        for task in parts:
             task.add_done_callback(self._has_failed)
         try:
-            await _first_of(self._welcome, self._over)
+            await _first_of(self._link.welcome, self._over)
             if not self._over.is_set():
                 await self._listen()
                 garbage.work()
                 self._line.send("ready")
                 await self._over.wait()
         finally:
-            await end_tasks([connecting, counting, *self._tasks])
+            self._over.set()
+            await end_tasks([*parts, *self._tasks])
             await self._server.close()
             await self._path.pool.close()
             await count(self._line, self._snapshots)
-            self._line.close()
+            await self._line.finish()
 
     def _directory(self) -> ModelDirectory:
         replica = self._replica
@@ -165,44 +165,16 @@ class ServingProcess:
 
     # --- control
 
-    async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._lost.clear()
-            try:
-                _, channel = await loop.create_unix_connection(
-                    lambda: Channel(self._received, self._lost.set), self._place.control
-                )
-            except OSError:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            held: list[Json] = [[each.number, each.address, each.model] for each in self._leases.held]
-            state = self._replica.state() if self._replica.is_complete else None
-            turns: list[Json] = [[number, *name] for number, name in self._turns.held]
-            channel.send("hello", self._place.slot, os.getpid(), held, turns, self._now.generation, state)
-            self._welcome.clear()
-            self._control = channel
-            self._leases.connect(channel)
-            self._turns.connect(channel)
-            away = loop.call_later(CONTROL_AWAY_SECONDS, self._without_control)
-            try:
-                await self._lost.wait()
-            finally:
-                away.cancel()
-                self._control = None
-                self._leases.disconnect()
-                self._turns.disconnect()
-                channel.close()
-            self._forget_questions()
-            self._recorder.stop()
-            if not self._now.stopping:
-                log.warning("the control process of this gateway is gone; requests wait for another one")
+    def _hello(self) -> Message:
+        held: list[Json] = [[each.number, each.address, each.model, int(each.spare)] for each in self._leases.held]
+        turns: list[Json] = [[number, *name] for number, name in self._link.turns.held]
+        state = self._replica.state() if self._replica.is_complete else None
+        return ["hello", self._place.slot, os.getpid(), held, turns, self._now.generation, state]
 
     def _without_control(self) -> None:
-        """Again and again until there is one."""
-        if not self._welcome.is_set():
-            self._leases.give_up("the gateway is about to recover; ask again in a moment")
-            asyncio.get_running_loop().call_later(1.0, self._without_control)
+        self._recorder.stop()
+        if not self._now.stopping:
+            log.warning("the control process of this gateway is gone; requests wait for another one")
 
     def _received(self, message: Message) -> None:
         name, arguments = cast("str", message[0]), message[1:]
@@ -213,37 +185,14 @@ class ServingProcess:
             raise ValueError(f"control says {name!r}, which nobody here understands")
 
     def _say(self, *message: Json) -> None:
-        if self._control is not None:
-            self._control.send(*message)
+        self._link.say(*message)
 
     def _welcomed(self) -> None:
         self._replica.complete()
-        self._welcome.set()
+        self._link.welcome.set()
 
     def _counted(self, requests: int) -> None:
         self._replica.requests = requests
-
-    async def _operate(self, operation: str, model: str, kind: str | None) -> tuple[bool, str]:
-        if self._control is None:
-            return False, "Not done: the gateway is about to recover; ask again in a moment."
-        self._numbers += 1
-        number = self._numbers
-        done: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
-        self._operations[number] = done
-        try:
-            self._say("operate", number, operation, model, kind)
-            return await done
-        finally:
-            del self._operations[number]
-
-    def _done(self, number: int, done: bool, sentence: str) -> None:  # noqa: FBT001  a message has no names
-        waiting = self._operations.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_result((done, sentence))
-
-    def _forget_questions(self) -> None:
-        for number in self._operations:
-            self._done(number, done=False, sentence="Not known whether it was done: the gateway is about to recover.")
 
     def _give_way(self, number: int) -> None:
         """A client's request in another process needs the worker of a copy."""
@@ -284,17 +233,25 @@ class ServingProcess:
     # --- ports
 
     async def _open(self, number: int, port: int) -> None:
+        """number: 0 where nobody waits for the answer."""
         reason = ""
-        if port not in self._ports:
+        if port not in self._ports and not self._now.stopping:
             sites = self._ports[port] = []
             try:
                 sites += [await self._server.listen_on(listener) for listener in shared(self._place.host, port)]
             except OSError as error:
                 reason = error.strerror or str(error)
-                self._close(port)
+                self._leave_port(port)
+                if not number:
+                    log.error("port %d of a model cannot be opened in this process: %s", port, reason)
         self._say("answer", number, reason)
 
-    def _close(self, port: int) -> None:
+    async def _close(self, number: int, port: int) -> None:
+        self._leave_port(port)
+        await asyncio.sleep(0)  # in which the event loop closes it
+        self._say("answer", number, "done")
+
+    def _leave_port(self, port: int) -> None:
         for site in self._ports.pop(port, []):
             self._server.leave(site)
 
@@ -319,7 +276,7 @@ class ServingProcess:
         elif message[0] == "count":
             self._spawn(count(self._line, self._snapshots))
         elif message[0] == "leave":
-            self._spawn(self._leave())
+            self._spawn(self._leave(cast("float | None", message[1])))
 
     def _has_failed(self, task: asyncio.Task[None]) -> None:
         """Without this task the process is of no use: another one takes its place."""
@@ -335,20 +292,22 @@ class ServingProcess:
         if not self._over.is_set():
             log.error("the supervisor of this gateway is gone: letting streams finish and ending")
             self._refuse()
-            self._spawn(self._leave())
+            self._spawn(self._leave(None))
 
-    async def _leave(self) -> None:
-        """Take no connections any more; let streams finish."""
-        if self._is_asked_to_leave:
-            return
-        self._is_asked_to_leave = True
+    async def _leave(self, seconds: float | None) -> None:
+        """Take no connections any more; let streams finish, for so long at most, None: for as long as the settings say.
+        Told again, the shorter time counts.
+        """
         self._stopping()
-        if self._control is None:  # nobody would give new requests a worker
+        if self._link.channel is None:  # nobody would give new requests a worker
             self._refuse()
-        sites = [*self._sites, *(site for sites in self._ports.values() for site in sites)]
-        for site in sites:
+        for site in self._sites:
             self._server.leave(site)
-        if await self._gateway.drain(self._now.loaded.settings.shutdown_seconds):
+        for port in [*self._ports]:
+            self._leave_port(port)
+        self._server.retire()
+        await self._server.emptied(_LAST_REQUESTS_SECONDS)
+        if await self._gateway.drain(self._now.loaded.settings.shutdown_seconds if seconds is None else seconds):
             await self._gateway.cut()
         self._over.set()
 
@@ -356,6 +315,7 @@ class ServingProcess:
         task = asyncio.create_task(work, name="serving")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(log_failure)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -15,13 +15,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, NoReturn, cast
 
 from proxy import garbage
 from proxy.lifecycle import has_terminal
-from proxy.limits import END_SECONDS, LIVED_SECONDS, REPLACEMENTS_MAX
+from proxy.limits import END_SECONDS, LEAVING_SECONDS, LIVED_SECONDS, REPLACEMENTS_MAX, SILENT_SECONDS
 from proxy.processes.child import ignore_signals, name_process
+from proxy.processes.children import LOOK_SECONDS, Child, signal_name, stuck
 from proxy.processes.counting import Counting
 from proxy.processes.line import Line
 from proxy.processes.reading import Reading
@@ -36,19 +36,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 # Exit codes of a child: a mistake of the user, which was told; a fault, whose traceback is in the log.
 MISTAKE: Final = 2
 FAULT: Final = 70
-
-
-@dataclass
-class Child:
-    """One process. name: of its place, which its replacement takes; since: on the wall clock; born: monotonic."""
-
-    name: str
-    pid: int
-    line: Line
-    since: float
-    born: float
-    is_ready: bool = False
-    leaves: bool = False  # it ends because it was asked to
+# Before another attempt to make a process, where the system could not.
+_RETRY_SECONDS: Final = 1.0
 
 
 class Supervisor:
@@ -74,24 +63,27 @@ class Supervisor:
         self._counting = Counting()
         self.children: dict[int, Child] = {}
         self.replacements: dict[str, int] = {}
-        self._row: dict[str, int] = {}
+        self._row: dict[tuple[str, str], int] = {}
+        self._has_begun = False  # it has served once
+        self._next_look = 0.0
+        self._later: list[tuple[float, Callable[[], None]]] = []  # what could not be done, and when it is tried again
         self._code: int | None = None  # of the exit; None: it goes on
         self._ends_at: float | None = None  # when those that were told to end are killed
         self._poll = select.poll()
         self._wakes, self._woken = os.pipe()
+        for end in (self._wakes, self._woken):
+            os.set_blocking(end, False)
         self._had_terminal = has_terminal()
 
     def run(self) -> int:
         """The exit code of the program."""
-        for end in (self._wakes, self._woken):
-            os.set_blocking(end, False)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         self._poll.register(self._wakes, select.POLLIN)
         for name in [CONTROL, *self._others]:
             self._start(name)
-        while self.children:
+        while self.children or (self._later and self._code is None):
             self._turn()
         ignore_signals()  # which has heard enough: none is to end it in another way from now on
         return self._code or 0
@@ -118,19 +110,40 @@ class Supervisor:
         self._counting.overdue()
         for number in lines:
             self._poll.unregister(number)
+        self._heed_signals()
         for number, what in ready:
             if number in lines:
                 self._hear(lines[number], what)
-        for signal_number in self._signals():
-            self._on_signal(signal_number)
         self._bury()
+        self._look()
+        self._try_again()
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
             self.kill()
 
-    def _patience(self) -> float | None:
-        """Milliseconds until something is to be done though nothing happens; None: for ever."""
-        due = min([*self._counting.patience(), *([] if self._ends_at is None else [self._ends_at])], default=None)
-        return None if due is None else max(0.0, due - time.monotonic()) * 1000 + 1
+    def _patience(self) -> float:
+        """Milliseconds until something is to be done though nothing happens."""
+        due = [self._next_look, *self._counting.patience(), *(when for when, _ in self._later)]
+        if self._ends_at is not None:
+            due.append(self._ends_at)
+        return max(0.0, min(due) - time.monotonic()) * 1000 + 1
+
+    def _look(self) -> None:
+        """Kill who does not run."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        for child in stuck(self.children.values()):
+            text = "process %s (%d) has said nothing for %d s and is killed: it was stopped, or is stuck"
+            log.error(text, child.name, child.pid, SILENT_SECONDS)
+            os.kill(child.pid, signal.SIGKILL)
+
+    def _try_again(self) -> None:
+        now = time.monotonic()
+        due = [action for when, action in self._later if when <= now]
+        self._later = [(when, action) for when, action in self._later if when > now]
+        for action in due:
+            action()
 
     def _hear(self, child: Child, what: int) -> None:
         if what & select.POLLOUT:
@@ -141,9 +154,12 @@ class Supervisor:
             log.error("process %s (%d) is ended: %s", child.name, child.pid, error)
             os.kill(child.pid, signal.SIGKILL)
             return
+        if messages:
+            child.silent = 0
         for message in messages:
             if message[0] == "ready":
                 child.is_ready = True
+                self._has_begun = self._has_begun or child.name == CONTROL
                 self._tell_control()
             elif message[0] == "leaving":
                 self._let_leave(child)
@@ -160,6 +176,10 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             while True:
                 yield from os.read(self._wakes, 4096)
+
+    def _heed_signals(self) -> None:
+        for number in self._signals():
+            self._on_signal(number)
 
     def _on_signal(self, number: int) -> None:
         lost_terminal = number == signal.SIGHUP and self._had_terminal and not has_terminal()
@@ -195,7 +215,7 @@ class Supervisor:
         """Without control: let streams finish."""
         for child in self.children.values():
             if child.name != DEMO:
-                child.line.send("leave")
+                child.line.send("leave", None)
 
     def _end_the_rest(self) -> None:
         self._ends_at = time.monotonic() + END_SECONDS
@@ -226,7 +246,7 @@ class Supervisor:
             self._ended(child, code)
 
     def _ended(self, child: Child, code: int) -> None:
-        how = f"exit code {code}" if code >= 0 else _signal_name(-code)
+        how = f"exit code {code}" if code >= 0 else signal_name(-code)
         if self._code is not None:
             if child.name == CONTROL and code != 0:
                 log.error("process %s (%d) ended (%s) while the gateway stops", child.name, child.pid, how)
@@ -235,7 +255,7 @@ class Supervisor:
                 self._end_the_rest()
         elif child.leaves:
             log.info("process %s (%d) has ended, as it was asked to", child.name, child.pid)
-        elif code == MISTAKE and not child.is_ready and self.child(CONTROL) is None and child.name == CONTROL:
+        elif code == MISTAKE and child.name == CONTROL and not self._has_begun:
             self._code = MISTAKE  # it has told it
             self._end_the_rest()
         else:
@@ -249,38 +269,79 @@ class Supervisor:
         return any(other.name != DEMO for other in self.children.values())
 
     def _replace(self, child: Child, how: str) -> None:
-        lived = time.monotonic() - child.born
-        row = self._row[child.name] = 1 if lived >= LIVED_SECONDS else self._row.get(child.name, 0) + 1
-        if row > REPLACEMENTS_MAX:
+        if self._in_row(child, "ended") > REPLACEMENTS_MAX:
             text = "process %s (%d) ended (%s) after %d replacements in a row: the gateway stops"
             log.error(text, child.name, child.pid, how, REPLACEMENTS_MAX)
             self.stop(1)
             return
-        self.replacements[child.name] = self.replacements.get(child.name, 0) + 1
         log.warning("process %s (%d) ended (%s) and is replaced", child.name, child.pid, how)
-        self._start(child.name, replaces=True)
+        self._start_another(child.name)
+
+    def _start_another(self, name: str) -> None:
+        if self._code is not None:
+            return
+        try:
+            self._start(name, replaces=True)
+        except OSError as error:
+            self._cannot(name, error, lambda: self._start_another(name))
+            return
+        self.replacements[name] = self.replacements.get(name, 0) + 1
+        self._tell_control()
 
     def _let_leave(self, child: Child) -> None:
         """Somebody wants this process to end; another one takes its place first."""
+        self._heed_signals()  # who stops all of them may have told this process first
         if self._code is not None or child.leaves:
             return
+        if self._in_row(child, "left") > REPLACEMENTS_MAX:
+            text = "process %s (%d) was asked to end, as %d before it in a row: it goes on with what it has"
+            log.error(text, child.name, child.pid, REPLACEMENTS_MAX)
+            return
         log.info("process %s (%d) was asked to end: another one takes its place", child.name, child.pid)
-        child.leaves = True
+        self._start_instead(child)
+
+    def _start_instead(self, child: Child) -> None:
+        if self._code is not None or child.pid not in self.children:
+            return
+        child.leaves = True  # so that it is not the one of its place any more
+        try:
+            self._start(child.name)
+        except OSError as error:
+            child.leaves = False
+            self._cannot(child.name, error, lambda: self._start_instead(child))
+            return
         self.replacements[child.name] = self.replacements.get(child.name, 0) + 1
-        self._start(child.name)
-        child.line.send("leave")
+        child.line.send("leave", LEAVING_SECONDS)
         self._tell_control()
 
+    def _in_row(self, child: Child, why: str) -> int:
+        """How many of this place have ended in this way, one after the other; this one is the last."""
+        lived = time.monotonic() - child.born
+        row = self._row[child.name, why] = 1 if lived >= LIVED_SECONDS else self._row.get((child.name, why), 0) + 1
+        return row
+
+    def _cannot(self, name: str, error: OSError, again: Callable[[], None]) -> None:
+        log.error("no process can be made for %s now: %s; it is tried again", name, error)
+        self._later.append((time.monotonic() + _RETRY_SECONDS, again))
+
     def _start(self, name: str, *, replaces: bool = False) -> None:
+        """OSError where the system cannot make a further process."""
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         heirs = sum(child.name not in (CONTROL, DEMO) and child.is_ready for child in self.children.values())
-        pid = os.fork()
-        if pid == 0:
-            self._be(name, ours, theirs, heirs)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        else:
+            if pid == 0:
+                self._be(name, ours, theirs, heirs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         theirs.close()
         child = self.children[pid] = Child(name, pid, Line(ours), time.time(), time.monotonic())
         if name != DEMO:
@@ -315,10 +376,3 @@ class Supervisor:
         control = self.child(CONTROL)
         if control is not None and control.line.is_open:
             control.line.send("processes", self.rows())
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # one of those that have no name
-        return f"signal {number}"

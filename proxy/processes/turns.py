@@ -8,6 +8,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from proxy.errors import GatewayError
 from proxy.processes.channel import Channel
 
 Name = tuple[str, str]
@@ -74,7 +75,7 @@ class RemoteTurns:
     @property
     def held(self) -> list[tuple[int, Name]]:
         """The turns that this process has now."""
-        return [(number, name) for number, (name, come) in self._asked.items() if come.done()]
+        return [(number, name) for number, (name, come) in self._asked.items() if _has_come(come)]
 
     def connect(self, channel: Channel) -> None:
         """There is a control, which knows of the turns that are held."""
@@ -86,6 +87,12 @@ class RemoteTurns:
     def disconnect(self) -> None:
         """There is none for now."""
         self._channel = None
+
+    def give_up(self, why: str) -> None:
+        """No control comes: whoever waits is told so."""
+        for _, come in self._asked.values():
+            if not come.done():
+                come.set_exception(GatewayError("model_unavailable", why, final=True))
 
     def come(self, number: int) -> None:
         """Control says that it is this one's turn."""
@@ -108,3 +115,7 @@ class RemoteTurns:
             del self._asked[number]
             if self._channel is not None:
                 self._channel.send("turned", number)
+
+
+def _has_come(come: asyncio.Future[None]) -> bool:
+    return come.done() and not come.cancelled() and come.exception() is None

@@ -109,8 +109,8 @@ async def test_what_ends_again_and_again_is_not_replaced_for_ever(tmp_path: Path
 
 
 async def test_a_serving_process_that_is_asked_to_end(tmp_path: Path) -> None:
-    """It finishes its streams, while another one takes its place."""
-    async with several(tmp_path) as gateway:
+    """It finishes its streams, while another one takes its place, however long that takes."""
+    async with several(tmp_path, shutdown_seconds=0.1) as gateway:
         streams = await gateway.streams(12)
         pid = await gateway.kill("serving-1", signal.SIGTERM)
         await gateway.replaced("serving-1", pid)
@@ -130,6 +130,18 @@ async def test_a_control_that_is_killed_while_the_gateway_stops(tmp_path: Path) 
         assert set(await ends(streams)) == {"stop"}
         assert await gateway.gateway.ended() == 0
         await eventually(lambda: not any(_lives(pid) for pid in pids.values()))
+
+
+async def test_who_tells_all_processes_to_end_stops_the_gateway(tmp_path: Path) -> None:
+    """As a service manager may; none of them is replaced first."""
+    async with several(tmp_path) as gateway:
+        streams = await gateway.streams(4)
+        pids = await gateway.pids()
+        for name in ("supervisor", "serving-1", "serving-2", "control"):
+            os.kill(pids[name], signal.SIGTERM)
+        assert set(await ends(streams)) == {"stop"}
+        assert await gateway.gateway.ended() == 0
+        assert "takes its place" not in "\n".join(gateway.gateway.process.err)
 
 
 async def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from functools import partial
 
@@ -10,7 +11,8 @@ import pytest
 from proxy.address import Address
 from proxy.fleet.facts import AtLimit, ModelFacts, QueueFull
 from proxy.limits import CHANNEL_FRAME_MAX_BYTES
-from proxy.processes.channel import Message, frame, frames, needed
+from proxy.processes.channel import Channel, Message, frame, frames, needed
+from proxy.processes.child import open_line
 from proxy.processes.line import Line
 from proxy.processes.sockets import check_free, reserve, shared
 from proxy.processes.turns import TurnTable
@@ -58,6 +60,22 @@ def test_a_line_waits_for_nobody() -> None:
     assert line.read() == []
     assert not line.is_open
     line.close()
+
+
+async def test_the_last_words_are_heard() -> None:
+    """Whoever ends waits until they are written."""
+    ours, theirs = socket.socketpair()
+    channel = Channel(lambda _: None, lambda: None)
+    await open_line(channel, ours)
+    channel.send("text", "x" * 3_000_000)
+    other, found = Line(theirs), list[Message]()
+    ending = asyncio.create_task(channel.finish())
+    while not found:
+        found = other.read()
+        await asyncio.sleep(0)
+    await ending
+    assert [len(str(message[1])) for message in found] == [3_000_000]
+    other.close()
 
 
 def test_facts_and_errors_come_as_they_went() -> None:

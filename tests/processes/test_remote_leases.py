@@ -11,6 +11,7 @@ import pytest
 from proxy.fleet.facts import FleetError, ModelFacts, NoWorker, UnknownModel, WorkerReport
 from proxy.fleet.rules import FleetRules, ModelRules
 from proxy.fleet.shared import SharedFleet
+from proxy.limits import CONTROL_AWAY_SECONDS, CONTROL_LOOK_SECONDS
 from proxy.processes.leases import Needed, ProcessLeases
 from proxy.processes.remote import RemoteLeases
 from proxy.server.leases import Leased
@@ -175,7 +176,7 @@ async def test_another_control_is_asked_again() -> None:
     wire.remote.disconnect()
     wire.control()
     for held in wire.remote.held:
-        wire.leases.adopt(held.number, held.address, held.model)
+        wire.leases.adopt(held.number, held.address, held.model, held.spare)
     wire.move()
     assert (wire.held, got) == (1, [])
     lease.release("success", 0.0)
@@ -193,6 +194,49 @@ async def test_no_control_for_long() -> None:
     wire.remote.give_up("there is nobody")
     with pytest.raises(NoWorker, match="there is nobody"):
         await task
+
+
+async def test_a_control_that_does_not_answer() -> None:
+    """Nobody waits for it for ever, a copy hardly at all; a place in a queue is another matter. What it gives too late
+    comes back.
+    """
+    wire = Wire()
+    task = await _acquired(wire)
+    copy = asyncio.create_task(wire.remote.acquire("m", "llm", 0.0, spare=True))
+    refusals: list[FleetError] = []
+    wire.remote.wait("m", "llm", 0.0, lambda _: None, refusals.append)
+    await asyncio.sleep(0)
+    now = time.monotonic()
+    wire.remote.overdue(now + CONTROL_LOOK_SECONDS)
+    with pytest.raises(NoWorker):
+        await copy
+    assert not task.done()
+    wire.remote.overdue(now + CONTROL_AWAY_SECONDS)
+    with pytest.raises(NoWorker):
+        await task
+    wire.remote.give_up("there is nobody")
+    wire.move()
+    assert [str(error) for error in refusals] == ["there is nobody"]
+    assert (wire.held, len(wire.leases), wire.remote.held) == (0, 0, [])
+
+
+async def test_a_copy_does_not_wait_for_another_control() -> None:
+    """It would cost its client time. One that is under way is still a copy to the next control."""
+    wire = Wire()
+    copy = asyncio.create_task(wire.remote.acquire("m", "llm", 0.0, spare=True))
+    await asyncio.sleep(0)
+    wire.move()
+    lease = await copy
+    late = asyncio.create_task(wire.remote.acquire("m", "llm", 0.0, spare=True))
+    await asyncio.sleep(0)
+    wire.remote.disconnect()
+    with pytest.raises(NoWorker):
+        await late
+    wire.control()
+    (held,) = wire.remote.held
+    wire.leases.adopt(held.number, held.address, held.model, held.spare)
+    assert [*wire.leases.spare()] == [(held.number, "http://a")]
+    lease.release("neutral", 0.0)
 
 
 async def test_a_process_that_is_gone() -> None:
