@@ -16,6 +16,7 @@ from proxy.address import Address, parse_address
 from proxy.backends.flags import FLAGS, PROGRAM
 from proxy.backends.sections import Expression, Header, Limit, ListenAddress, Name, QueueLength, Seconds, Section
 from proxy.backends.settings import BackendSettings
+from proxy.cpus import usable_cpus
 from proxy.documents import Document, DocumentError, read_text, read_yaml, validate
 from proxy.fleet.rules import PolicyName
 from proxy.limits import API_KEYS_MAX, MODEL_PORTS_MAX, PROCESSES_PER_CPU_MAX, SHUTDOWN_SECONDS, YAML_MAX_BYTES
@@ -176,7 +177,7 @@ class Settings(BackendSettings):
     """Where operators find /metrics, /healthz, /readyz and /status."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Processes that serve clients; with more than 1 a further one has the fleet. Left out: one for each CPU that the
-    gateway may use, on Linux; 1 elsewhere.
+    gateway may use, by its affinity and its control group's quota, on Linux; 1 elsewhere.
     """
     rules: list[str] = Field(default_factory=list)
     """Rule packs, folders of rule packs, or names of packs that come with the program. Empty: all of those."""
@@ -208,7 +209,7 @@ def serving_processes(settings: Settings) -> int:
         if wanted not in (None, 1):
             raise ValueError(f"--workers {wanted}: only Linux shares out connections; expected 1 on this system")
         return 1
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     most = PROCESSES_PER_CPU_MAX * cpus
     if wanted is not None and wanted > most:
         here = "the CPU that" if cpus == 1 else f"each of the {cpus} CPUs that"

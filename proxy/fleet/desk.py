@@ -155,7 +155,7 @@ class Desk:
 
     def _enqueue(self, ticket: Ticket, pools: list[Pool]) -> None:
         for pool in pools:
-            if len(pool.queue) < pool.rules.queue_length:
+            if ticket.beyond or len(pool.queue) < pool.rules.queue_length:
                 pool.queue.append(ticket)
                 self._busy[pool.model, pool.kind] = pool
                 return

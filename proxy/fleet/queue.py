@@ -12,9 +12,11 @@ TicketState = Literal["waiting", "granted", "refused", "cancelled"]
 
 
 class Ticket:
-    """One request that waits. It ends once: granted (a lease), refused (an error) or cancelled."""
+    """One request that waits. It ends once: granted (a lease), refused (an error) or cancelled. beyond: it takes a place
+    also where as many wait as may.
+    """
 
-    __slots__ = ("_granted", "_refused", "avoid", "key", "kind", "model", "pinned", "queue", "state")
+    __slots__ = ("_granted", "_refused", "avoid", "beyond", "key", "kind", "model", "pinned", "queue", "state")
 
     def __init__(
         self,
@@ -26,7 +28,9 @@ class Ticket:
         key: str | None,
         pinned: str | None,
         avoid: frozenset[str],
+        beyond: bool = False,
     ) -> None:
+        self.beyond = beyond
         self.model, self.kind, self.key, self.pinned, self.avoid = model, kind, key, pinned, avoid
         self._granted, self._refused = granted, refused
         self.state: TicketState = "waiting"

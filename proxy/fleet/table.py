@@ -137,11 +137,15 @@ class Fleet:
 
     def fail(self, address: str, reason: str, now: float) -> None:
         """A worker cannot be used, for this reason. One that was never up is listed too. FleetFull as in `report`."""
+        known = address in self._workers
         worker = self._record(address, now)
-        was_up, worker.up, worker.reason = worker.up, False, reason
+        was_up, before = worker.up, worker.reason
+        worker.up, worker.reason = False, reason
         if was_up:
             worker.since = now
             self._withdrawn(worker, now)
+        elif not known or reason != before:
+            self._changed()
 
     def forget(self, address: str, now: float) -> None:
         """Take a worker out of the table; what is in flight there goes on and is counted until it ends."""
@@ -200,12 +204,14 @@ class Fleet:
         key: str | None = None,
         pinned: str | None = None,
         avoid: frozenset[str] = _NONE,
+        beyond: bool = False,
     ) -> Ticket:
         """Stand in the model's queue after an `acquire` that found all at their limit. One of the two is called once,
         perhaps before this returns, unless the ticket is cancelled; they must not raise. A lease that nobody wants any
-        more may be released in them. QueueFull, and what `acquire` raises but AtLimit.
+        more may be released in them. QueueFull, and what `acquire` raises but AtLimit. beyond: also where as many wait as
+        may, for one that is waited for anyway.
         """
-        ticket = Ticket(model, kind, granted, refused, key=key, pinned=pinned, avoid=avoid)
+        ticket = Ticket(model, kind, granted, refused, key=key, pinned=pinned, avoid=avoid, beyond=beyond)
         self._desk.wait(ticket, now)
         return ticket
 

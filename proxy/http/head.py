@@ -13,6 +13,8 @@ import httptools
 # The request line and all header lines of one request: what servers in front of this one let through.
 HEAD_MAX_BYTES: Final = 64 * 1024
 HEADERS_MAX: Final = 200
+# Those of 64 bits. Python refuses to read a number of some thousands, which may be noughts.
+_LENGTH_DIGITS: Final = 20
 # Names that most requests have: to find one costs less than to write it in lower case.
 _USUAL: Final = {
     spelled.encode(): name
@@ -60,6 +62,8 @@ class Head:
         self.version = version
         self.keep = keep
         length = headers.get("content-length")
+        if length is not None and len(length) > _LENGTH_DIGITS:
+            raise IllegalRequest(400, "the Content-Length has more digits than a length")
         self.content_length = int(length) if length is not None else None
 
 

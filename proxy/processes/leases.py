@@ -61,7 +61,7 @@ class ProcessLeases:
                 self._say("refused", number, error_to_json(error))
                 return
             # As soon as the copy has ended there is a place, but for those who came before.
-            self.wait(number, model, kind, key, pinned, avoid)
+            self._queue(number, model, kind, key, pinned, avoid, beyond=True)
             asyncio.get_running_loop().call_later(_GIVE_WAY_SECONDS, self._still_at_limit, number, error)
         except FleetError as error:
             self._say("refused", number, error_to_json(error))
@@ -70,6 +70,21 @@ class ProcessLeases:
 
     def wait(self, number: int, model: str, kind: Kind, key: str | None, pinned: str | None, avoid: list[str]) -> None:
         """A place in the queue; the process learns how it ends."""
+        if self._queue(number, model, kind, key, pinned, avoid):
+            self._give_way(Needed(model, kind, pinned, frozenset(avoid)))
+
+    def _queue(
+        self,
+        number: int,
+        model: str,
+        kind: Kind,
+        key: str | None,
+        pinned: str | None,
+        avoid: list[str],
+        *,
+        beyond: bool = False,
+    ) -> bool:
+        """Whether it waits now."""
 
         def granted(lease: Lease) -> None:
             self._waiting.pop(number, None)
@@ -81,14 +96,22 @@ class ProcessLeases:
 
         try:
             ticket = self._fleet.wait(
-                model, kind, self._clock(), granted, refused, key=key, pinned=pinned, avoid=frozenset(avoid)
+                model,
+                kind,
+                self._clock(),
+                granted,
+                refused,
+                key=key,
+                pinned=pinned,
+                avoid=frozenset(avoid),
+                beyond=beyond,
             )
         except FleetError as error:
             self._say("refused", number, error_to_json(error))
-            return
+            return False
         if ticket.state == "waiting":
             self._waiting[number] = ticket
-            self._give_way(Needed(model, kind, pinned, frozenset(avoid)))
+        return ticket.state == "waiting"
 
     def release(self, number: int, outcome: Outcome, rest: float = 0.0) -> None:
         """A lease is given back, or a place in a queue is left, whichever it is by now."""

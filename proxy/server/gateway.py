@@ -10,7 +10,7 @@ from typing import cast
 
 from proxy.errors import GatewayError
 from proxy.http import Request, Response, Streamed
-from proxy.limits import BODIES_MAX_BYTES, REQUESTS_MAX
+from proxy.limits import BODIES_MAX_BYTES, REQUEST_MAX_BYTES, REQUESTS_MAX
 from proxy.server.body import Bodies, Share, read_body
 from proxy.server.facilities import Facilities
 from proxy.server.leases import Hold
@@ -48,7 +48,8 @@ class Gateway:
     def __init__(self, facilities: Facilities) -> None:
         self._facilities = facilities
         self._mirrors = Mirrors()
-        self._bodies = Bodies(BODIES_MAX_BYTES // facilities.processes)
+        # However many share it, each can take one of the largest size beside others.
+        self._bodies = Bodies(max(BODIES_MAX_BYTES // facilities.processes, 2 * REQUEST_MAX_BYTES))
         self._serving: set[_Serving] = set()
         self._idle: asyncio.Future[None] | None = None
 

@@ -73,6 +73,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 OFFER = POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 
 ILLEGAL: dict[str, tuple[int, bytes]] = {
+    "a length of five thousand digits": (400, POST + b"Content-Length: " + b"0" * 5000 + b"5\r\n\r\nhello"),
     "a length beside chunks": (400, POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     "chunks beside a length": (400, POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),
     "both with an offer": (400, OFFER + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import cast
 
 from proxy.types import Json, JsonObject
 from tests.cli.process import ROOT
@@ -60,7 +61,7 @@ async def test_rules_are_taken_up_by_all(tmp_path: Path) -> None:
 
 
 async def test_settings_are_taken_up_by_all(tmp_path: Path) -> None:
-    """An alias is known everywhere, and limits hold as they were changed."""
+    """An alias is known everywhere and a limit is another one; how many processes there are needs a restart."""
     async with several(tmp_path) as gateway:
         asked: JsonObject = {**HELLO, "model": "other", "max_new_tokens": 1}
         settings = json.loads(gateway.file.read_text(encoding="utf-8"))
@@ -68,9 +69,14 @@ async def test_settings_are_taken_up_by_all(tmp_path: Path) -> None:
         before = await gateway.metric("gateway_requests_total", outcome="ok")
         settings["models"] = {"m": {"aliases": ["other"]}}
         settings["workers"] = 7
+        settings["fastchat"]["worker_limits"] = {gateway.fleet.address: 17}
         gateway.file.write_text(json.dumps(settings), encoding="utf-8")
         found = await _generation(gateway)
         assert found["result"] == "ok"
+        (sentence,) = cast("list[str]", found["needs_restart"])
+        assert sentence.startswith("workers needs a restart: it stays 2")
+        assert [row["limit"] for row in await gateway.gateway.rows("/workers")] == [17]
+        assert len(await gateway.pids()) == 4
         await _statuses(gateway, GENERATE, asked)
         assert await gateway.metric("gateway_requests_total", outcome="ok") == before + 12
         assert await gateway.metric("gateway_config_last_reload_successful") == 1

@@ -21,10 +21,9 @@ FACTS = ModelFacts("m", frozenset({"llm"}), 100, None, {"model": "m", "address":
 REPORT = WorkerReport("http://a", (FACTS,), limit=1)
 
 
-def _fleet() -> SharedFleet:
-    fleet = SharedFleet(
-        max_workers=4, max_models_per_worker=4, rules=FleetRules(ModelRules(worker_limit=1, queue_length=4))
-    )
+def _fleet(queue_length: int = 4) -> SharedFleet:
+    rules = FleetRules(ModelRules(worker_limit=1, queue_length=queue_length))
+    fleet = SharedFleet(max_workers=4, max_models_per_worker=4, rules=rules)
     fleet.report(REPORT, 0.0)
     return fleet
 
@@ -266,3 +265,26 @@ async def test_a_lease_of_a_worker_that_is_not_known() -> None:
     assert fleet.in_flight("http://a") == 1
     lease.release("success", 0.0)
     assert fleet.is_up("http://a")
+
+
+@pytest.mark.parametrize("queue_length", [0, 4])
+async def test_a_copy_ends_for_a_client(queue_length: int) -> None:
+    """One of them and no more, and the client has its place also where nobody may wait."""
+    fleet = _fleet(queue_length)
+    said: list[tuple[Json, ...]] = []
+    asked: list[Needed] = []
+    copies = ProcessLeases(fleet, lambda *message: None, _nobody, time.monotonic)
+    copies.acquire(1, "m", "llm", None, None, [], 1)
+
+    def one_ends(needed: Needed) -> bool:
+        asked.append(needed)
+        asyncio.get_running_loop().call_soon(copies.release, 1, "neutral")
+        return True
+
+    clients = ProcessLeases(fleet, lambda *message: said.append(message), one_ends, time.monotonic)
+    clients.acquire(2, "m", "llm", None, None, [], 0)
+    assert said == []
+    await asyncio.sleep(0)
+    assert (said, len(asked)) == ([("lease", 2, "http://a", "m", False)], 1)
+    clients.release(2, "success")
+    assert fleet.in_flight("http://a") == 0

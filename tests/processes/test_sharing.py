@@ -138,7 +138,7 @@ async def test_a_copy_gives_way_to_a_client_of_another_process(tmp_path: Path) -
                 (copied,) = await gateway.streams(1)
                 await gateway.counts(2)
                 stream = await Stream.begin(gateway.gateway.clients, {**HELLO, "model": "n"})
-                await stream.left()
+                assert (await stream.left())["error_code"] == 0
                 await copied.left()
                 await gateway.counts(0)
             await gateway.stop()

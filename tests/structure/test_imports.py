@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "limits": set(),
     "errors": {"types"},
     "address": set(),
+    "cpus": set(),
     "threads": set(),
     "garbage": set(),
     "http_library": set(),
@@ -44,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         *("backends", "documents", "errors", "expr", "framing", "garbage", "limits", "recording"),
         *("ruleset", "settings", "translate", "types"),
     },
-    "settings": {"address", "backends", "documents", "fleet", "limits", "types"},
+    "settings": {"address", "backends", "cpus", "documents", "fleet", "limits", "types"},
 }
 # These put the parts together and may import all of them.
 WIRING = {
