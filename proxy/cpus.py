@@ -30,20 +30,20 @@ def _quotas(files: Path) -> Iterator[float]:
         for group in (inside, *inside.parents):
             if controllers:  # the first version, in which each controller is a tree of its own
                 tree = files / "sys/fs/cgroup/cpu" / group
-                words = [_word(tree / "cpu.cfs_quota_us"), _word(tree / "cpu.cfs_period_us")]
+                words = f"{_text(tree / 'cpu.cfs_quota_us')} {_text(tree / 'cpu.cfs_period_us')}".split()
             else:
-                words = (_word(files / "sys/fs/cgroup" / group / "cpu.max") or "").split()
+                words = _text(files / "sys/fs/cgroup" / group / "cpu.max").split()
             if len(words) == 2 and (quota := _number(words[0])) > 0 and (period := _number(words[1])) > 0:
                 yield quota / period
 
 
-def _word(file: Path) -> str | None:
+def _text(file: Path) -> str:
     try:
-        return file.read_text().strip()
+        return file.read_text()
     except OSError:
-        return None
+        return ""
 
 
-def _number(word: str | None) -> int:
+def _number(word: str) -> int:
     """0 for what is none, such as `max`."""
-    return int(word) if word is not None and word.isascii() and word.isdigit() else 0
+    return int(word) if word.isascii() and word.isdigit() else 0

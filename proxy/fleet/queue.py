@@ -12,7 +12,7 @@ TicketState = Literal["waiting", "granted", "refused", "cancelled"]
 
 
 class Ticket:
-    """One request that waits. It ends once: granted (a lease), refused (an error) or cancelled. beyond: it takes a place
+    """One request that waits. It ends once: granted (a lease), refused (an error) or cancelled. beyond: it has a place
     also where as many wait as may.
     """
 

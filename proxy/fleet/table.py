@@ -137,15 +137,11 @@ class Fleet:
 
     def fail(self, address: str, reason: str, now: float) -> None:
         """A worker cannot be used, for this reason. One that was never up is listed too. FleetFull as in `report`."""
-        known = address in self._workers
         worker = self._record(address, now)
-        was_up, before = worker.up, worker.reason
-        worker.up, worker.reason = False, reason
+        was_up, worker.up, worker.reason = worker.up, False, reason
         if was_up:
             worker.since = now
             self._withdrawn(worker, now)
-        elif not known or reason != before:
-            self._changed()
 
     def forget(self, address: str, now: float) -> None:
         """Take a worker out of the table; what is in flight there goes on and is counted until it ends."""
@@ -208,8 +204,8 @@ class Fleet:
     ) -> Ticket:
         """Stand in the model's queue after an `acquire` that found all at their limit. One of the two is called once,
         perhaps before this returns, unless the ticket is cancelled; they must not raise. A lease that nobody wants any
-        more may be released in them. QueueFull, and what `acquire` raises but AtLimit. beyond: also where as many wait as
-        may, for one that is waited for anyway.
+        more may be released in them. QueueFull, and what `acquire` raises but AtLimit. beyond: also where as many wait
+        as may, for one for which something is about to end.
         """
         ticket = Ticket(model, kind, granted, refused, key=key, pinned=pinned, avoid=avoid, beyond=beyond)
         self._desk.wait(ticket, now)

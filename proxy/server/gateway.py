@@ -48,8 +48,10 @@ class Gateway:
     def __init__(self, facilities: Facilities) -> None:
         self._facilities = facilities
         self._mirrors = Mirrors()
-        # However many share it, each can take one of the largest size beside others.
-        self._bodies = Bodies(max(BODIES_MAX_BYTES // facilities.processes, 2 * REQUEST_MAX_BYTES))
+        share = BODIES_MAX_BYTES // facilities.processes
+        if facilities.processes > 1:  # however many there are, each can take one of the largest size beside others
+            share = max(share, 2 * REQUEST_MAX_BYTES)
+        self._bodies = Bodies(share)
         self._serving: set[_Serving] = set()
         self._idle: asyncio.Future[None] | None = None
 

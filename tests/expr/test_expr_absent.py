@@ -52,7 +52,7 @@ def test_what_is_left(source: str, left: str) -> None:
     assert short(source) == parse(left, max_length=1000, max_depth=64)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(expressions, roots, st.booleans())
 def test_the_shorter_one_gives_the_same(source: str, document: Json, there: bool) -> None:
     """On any document in which these names are null or not there, also where it fails."""

@@ -132,7 +132,7 @@ TAGS = st.sampled_from(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(TAGS, TEXTS, st.data())
 def test_the_parts_do_not_depend_on_where_the_text_was_cut(tags: Tags, text: str, data: st.DataObject) -> None:
     """Any growing beginnings of a text end in the same two parts, and both of them only grow on the way."""
