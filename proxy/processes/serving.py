@@ -306,8 +306,10 @@ class ServingProcess:
         for port in [*self._ports]:
             self._leave_port(port)
         self._server.retire()
-        await self._server.emptied(_LAST_REQUESTS_SECONDS)
-        if await self._gateway.drain(self._now.loaded.settings.shutdown_seconds if seconds is None else seconds):
+        left = self._now.loaded.settings.shutdown_seconds if seconds is None else seconds
+        first = min(_LAST_REQUESTS_SECONDS, left)
+        await self._server.emptied(first)
+        if await self._gateway.drain(left - first):
             await self._gateway.cut()
         self._over.set()
 
