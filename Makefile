@@ -25,7 +25,7 @@ run: $(VENV)/.run ## Start the gateway in front of a demonstration fleet, and sa
 
 .PHONY: test
 test: $(VENV)/.test ## Run all tests that need no other program
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 	@$(BIN)/dbgpt-gateway test rules
 
 .PHONY: interop
