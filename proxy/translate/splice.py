@@ -26,8 +26,6 @@ SPLICE_FROM: Final = 4_000
 
 _BACKSLASH: Final = ord("\\")
 _UNUSUAL: Final = (orjson.JSONDecodeError, orjson.JSONEncodeError, FramingError, *RULE_FAILURES)
-# Names of the scope of which a field can be read without the scope.
-_KNOWN: Final = frozenset({"text", "new_text", "usage"})
 
 
 class Spliced:
@@ -57,7 +55,6 @@ class Splice:
         "_hold_back",
         "_key",
         "_logprobs",
-        "_reads_scope",
         "_refusing",
         "_usage",
         "passes_on",
@@ -79,10 +76,6 @@ class Splice:
         chunk = target.usual or target.chunk
         self._chunk = chunk.inner if isinstance(chunk, OmitNull) else chunk
         self._fields = self._chunk if isinstance(self._chunk, Fields) else None
-        self._reads_scope = self._fields is None or not all(
-            isinstance(value, ChunkRead) or (value is None and root in _KNOWN)
-            for _, root, value, _ in self._fields.others
-        )
         self._apart = apart
         self.passes_on = isinstance(self._chunk, RootRead) and self._chunk.name == "chunk"
 
@@ -95,9 +88,9 @@ class Splice:
         if translator._sent_length != len(shown):
             return None
         end = _end_of_string(frame, frame.index(b'"', len(self._heads[1]) - 1) + 1)
-        return (
-            None if end < 0 else Spliced(frame, end, bytearray(orjson.dumps(shown)[1:-1] if self._cumulative else b""))
-        )
+        if end < 0:
+            return None
+        return Spliced(frame, end, bytearray(orjson.dumps(shown)[1:-1] if self._cumulative else b""))
 
     def follow(self, translator: StreamTranslator, frame: bytes, spliced: Spliced) -> bytes | None:
         """The client's frame; None where this one does not go on from the one before, and nothing has changed."""
@@ -146,11 +139,10 @@ class Splice:
             if self._logprobs is not None:
                 logprobs = found if (found := self._logprobs(scope)) is not None else logprobs
                 seen["logprobs"] = logprobs
-            if self._reads_scope:
-                seen["new_text"], seen["text"] = more, shown if self._cumulative else more
-                seen["finish"], seen["usage"] = None, usage
-            written = orjson.dumps(more)
-            data = self._mapped(seen, rest, usage, more, written, spliced.told)
+            seen["new_text"], seen["text"] = more, shown if self._cumulative else more
+            seen["finish"], seen["usage"] = None, usage
+            written = orjson.dumps(more) if self._cumulative else b""
+            data = self._mapped(seen, rest, written, spliced.told)
         except _UNUSUAL:
             flow._longest = reader.last_text = text[:came]
             flow._shown = shown[:told]
@@ -166,8 +158,10 @@ class Splice:
             translator.sent_frames += 1
         return data
 
-    def _mapped(self, seen: Scope, rest: JsonObject, usage: Json, more: str, written: bytes, told: bytearray) -> bytes:
-        """The client's frame. written: the new text as JSON; told: what stands before it."""
+    def _mapped(self, seen: Scope, rest: JsonObject, written: bytes, told: bytearray) -> bytes:
+        """The client's frame. written: the new text as JSON, where the client gets all of it; told: what stands before
+        it.
+        """
         before, after = self._around
         if self._fields is None:
             made = self._chunk(seen)
@@ -181,10 +175,11 @@ class Splice:
                 mapped = {}
                 continue
             if value is None:
-                item = usage if root == "usage" else more if root == "new_text" else seen.get(root)
-                item = more if root == "text" and not self._cumulative else item
+                item = seen.get(root)
+            elif isinstance(value, ChunkRead) and value.key != self._key:
+                item = rest.get(value.key)
             else:
-                item = rest.get(value.key) if isinstance(value, ChunkRead) and value.key != self._key else value(seen)
+                item = value(seen)
             if item is not OMIT and (item is not None or not omits_null):
                 mapped[name] = item
         if not front:

@@ -261,6 +261,17 @@ def test_any_mapping_comes_out_the_same(
     both_ways(route, source, replace(target, step=quick_step(source, target)), frames)
 
 
+def test_a_text_that_is_told_twice_comes_out_the_same() -> None:
+    """Each field that has the whole text has all of it, also where a frame is made of the one before."""
+    route = next(route for route in ROUTES if route.name == "worker_generate_stream")
+    assert route.source is not None
+    assert route.target is not None
+    chunk = Fields([("text", RootRead("text")), ("again", OmitNull(RootRead("text"))), ("usage", RootRead("usage"))])
+    target = replace(route.target, mode="cumulative", hold_back=1, chunk=chunk, usual=None)
+    frames = [orjson.dumps({"text": "word " * count, "error_code": 0}) for count in range(1, 6)]
+    assert both_ways(route, route.source, replace(target, step=quick_step(route.source, target)), frames) == 4
+
+
 def test_a_frame_that_only_counts_is_told_at_the_end() -> None:
     """Where the usage follows the finish, a frame without text says nothing to the client by whichever way it goes."""
     route = next(route for route in ROUTES if route.name == "worker_generate_stream")
