@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from typing import NamedTuple
 
@@ -17,6 +18,12 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def told(error: OSError) -> OSError:
+    """The same error of listening somewhere, with a reason for people as its strerror."""
+    reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return OSError(error.errno, reason)
 
 
 def parse_address(text: str) -> Address:

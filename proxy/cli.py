@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -98,6 +98,7 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
     http_library.load()
     from proxy.app import RunningGateway, StartError, read_rules
     from proxy.documents import DocumentError
+    from proxy.lifecycle import run
     from proxy.telemetry.log import configure_logging
 
     configure_logging(settings.log.level, settings.log.format)
@@ -105,7 +106,7 @@ def serve(config: Path | None, demo: bool, **given: Any) -> None:  # noqa: FBT00
         rules = read_rules(settings.rules)
         if processes > 1:
             _serve_with_processes(settings, processes, rules, source)
-        _run(lambda: _serve(lambda: RunningGateway(settings, rules, source)))
+        run(lambda: _serve(lambda: RunningGateway(settings, rules, source)))
     except DocumentError as error:
         _print_mistakes(error)
         sys.exit(2)
@@ -166,18 +167,6 @@ def _processes(settings: Settings) -> int:
         return serving_processes(settings)
     except ValueError as error:
         _fail(str(error))
-
-
-def _run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """On uvloop where it exists: half the CPU of a stream is the event loop's."""
-    import asyncio
-
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(program())
-    else:
-        uvloop.run(program())
 
 
 def _fail(sentences: str) -> NoReturn:

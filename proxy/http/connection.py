@@ -187,11 +187,6 @@ class Connection(asyncio.Protocol):
         if request.chunked and not self.transport.is_closing():
             self.transport.write(b"0\r\n\r\n")
 
-    async def drain(self) -> None:
-        """Wait until the client has read enough."""
-        if self._drain is not None:
-            await self._drain
-
     async def flushed(self) -> None:
         """Wait until little is left for the client to read. ConnectionResetError where it is gone; a client
         that takes nothing for `CLIENT_STALL_SECONDS` is cut.

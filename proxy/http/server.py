@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from typing import Final
 
+from proxy.address import told
 from proxy.http.connection import Connection, Handler, Limits
 from proxy.limits import LISTEN_BACKLOG
 
@@ -36,8 +36,7 @@ class HttpServer:
                 self._connection, host, port, backlog=LISTEN_BACKLOG
             )
         except OSError as error:
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise OSError(error.errno, reason) from None
+            raise told(error) from None
         self._servers.add(server)
         return server
 

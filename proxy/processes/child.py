@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from proxy.processes.channel import Channel
@@ -16,16 +15,6 @@ log = logging.getLogger(__name__)
 
 # How much of what a process counted is lost at most when it is killed (seconds).
 _COUNT_SECONDS: Final = 1.0
-
-
-def run(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """On uvloop where it exists: half the CPU of a stream is the event loop's."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(program())
-    else:
-        uvloop.run(program())
 
 
 def ignore_signals() -> None:

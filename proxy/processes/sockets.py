@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from proxy.address import Address
+from proxy.address import Address, told
 from proxy.limits import LISTEN_BACKLOG
 
 # One for each address that a host's name has.
@@ -55,8 +54,7 @@ def reserve(address: Address, count: int) -> tuple[Address, list[Listeners]]:
                     made.settimeout(0.0)
                     listeners.append(made)
         except OSError as error:
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise OSError(error.errno, reason) from None
+            raise told(error) from None
         undo.pop_all()
     return Address(address.host, port), each
 

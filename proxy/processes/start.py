@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from proxy import garbage
 from proxy.app import RunningGateway
+from proxy.lifecycle import run
 from proxy.limits import LISTEN_BACKLOG
-from proxy.processes.child import run
 from proxy.processes.control import ControlGateway, ControlProcess, Inner
 from proxy.processes.demo import run_demo
 from proxy.processes.reading import Reading

@@ -117,7 +117,7 @@ class Attempt:
             return await self._asked(built, body)
         asked = call.facilities.clock()
         what = route.name if route.asking is None else f"{route.asking.backend} {route.asking.name}"
-        async with call.turns.turn((self.address, what)):
+        async with call.facilities.turns.turn((self.address, what)):
             call.waited(call.facilities.clock() - asked)
             return await self._asked(built, body)
 

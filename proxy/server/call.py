@@ -10,7 +10,6 @@ from proxy.server.facilities import Facilities
 from proxy.server.sinks import StreamSink
 from proxy.server.tally import RuleTally
 from proxy.server.traffic import Traffic
-from proxy.server.turns import TakesTurns
 from proxy.telemetry.request import RequestMetrics
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, Spread
@@ -33,7 +32,6 @@ class Call:
 
     facilities: Facilities
     traffic: Traffic
-    turns: TakesTurns
     route: Route
     scope: Scope
     metrics: RequestMetrics

@@ -137,7 +137,7 @@ class Gateway:
             return self._refuse(found[0], error, started, serving.key)
         scope["path"] = dict(match.parameters)
         arrival = Arrival(request, started, serving.key, serving.body)
-        serving.run = RequestRun(self._facilities, self._facilities.turns, self._mirrors, arrival, match.route, scope)
+        serving.run = RequestRun(self._facilities, self._mirrors, arrival, match.route, scope)
         return await serving.run.respond()
 
     def _admitted(self, request: Request, found: list[PathMatch]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 from collections import deque
@@ -11,6 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
+from proxy.address import told
 from proxy.http import Handler, HttpServer, Limits
 from proxy.limits import KEEPALIVE_SECONDS, LISTEN_BACKLOG
 from proxy.server.http_log import server_log
@@ -50,8 +50,7 @@ async def bind(runner: web.AppRunner, host: str, port: int) -> int:
     try:
         await web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG).start()
     except OSError as error:
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise OSError(error.errno, reason) from None
+        raise told(error) from None
     return int(runner.addresses[-1][1])
 
 

@@ -258,7 +258,6 @@ def _call_of_copy(call: Call) -> Call:
     return Call(
         replace(facilities, timeouts=lambda model: _impatient(patience(model))),
         call.traffic,
-        call.turns,
         call.route,
         scope,
         facilities.metrics.mirrored(call.route.name, call.metrics.model),

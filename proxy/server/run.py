@@ -25,7 +25,6 @@ from proxy.server.streaming import StreamRun
 from proxy.server.tally import RuleTally
 from proxy.server.taping import tape_answer
 from proxy.server.tries import Tries
-from proxy.server.turns import TakesTurns
 from proxy.server.whole import WholeRun, all_parts
 from proxy.translate.answer import client_answer, client_results
 from proxy.translate.mapping import RULE_FAILURES, Scope
@@ -51,9 +50,7 @@ class Arrival(NamedTuple):
 class RequestRun:
     """Answers one request whose route is known. `respond` may be called once."""
 
-    def __init__(
-        self, facilities: Facilities, turns: TakesTurns, mirrors: Mirrors, arrival: Arrival, route: Route, scope: Scope
-    ) -> None:
+    def __init__(self, facilities: Facilities, mirrors: Mirrors, arrival: Arrival, route: Route, scope: Scope) -> None:
         self._arrival = arrival
         self._mirrors = mirrors
         self._facilities = facilities
@@ -66,7 +63,7 @@ class RequestRun:
         label = self._resolved if facilities.fleet.knows(self._resolved) else "other" if self._model else ""
         metrics = facilities.metrics.request(route.name, label)
         tally = RuleTally(facilities.metrics.rules, route, scope)
-        self._call = Call(facilities, facilities.traffic(), turns, route, scope, metrics, tally, arrival.started)
+        self._call = Call(facilities, facilities.traffic(), route, scope, metrics, tally, arrival.started)
         self._tries: list[Tries] = []
         self._stream: StreamRun | None = None
         self._recording = facilities.recording()

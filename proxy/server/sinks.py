@@ -308,9 +308,7 @@ class ClientStream(StreamSink):
             return
         self.received_frames += 1
         self._output.send(out)
-        now = time.monotonic()
-        self._metrics.gap(now - self.last_frames)
-        self.last_frames = now
+        self._observe()
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""

@@ -19,8 +19,6 @@ import httptools
 
 from .contract import ErrorKind, ResponseHead
 
-_PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
-
 
 class Failure(NamedTuple):
     """Why reading stopped: the kind of the error, and what was wrong."""
@@ -93,10 +91,7 @@ class ResponseReader:
                 pieces.clear()  # of a response whose head was refused
                 return b""
         else:
-            try:
-                self._parser.feed_data(data)
-            except _PARSER_ERRORS as error:
-                self._refuse(error)
+            self._run(data)
             self._barren += len(data)
         if self.complete:
             # What follows was taken for the body of a second response.
@@ -147,14 +142,11 @@ class ResponseReader:
     def _run(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except _PARSER_ERRORS as error:
-            self._refuse(error)
-
-    def _refuse(self, error: Exception) -> None:
-        if self.complete:
-            self._leftover = True
-        elif self.failure is None:
-            self.failure = Failure("protocol", f"not valid HTTP {self.progress()}: {error}")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.complete:
+                self._leftover = True
+            elif self.failure is None:
+                self.failure = Failure("protocol", f"not valid HTTP {self.progress()}: {error}")
 
     # Callbacks of the parser
 
