@@ -131,8 +131,12 @@ async def test_a_hundred_signals(gateway: Serving) -> None:
         assert (await gateway.ask(GENERATE, HELLO)).status == 200
     await gateway.line("reload: new settings and rules are in force .asked by: SIGHUP")
     await gateway.post("/reload")
-    done = sum("are in force" in line for line in gateway.process.err)
-    assert 2 <= done < 60
+
+    def done() -> int:
+        return sum("are in force" in line for line in gateway.process.err)
+
+    await eventually(lambda: done() >= 2)  # the last line may still be in the pipe
+    assert done() < 60
     assert gateway.process.running
 
 
