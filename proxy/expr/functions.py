@@ -119,6 +119,10 @@ class Parameter:
     def takes_expression(self) -> bool:
         return self.types == ("expression",)
 
+    @property
+    def takes_all(self) -> bool:
+        return "any" in self.types
+
     def accepts(self, value: Json) -> bool:
         if self.plain is not None:
             return type(value) in self.plain

@@ -17,8 +17,9 @@ from proxy.ruleset.mapping_documents import SpecDoc
 from proxy.ruleset.probes import compile_probe
 from proxy.translate.mapping import Constant, Fields, OmitNull, Read, Value
 from proxy.translate.operations import OPERATIONS
-from proxy.translate.plan import Asking, Batch, Call, Check, Refusal, Step, StreamSource, UpstreamPlan
+from proxy.translate.plan import Asking, Batch, Refusal, StreamSource, UpstreamPlan
 from proxy.translate.probe import ProbePlan
+from proxy.translate.steps import Call, Check, Step, Steps
 from proxy.types import Json
 
 CALLED = frozenset({"call", "worker", "gateway", "steps"})
@@ -101,7 +102,7 @@ def compile_asking(
     return asking, shop.mistakes
 
 
-def compile_steps(shop: Workshop, steps: list[StepDoc], roots: frozenset[str]) -> tuple[Step | Check, ...]:
+def compile_steps(shop: Workshop, steps: list[StepDoc], roots: frozenset[str]) -> Steps:
     """Steps and checks, which may read `roots`."""
     result: list[Step | Check] = []
     for index, step in enumerate(steps):
@@ -125,7 +126,7 @@ def compile_steps(shop: Workshop, steps: list[StepDoc], roots: frozenset[str]) -
         value = value.inner if isinstance(value, OmitNull) else value  # a step that is left out is null
         result.append(Step(name, value, call, shop.optional(step.when, (*path, "when"), roots)))
         shop.step_set(name, (*path, "set"))
-    return tuple(result)
+    return Steps(result)
 
 
 def _question(shop: Workshop, ask: AskDoc, path: tuple[str | int, ...], roots: frozenset[str]) -> Call:

@@ -20,6 +20,7 @@ from proxy.translate.mapping import Fields, Read, RootRead
 from proxy.translate.operations import OPERATIONS
 from proxy.translate.plan import Answer, Asking, CallPlan, ErrorEntry, ErrorTable, Route, StreamTarget
 from proxy.translate.probe import ProbePlan
+from proxy.translate.steps import Steps
 
 
 class AskingSource(NamedTuple):
@@ -171,7 +172,7 @@ def _plain_route(asking: Asking) -> Route:
         selection="lease",
         kind=None,
         model=None,
-        steps=(),
+        steps=Steps(),
         errors=refused,
         upstream=asking.upstream,
         source=asking.source,

@@ -34,9 +34,9 @@ from proxy.translate.plan import (
     ErrorTable,
     Operation,
     Route,
-    Step,
 )
 from proxy.translate.routes import HIDDEN_HEADERS, path_pattern
+from proxy.translate.steps import Step
 from proxy.types import Json
 
 # What expressions may read, by where they stand.

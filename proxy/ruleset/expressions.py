@@ -13,7 +13,7 @@ from proxy.documents.yaml import Path
 from proxy.expr import Expression, ExpressionSyntaxError, FunctionRegistry, compile_expression
 from proxy.ruleset.lint import negated_selection, paths_read, steps_read
 from proxy.ruleset.mapping_documents import Clamp, SpecDoc
-from proxy.translate import mapping
+from proxy.translate import changes, mapping
 from proxy.translate.mapping import Read, Value
 from proxy.translate.routes import HIDDEN_HEADERS
 from proxy.types import Json
@@ -121,28 +121,27 @@ class Workshop:
         if spec.where is not None:
             body = mapping.When(self.read(spec.where, (*path, "where"), inner), body)
         name = spec.name or (_label(source, label) if source else label)
-        value = mapping.each(source.evaluate if source else _nothing, name, body)
+        value: Value = mapping.Each(source or _nothing, name, body)
         if spec.when is not None:
             value = mapping.When(self.read(spec.when, (*path, "when"), roots), value)
         return value if spec.null == "keep" else mapping.OmitNull(value)
 
     def _one(self, spec: SpecDoc, path: Path, roots: frozenset[str], label: str) -> Value:
         value, label = self._source(spec, path, roots, spec.name or label)
-        expected = mapping.expected_text(spec.type, spec.min, spec.max)
+        expected = changes.expected_text(spec.type, spec.min, spec.max)
         if spec.table is not None:
-            value = mapping.on_value(value, mapping.table_lookup(label, self._table(spec, path), spec.unknown))
-        if spec.type is not None:
-            value = mapping.on_value(value, mapping.typed(label, spec.type, spec.min, spec.max))
-        elif spec.min is not None or spec.max is not None:
-            value = mapping.on_value(value, mapping.typed(label, "number", spec.min, spec.max))
+            value = changes.OnValue(value, changes.table_lookup(label, self._table(spec, path), spec.unknown))
+        if spec.type is not None or spec.min is not None or spec.max is not None:
+            kind, low, high = spec.type or "number", spec.min, spec.max
+            value = changes.OnValue(value, changes.typed(label, kind, low, high), changes.usual_test(kind, low, high))
         if spec.one_of is not None:
-            value = mapping.on_value(value, mapping.one_of(label, spec.one_of))
+            value = changes.OnValue(value, changes.one_of(label, spec.one_of))
         if "default" in spec.model_fields_set:
-            value = mapping.with_default(value, mapping.Constant(spec.default))
+            value = changes.WithDefault(value, mapping.Constant(spec.default))
         if spec.clamp is not None:
-            value = mapping.on_value(value, self._clamp(spec.clamp, (*path, "clamp"), roots))
+            value = changes.OnValue(value, self._clamp(spec.clamp, (*path, "clamp"), roots))
         if spec.required:
-            value = mapping.required(value, label, expected)
+            value = changes.Required(value, label, expected)
         if spec.null != "keep" and "value" not in spec.model_fields_set:
             value = mapping.OmitNull(value)
         return value if spec.when is None else self._only_when(spec.when, value, (*path, "when"), roots)
@@ -164,7 +163,7 @@ class Workshop:
                 if expression.path is None:
                     self.mistake(place, "null: refuse needs a plain path such as body.temperature")
                 else:
-                    return mapping.refuse_null(_fast(expression), expression.path, label), label
+                    return changes.RefuseNull(_fast(expression), expression.path, label), label
             return _fast(expression), label
         if spec.fields is not None:
             pairs = [
@@ -173,7 +172,7 @@ class Workshop:
             return mapping.Fields([pair for pair in pairs if pair[1] is not mapping.left_out]), label
         if spec.items is not None:
             items = [self.value(child, (*path, "items", index), roots, label) for index, child in enumerate(spec.items)]
-            return mapping.list_of(items), label
+            return mapping.ListOf(items), label
         return mapping.Constant(spec.value), label
 
     def _table(self, spec: SpecDoc, path: Path) -> dict[str, Json]:
@@ -192,7 +191,7 @@ class Workshop:
                 return self.read(given, (*path, name), roots)
             return None if given is None else lambda scope: given
 
-        return mapping.clamped(bound("min", clamp.min), bound("max", clamp.max))
+        return changes.clamped(bound("min", clamp.min), bound("max", clamp.max))
 
 
 def _fast(expression: Expression) -> Read:
@@ -202,7 +201,7 @@ def _fast(expression: Expression) -> Read:
         return mapping.RootRead(path[0])
     if len(path) == 2 and path[0] == "chunk":
         return mapping.ChunkRead(path[1])
-    return expression.evaluate
+    return expression
 
 
 def _label(expression: Expression, fallback: str) -> str:

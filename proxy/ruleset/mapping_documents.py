@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from proxy.ruleset.strict import Expression, Name, Strict, Text
-from proxy.translate.mapping import TypeName, Unknown
+from proxy.translate.changes import TypeName, Unknown
 
 
 class Clamp(Strict):

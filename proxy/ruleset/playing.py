@@ -15,7 +15,7 @@ from proxy.translate.answer import ClientAnswer, client_answer, client_results
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, StreamSource
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, Steps, build_request
+from proxy.translate.request import Built, Question, StepValues, build_request
 from proxy.translate.stream import StreamTranslator
 from proxy.types import Json, JsonObject
 
@@ -80,7 +80,7 @@ class Part(NamedTuple):
 
 def run_parts(route: Route, scope: Scope, answer: Callable[[Question], Json]) -> list[Part]:
     """As `run_request`, for each element of the array where the call is made for several."""
-    known: Steps = {}
+    known: StepValues = {}
     parts = [Part(run_request(route, scope, answer, 0, known), scope)]
     for index in range(1, parts[0].built.elements):
         own = dict(scope)
@@ -89,7 +89,7 @@ def run_parts(route: Route, scope: Scope, answer: Callable[[Question], Json]) ->
 
 
 def run_request(
-    route: Route, scope: Scope, answer: Callable[[Question], Json], index: int = 0, known: Steps | None = None
+    route: Route, scope: Scope, answer: Callable[[Question], Json], index: int = 0, known: StepValues | None = None
 ) -> Built:
     """The route's steps, put into `scope`, and its requests to the worker, whose part `answer` plays when a step asks.
     GatewayError where the request is refused. index, known: as for `build_request`.

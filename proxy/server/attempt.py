@@ -21,7 +21,8 @@ from proxy.server.taping import TapedSink
 from proxy.server.waiting import first_of
 from proxy.telemetry.request import Outcome as RequestOutcome
 from proxy.translate.answer import refuse_failure
-from proxy.translate.mapping import RULE_FAILURES, Constant, Scope, header_values
+from proxy.translate.changes import header_values
+from proxy.translate.mapping import RULE_FAILURES, Constant, Scope
 from proxy.translate.plan import StreamSource, UpstreamPlan
 from proxy.translate.reader import StreamReader, collected
 from proxy.translate.request import Built, Question, build_request

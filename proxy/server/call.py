@@ -14,7 +14,7 @@ from proxy.telemetry.request import RequestMetrics
 from proxy.translate.mapping import Scope
 from proxy.translate.plan import Route, Spread
 from proxy.translate.reader import StreamReader
-from proxy.translate.request import Steps
+from proxy.translate.request import StepValues
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Call:
     stopped: GatewayError | None = None
     tape: TapedPart | None = None
     index: int = 0
-    steps: Steps | None = None
+    steps: StepValues | None = None
     drawn: float | None = None
 
     def part(self, index: int) -> Call:

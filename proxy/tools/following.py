@@ -18,8 +18,9 @@ from proxy.ruleset.playing import run_request
 from proxy.ruleset.walking import reads_of
 from proxy.translate.errors import error_answer
 from proxy.translate.mapping import RULE_FAILURES, Scope, truthy
-from proxy.translate.plan import Check, ErrorTable, Route, Step
+from proxy.translate.plan import ErrorTable, Route
 from proxy.translate.request import Question, chosen_variant
+from proxy.translate.steps import Check, Step
 from proxy.types import Json
 
 

@@ -24,11 +24,20 @@ from proxy.tools.replay_worker import (
     played,
 )
 from proxy.translate.answer import client_answer, client_results, refuse_failure
+from proxy.translate.changes import header_values
 from proxy.translate.errors import error_answer
-from proxy.translate.mapping import RULE_FAILURES, Scope, header_values
+from proxy.translate.mapping import RULE_FAILURES, Scope
 from proxy.translate.plan import Route, StreamTarget
 from proxy.translate.reader import StreamReader, collected
-from proxy.translate.request import Built, Question, Steps, build_request, operated_on, resumed_request, whole_result
+from proxy.translate.request import (
+    Built,
+    Question,
+    StepValues,
+    build_request,
+    operated_on,
+    resumed_request,
+    whole_result,
+)
 from proxy.translate.stream import StreamTranslator, failure, translator_of
 from proxy.types import Json, JsonObject
 
@@ -74,7 +83,7 @@ class _Run:
         self.route, self.recorded = route, recorded
         self.found = Replayed()
         self._scope, self._blackout = scope, blackout
-        self._known: Steps = {}
+        self._known: StepValues = {}
         self._questions = [each for attempt in recorded.attempts for each in attempt.asked]
 
     def run(self) -> Replayed:

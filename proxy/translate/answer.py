@@ -8,7 +8,8 @@ import orjson
 
 from proxy.errors import Fault, GatewayError, Kind, Side
 from proxy.limits import ERROR_TEXT_MAX
-from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, header_values, shown, truthy
+from proxy.translate.changes import header_values
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, shown, truthy
 from proxy.translate.operations import OPERATIONS, summed
 from proxy.translate.plan import Answer, Asking, Refusal, Route, UpstreamPlan
 from proxy.types import Json, JsonObject

@@ -13,6 +13,7 @@ from proxy.translate.accept import preferred
 from proxy.translate.fields import NOTHING_NAMED, NamedFields
 from proxy.translate.mapping import Read, Value
 from proxy.translate.operations import OPERATIONS
+from proxy.translate.steps import Check, Step, Steps
 from proxy.translate.text import Mode
 from proxy.types import Json
 
@@ -49,42 +50,6 @@ class ErrorTable:
     def entry(self, kind: Kind) -> ErrorEntry:
         """The table's line for this kind, or its default."""
         return self.entries.get(kind, self.default)
-
-
-@dataclass(frozen=True)
-class Check:
-    """A condition on a request: where it does not hold, the caller gets this error."""
-
-    condition: Read
-    kind: Kind
-    message: Callable[[dict[str, Json]], str]
-    field: str | None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A question to the worker before the request itself, of whose JSON answer `result` is kept: POST `path` with
-    `body`; or, with `operation`, as the worker's backend wants it asked, and `body` makes the operation's arguments.
-    """
-
-    path: str
-    body: Value
-    result: Read
-    operation: str | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """A named value on the way to the request, `steps.<name>` afterwards: computed, or asked from the worker.
-
-    condition: false means null without asking. A question that fails gives null and is logged, never an error of the
-    request.
-    """
-
-    name: str
-    value: Value | None = None
-    call: Call | None = None
-    condition: Read | None = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +187,7 @@ class Asking:
     operation: str
     place: str
     condition: Read | None
-    steps: tuple[Step | Check, ...]
+    steps: Steps
     upstream: UpstreamPlan
     source: StreamSource | None
     result: Value | None
@@ -286,7 +251,7 @@ class Route:
     selection: Selection
     kind: str | None
     model: Read | None
-    steps: tuple[Step | Check, ...]
+    steps: Steps
     errors: ErrorTable
     trace: Read | None = None
     upstream: UpstreamPlan | None = None

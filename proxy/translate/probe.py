@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
-from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, Value, header_values, shown, truthy
+from proxy.translate.changes import header_values
+from proxy.translate.mapping import OMIT, RULE_FAILURES, Read, Scope, Value, shown, truthy
 from proxy.types import Json
 
 ModelKind = Literal["llm", "text2vec"]

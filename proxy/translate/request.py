@@ -7,7 +7,7 @@ from their own text.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +15,8 @@ from proxy.errors import Fault, GatewayError, Kind, model_missing
 from proxy.limits import ELEMENTS_MAX, MODEL_NAME_MAX
 from proxy.translate.answer import call_result, refuse_failure
 from proxy.translate.mapping import OMIT, RULE_FAILURES, FieldProblem, Read, Scope, Value, shown, truthy
-from proxy.translate.plan import Asking, Call, CallPlan, Check, Operation, Route, Step, UpstreamPlan
+from proxy.translate.plan import Asking, CallPlan, Operation, Route, UpstreamPlan
+from proxy.translate.steps import Call, Computed, Steps
 from proxy.types import Json, JsonObject
 
 Half = TypeVar("Half")
@@ -46,12 +47,12 @@ class Built(NamedTuple):
     elements: int = 1
 
 
-Steps = dict[tuple[Json, Json], Json]
+StepValues = dict[tuple[Json, Json], Json]
 """The values of a route's steps, by address and model of the worker that they were made for."""
 
 
 def build_request(
-    route: Route, scope: Scope, index: int = 0, known: Steps | None = None
+    route: Route, scope: Scope, index: int = 0, known: StepValues | None = None
 ) -> Generator[Question, Json, Built]:
     """Run the route's steps and checks and map the request.
 
@@ -69,7 +70,7 @@ def build_request(
 
 
 def _client_half(
-    route: Route, scope: Scope, index: int, known: Steps
+    route: Route, scope: Scope, index: int, known: StepValues
 ) -> Generator[Question, Json, tuple[Route, Scope, int]]:
     """The variant for the worker, what its side sees, and how often the call is made."""
     yield from _own_steps(route, scope, known)
@@ -146,7 +147,7 @@ def resumed_request(built: Built, body: Json, text: str, tokens: int) -> Json:
     return changed
 
 
-def _own_steps(route: Route, scope: Scope, known: Steps) -> Generator[Question, Json, None]:
+def _own_steps(route: Route, scope: Scope, known: StepValues) -> Generator[Question, Json, None]:
     """Steps depend on the worker, and on nothing else that differs between the elements of a call."""
     worker = scope.get("worker")
     key = (worker.get("address"), worker.get("model")) if isinstance(worker, dict) else (None, None)
@@ -169,21 +170,18 @@ def _elements(call: CallPlan, name: str, scope: Scope, index: int) -> int:
     return len(items)
 
 
-def _steps(route: Route, steps: Sequence[Step | Check], scope: Scope) -> Generator[Question, Json, None]:
+def _steps(route: Route, steps: Steps, scope: Scope) -> Generator[Question, Json, None]:
     values: dict[str, Json] = {}
     scope["steps"] = values
-    for step in steps:
-        if isinstance(step, Check):
-            if not truthy(step.condition(scope)):
-                raise GatewayError(step.kind, step.message(scope), field=step.field)
-        elif step.condition is not None and not truthy(step.condition(scope)):
-            values[step.name] = None
-        elif step.call is None:
-            values[step.name] = _value(step.value, scope)
-        elif step.call.operation is not None:
-            values[step.name] = yield from _operation(route, step.name, step.call, scope)
+    for part in steps.parts:
+        if isinstance(part, Computed):
+            part(scope)
+        elif part.condition is not None and not truthy(part.condition(scope)):
+            values[part.name] = None
+        elif part.call.operation is not None:
+            values[part.name] = yield from _operation(route, part.name, part.call, scope)
         else:
-            values[step.name] = yield from _asked(route, step.name, step.call, scope)
+            values[part.name] = yield from _asked(route, part.name, part.call, scope)
 
 
 def _asked(route: Route, step: str, call: Call, scope: Scope) -> Generator[Question, Json, Json]:

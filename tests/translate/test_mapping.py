@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.translate.mapping import OMIT, FieldProblem, header_values, shown, truthy
+from proxy.translate.changes import header_values
+from proxy.translate.mapping import OMIT, FieldProblem, shown, truthy
 from proxy.types import Json
 from tests.translate.building import mapped, mapping
 
@@ -280,3 +281,35 @@ def test_any_request_is_mapped_to_json_or_refused(value: Json, spec: object) -> 
         named = "a"
         assert found is OMIT or orjson.dumps(found)
     assert named
+
+
+@pytest.mark.parametrize("levels", [3, 10, 18])
+def test_mappings_inside_each_other(levels: int) -> None:
+    """Python takes 100 levels of indentation and 20 loops inside each other."""
+    objects, arrays = "body.a", "{from: item.a, type: string}"
+    expected: Json = "x"
+    document: Json = {"a": "x"}
+    for _ in range(levels):
+        objects = f"{{fields: {{inner: {objects}}}, when: body.a}}"
+        arrays = f"{{each: item.b, null: keep, fields: {{inner: {arrays}, at: index}}}}"
+        expected, document = {"inner": expected}, {"b": [document]}
+    assert mapped(objects, {"a": "x"}) == expected
+    outermost = arrays.replace("item.b", "body.b", 1)
+    found = mapped(outermost, document)
+    for _ in range(levels):
+        assert isinstance(found, list)
+        (found,) = found
+        assert isinstance(found, dict)
+        assert found["at"] == 0
+        found = found["inner"]
+    assert found == "x"
+    with pytest.raises(FieldProblem, match="expected a string") as refused:
+        mapped(outermost, _with_number(levels))
+    assert refused.value.field == "b" + "[0].b" * (levels - 1) + "[0].a"
+
+
+def _with_number(levels: int) -> Json:
+    document: Json = {"a": 5}
+    for _ in range(levels):
+        document = {"b": [document]}
+    return document

@@ -11,7 +11,8 @@ from proxy.backends.control import CallLimits, ControlError, call, decoded
 from proxy.backends.workers.look import ModelKnowledge, Status
 from proxy.backends.workers.settings import SourceSettings
 from proxy.fleet.facts import ModelFacts
-from proxy.translate.mapping import RULE_FAILURES, Read, header_values
+from proxy.translate.changes import header_values
+from proxy.translate.mapping import RULE_FAILURES, Read
 from proxy.translate.probe import Asked, ModelProbe, ProbeCall, ProbePlan, ProbeProblem, Said
 from proxy.types import Json, JsonObject
 
