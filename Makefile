@@ -34,9 +34,10 @@ interop: $(VENV)/.test ## Run the tests on the real FastChat and the real DB-GPT
 	@$(BIN)/python -m pytest tests/interop
 
 .PHONY: docs
-docs: $(VENV)/.run ## Write reference pages and schemas anew, after a change of settings, functions or the rule language
+docs: $(VENV)/.run ## Write reference pages, schemas and the digest of the tested rules anew, after a change of what they are of
 	@$(BIN)/python -m proxy.tools.reference docs/reference
 	@$(BIN)/dbgpt-gateway schema --write rules/schemas
+	@$(BIN)/python -m proxy.tools.tested
 
 .PHONY: lint
 lint: $(VENV)/.test ## Check style and types

@@ -16,6 +16,7 @@ from proxy.backends.overrides import ModelOverrides
 from proxy.backends.sources import check
 from proxy.documents import DocumentError
 from proxy.ruleset import RuleSet, load_rules, run_tests, shipped_rules
+from proxy.ruleset.tested import were_tested
 from proxy.settings import Settings
 from proxy.source import Source
 from proxy.threads import in_thread
@@ -78,8 +79,14 @@ def utc(seconds: float) -> str:
 
 
 def read_rules(paths: Sequence[str]) -> RuleSet:
-    """The rule set to serve. DocumentError with every mistake; StartError when a rule file's own tests fail."""
-    rules = load_rules([Path(path) for path in paths] or [shipped_rules()], rule_functions())
+    """The rule set to serve. DocumentError with every mistake; StartError when a rule file's own tests fail.
+
+    Rules that come with the program, and are as they were when they were released, are not tested again.
+    """
+    folders = [Path(path) for path in paths] or [shipped_rules()]
+    rules = load_rules(folders, rule_functions())
+    if were_tested(folders):
+        return rules
     failed = [outcome for outcome in run_tests(rules.tests) if outcome.problems]
     if failed:
         lines = [

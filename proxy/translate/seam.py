@@ -47,7 +47,8 @@ class Seam:
             return
         # Some of the known text may be lost in half a character that nothing more came of.
         place, missing = _repeated(self._known, text)
-        if 2 * len(text) < len(self._known) or not missing.startswith(text[place:]):
+        lost = missing or self._known[len(self._known.rstrip()) :]
+        if 2 * len(text) < len(self._known) or not lost.startswith(text[place:]):
             raise GatewayError("upstream_protocol", "the worker ended without repeating the text that it goes on from")
 
     def behind(self, said: Json) -> str | None:

@@ -27,7 +27,6 @@ UNTOLD = {
     "did not find expected": "the same",
     "str | int": "a type",
     "text with {expressions}": "what editors show",
-    "list[int | None]": "a type",
     "a value is nested too deeply to be compared": "of a request, while it is served",
     "the expression holds an index with too many digits": "only where longer expressions are allowed",
     "reads no stream": "a fault of the program, and what `translate` says",

@@ -77,6 +77,7 @@ def test_losses_anywhere_change_nothing_of_the_text(story: list[str], losses: li
 
 @settings(deadline=None)
 @given(STORY, st.lists(st.integers(0, 12), max_size=3), st.integers(1, 12))
+@example(["<0x0A>", SPACE, SPACE * 3, "<0x0A>", *in_bytes("é")], [4], 5)  # half of it takes the line's end along
 def test_a_limit_of_tokens_is_that_of_all_parts(story: list[str], losses: list[int], most: int) -> None:
     """The text ends where that of one worker would have ended."""
     lost, whole = as_told(story, losses, 1, most)
