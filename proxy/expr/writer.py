@@ -6,6 +6,7 @@ the document once however often it is named, and jumps over what a condition lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
@@ -25,18 +26,23 @@ or one of `NO_CONTAINERS`.
 """
 
 
+def _getter(holder: str) -> str:
+    return f"{holder}.get if isinstance({holder}, dict) else no_field"
+
+
 def _no_field(name: str) -> None:
     """What a value that is not an object has."""
 
 
 class Writer:
-    """Lines of one function, which has one argument.
+    """Lines of one function; arguments: the names of its own.
 
     A variable is set once and keeps its value, but for those of `set` that the caller sets again before anybody else
     knows them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
         self._names: dict[str, object] = {"no_field": _no_field}
         self._constants: dict[int, str] = {}
         self._lines: list[str] = []
@@ -85,6 +91,10 @@ class Writer:
             self._names[name] = value
         return name
 
+    def name(self, name: str, value: object) -> None:
+        """Let the lines have this value by this name, which none that is made here has: those are `v1` and `c1`."""
+        self._names[name] = value
+
     def compared(self, value: Json) -> str:
         """A value with which another one is compared."""
         return ascii(value) if isinstance(value, (str, int)) else self.constant(value)
@@ -99,7 +109,7 @@ class Writer:
                 return own[name]
             if outer is not None:
                 return self.field(outer, name)
-        get = self.once(f"{holder}.get if isinstance({holder}, dict) else no_field")
+        get = self.once(_getter(holder))
         return self.once(f"{get}({name!a})")
 
     @contextmanager
@@ -115,6 +125,10 @@ class Writer:
         self._level -= 1
         self._known = known
 
+    def getter(self, holder: str, variable: str) -> None:
+        """From here to the end of the block `variable` has the `get` of this object."""
+        self._known[_getter(holder)] = variable
+
     def fields(self, holder: str) -> dict[str, str]:
         """The fields of this object that a variable has, from here on: the caller sets both, and adds them here."""
         return self._layers.setdefault(holder, (None, {}))[1]
@@ -126,19 +140,33 @@ class Writer:
         It is made, before the loop that is written inside, only where a line needs it as a whole; see `layered`.
         """
         self._layers[inner] = (outer, own)
-        place, level = len(self._lines), self._level
+        place, level = self.place, self._level
         yield
-        if any(inner in line for line in self._lines[place:]):
+        if self.needs_whole(place, inner):
             self._lines.insert(place, " " * level + f"{inner} = {{**{outer}}}")
 
     @contextmanager
     def layered(self, inner: str) -> Iterator[None]:
         """The lines inside are the loop's, in which the fields of `inner` change."""
-        place, level = len(self._lines), self._level
+        place, level = self.place, self._level
         yield
-        if any(inner in line for line in self._lines[place:]):
+        if self.needs_whole(place, inner):
             for name, variable in self._layers[inner][1].items():
                 self._lines.insert(place, " " * level + f"{inner}[{name!a}] = {variable}")
+
+    def names(self, place: int, variable: str) -> bool:
+        """Whether a line since then has this variable in it."""
+        found = re.compile(rf"\b{variable}\b")
+        return any(found.search(line) for line in self._lines[place:])
+
+    def needs_whole(self, place: int, holder: str) -> bool:
+        """Whether a line since then needs this object for more than to read a field of it."""
+        found, reads = re.compile(rf"\b{holder}\b"), f" = {_getter(holder)}"
+        return any(found.search(line) and not line.endswith(reads) for line in self._lines[place:])
+
+    def insert(self, place: int, code: str) -> None:
+        """Put a line there, as far in as what is written now."""
+        self._lines.insert(place, " " * self._level + code)
 
     def part(self, write: Part, document: str) -> str:
         """What `write` writes, in a function of its own where it would be too deep in this one."""
@@ -146,14 +174,14 @@ class Writer:
             return write(self, document)
         return self.set(f"{self.constant(function(write))}({document})")
 
-    def compiled(self, result: str) -> Callable[[Any], Any]:
+    def compiled(self, result: str) -> Callable[..., Any]:
         """The function, which returns this."""
-        lines = [f"def run({_DOCUMENT}):", *self._lines, f" return {result}"]
+        lines = [f"def run({', '.join(self._arguments)}):", *self._lines, f" return {result}"]
         exec(compile("\n".join(lines), "<rule>", "exec"), self._names)  # noqa: S102  names of rules go in quoted only
-        return cast("Callable[[Any], Any]", self._names["run"])
+        return cast("Callable[..., Any]", self._names["run"])
 
 
 def function(write: Part) -> Callable[[Any], Any]:
     """The function of one argument, the document, that gives what is written."""
-    writer = Writer()
+    writer = Writer(_DOCUMENT)
     return writer.compiled(write(writer, _DOCUMENT))

@@ -18,14 +18,14 @@ class DelimitedDecoder(BufferedDecoder):
     """How many bytes `_payload` may remove from the end of a frame."""
 
     def only(self, data: bytes) -> bytes | None:
-        end = data.find(self._delimiter)
+        last = len(data) - 1
         # A last byte above the space is neither blank nor a carriage return.
-        if 0 < end == len(data) - 1 and end <= self._limit and data[end - 1] > 0x20 and not self._held:
-            if self._error is not None:
-                self._raise_again(self._error)
-            self._complete += 1
-            return data[:end]
-        return None
+        if data.find(self._delimiter) != last or self._held or not 0 < last <= self._limit or data[last - 1] <= 0x20:
+            return None
+        if self._error is not None:
+            self._raise_again(self._error)
+        self._complete += 1
+        return data[:last]
 
     def feed(self, data: bytes) -> list[bytes]:
         if self._error is not None:

@@ -130,9 +130,9 @@ class ResponseSink(ABC):
             if len(self._refusal) > ERROR_TEXT_MAX:
                 self._end(self._refusal_error(self._refused))
             return
-        begun = time.monotonic()
+        begun = time.monotonic()  # uvloop's own clock has milliseconds, and stands still within a turn
         try:
-            self._taken(data)
+            self._taken(data, begun)
         except FramingError as error:
             self._end(GatewayError("upstream_protocol", f"the worker {self._address} sent a broken stream: {error}"))
         except GatewayError as error:
@@ -141,15 +141,16 @@ class ResponseSink(ABC):
             self._end(_own_fault())
         self.spent += time.monotonic() - begun
 
-    def _taken(self, data: bytes) -> None:
+    def _taken(self, data: bytes, now: float) -> None:
+        """now: when it came."""
         frame = self._decoder.only(data)
-        self._counted(self._decoder.feed(data) if frame is None else [frame])
+        self._counted(self._decoder.feed(data) if frame is None else [frame], now)
 
-    def _counted(self, frames: list[bytes]) -> None:
+    def _counted(self, frames: list[bytes], now: float) -> None:
         if frames:
             self.received_frames += len(frames)
             self.frames(frames)
-            self._observe()
+            self._observe(now)
 
     def on_end(self) -> None:
         """Called by the upstream."""
@@ -159,7 +160,7 @@ class ResponseSink(ABC):
             self._end(self._refusal_error(self._refused))
             return
         try:
-            self._counted(self._decoder.finish())
+            self._counted(self._decoder.finish(), time.monotonic())
             self.ended()
         except FramingError as error:
             self._end(GatewayError("upstream_reset", f"the worker {self._address} ended its answer too early: {error}"))
@@ -185,9 +186,8 @@ class ResponseSink(ABC):
             retry_after=_seconds(head.headers.get("retry-after")),
         )
 
-    def _observe(self) -> None:
+    def _observe(self, now: float) -> None:
         """The time of frames that told something; an error frame is not the beginning of an answer."""
-        now = time.monotonic()  # uvloop's own clock has milliseconds, and stands still within a turn
         if self.first_frames:
             self._metrics.gap(now - self.last_frames)
         else:
@@ -224,7 +224,7 @@ class AnswerSink(ResponseSink):
         """Keep the one frame of the body."""
         self.answer = frames[0]
 
-    def _observe(self) -> None:
+    def _observe(self, now: float) -> None:
         """One answer is no stream: its time is the request's."""
 
 
@@ -298,17 +298,17 @@ class ClientStream(StreamSink):
         self._output = output
         self._complete_only = complete_only
 
-    def _taken(self, data: bytes) -> None:
+    def _taken(self, data: bytes, now: float) -> None:
         """As for any response, with less to do for the usual read: one frame like those before."""
         quick = self.translator.quick
         frame = self._decoder.only(data)
         out = quick(self.translator, frame) if quick is not None and frame is not None else None
         if out is None:
-            self._counted(self._decoder.feed(data) if frame is None else [frame])
+            self._counted(self._decoder.feed(data) if frame is None else [frame], now)
             return
         self.received_frames += 1
         self._output.send(out)
-        self._observe()
+        self._observe(now)
 
     def frames(self, frames: list[bytes]) -> None:
         """Rewrite and pass on."""

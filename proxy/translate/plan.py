@@ -18,7 +18,7 @@ from proxy.translate.text import Mode
 from proxy.types import Json
 
 if TYPE_CHECKING:
-    from proxy.translate.quick import Step as QuickStep
+    from proxy.translate.quick import Quick
 
 Selection = Literal["lease", "known", "none"]
 
@@ -137,7 +137,7 @@ class StreamTarget:
     final: Value | None = None
     resumed: Value | None = None
     usual: Value | None = None
-    step: QuickStep | None = None
+    step: Quick | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ kind, and the general way takes it; what it gives is what the general way would 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from proxy.expr import Writer
 from proxy.framing import FramingError
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, OmitNull, RootRead, needed_key
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, OmitNull, RootRead, needed_key, omits, write
 from proxy.translate.splice import SPLICE_FROM, splice_of
 from proxy.translate.text import HALF_CHARACTER
 
@@ -24,17 +26,16 @@ if TYPE_CHECKING:
 
 Step = Callable[["StreamTranslator", bytes], "bytes | None"]
 
-# What the mapping of a frame reads most, which need not go through the scope.
-_LOCALS: Final = {"text": "said", "new_text": "new", "usage": "usage"}
+_UNUSUAL: Final = (orjson.JSONDecodeError, orjson.JSONEncodeError, FramingError, *RULE_FAILURES)
 
 
-def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = False) -> Step | None:
+def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = False) -> Quick | None:
     """The function for streams of this kind; None where only the general way will do: a text, thought, error or finish
     that is not one key of the frame, or a framing that puts more than two ends around a frame.
 
     It is for frames before the finish, of a stream without a prefix that no other worker went on with, as long as the
-    client sees the text as it is. apart: the
-    client's mapping sees another scope than the reading of the worker's frames.
+    client sees the text as it is. apart: the client's mapping sees another scope than the reading of the worker's
+    frames.
     """
     finish = needed_key(source.finish)
     if not isinstance(source.text, ChunkRead) or target.framing.around is None:
@@ -49,174 +50,126 @@ def quick_step(source: StreamSource, target: StreamTarget, *, apart: bool = Fals
         return None  # a frame without text is told at the end only
     if not (source.reasoning is None or isinstance(source.reasoning, ChunkRead)):
         return None
-    writer = _Writer(source, target, source.text.key, finish, apart=apart)
-    names: dict[str, object] = writer.names
-    exec(compile("\n".join(writer.lines), "<stream rule>", "exec"), names)  # noqa: S102  keys of rules go in quoted only
-    return cast("Step", names["step"])
+    return Quick(source, target, source.text.key, finish, apart=apart)
 
 
-def _is_known(value: object, root: str) -> bool:
-    """Whether a field can be read without the scope."""
-    return isinstance(value, ChunkRead) or (value is None and root in _LOCALS)
-
-
-class _Writer:
-    """Puts the lines of the function together; `names` is what they refer to."""
+class Quick:
+    """`run` is the function, written when the first stream needs it."""
 
     def __init__(
         self, source: StreamSource, target: StreamTarget, text_key: str, finish_key: str | None, *, apart: bool
     ) -> None:
-        self._seen = "seen" if apart else "scope"
-        self.names: dict[str, object] = {
-            "loads": orjson.loads,
-            "dumps": orjson.dumps,
-            "unusual": (orjson.JSONDecodeError, orjson.JSONEncodeError, FramingError, *RULE_FAILURES),
-            "OMIT": OMIT,
-        }
-        self.lines: list[str] = []
-        self._splice = splice_of(source, target, finish_key, apart=apart)
-        self._read(source, text_key, finish_key)
-        self._text(source, target)
-        self._map(target)
-        self._keep(source)
+        self._source = source
+        self._target = target
+        self._text_key = text_key
+        self._finish_key = finish_key
+        self._apart = apart
 
-    def _line(self, depth: int, line: str) -> None:
-        self.lines.append("    " * depth + line)
+    @cached_property
+    def run(self) -> Step:
+        """Takes the translator and a frame; gives what is to be written, None where the general way has to do it."""
+        writer = Writer("translator", "frame")
+        splice = splice_of(self._source, self._target, self._finish_key, apart=self._apart)
+        if splice is not None:
+            writer.name("follow", splice.follow)
+            with writer.block("if (spliced := translator.spliced) is not None"):
+                writer.line("if (data := follow(translator, frame, spliced)) is not None: return data")
+                writer.line("translator.spliced = None")
+        with writer.block("try"):
+            self._read(writer)
+            self._text(writer)
+            self._map(writer)
+        writer.line(f"except {writer.constant(_UNUSUAL)}: return None")
+        self._keep(writer)
+        if splice is not None:
+            writer.name("begin", splice.begin)
+            writer.name("long", SPLICE_FROM)
+            writer.line("if len(frame) >= long: translator.spliced = begin(translator, frame)")
+        return writer.compiled("data")
 
-    def _name(self, value: object) -> str:
-        name = f"v{len(self.names)}"
-        self.names[name] = value
-        return name
-
-    def _read(self, source: StreamSource, text_key: str, finish_key: str | None) -> None:
-        self._line(0, "def step(translator, frame):")
-        if self._splice is not None:
-            self.names["follow"], self.names["begin"] = self._splice.follow, self._splice.begin
-            self._line(1, "if (spliced := translator.spliced) is not None:")
-            self._line(2, "data = follow(translator, frame, spliced)")
-            self._line(2, "if data is not None:")
-            self._line(3, "return data")
-            self._line(2, "translator.spliced = None")
-        self._line(1, "try:")
-        self._line(2, "chunk = loads(frame)")
-        self._line(2, "if type(chunk) is not dict:")
-        self._line(3, "return None")
-        self._line(2, "get = chunk.get")
-        self._line(2, f"came = get({text_key!r})")
+    def _read(self, writer: Writer) -> None:
+        """`chunk`, `came` and what else is read of the frame."""
+        source = self._source
+        writer.line(f"chunk = {writer.constant(orjson.loads)}(frame)")
+        writer.line("if type(chunk) is not dict: return None")
+        writer.getter("chunk", writer.set("chunk.get"))
+        writer.line(f"came = {writer.field('chunk', self._text_key)}")
         wrong = ["type(came) is not str"]
         if isinstance(source.error_code, ChunkRead):
-            self._line(2, f"code = get({source.error_code.key!r})")
-            wrong.append("(code is not None and code != 0)")
-        if finish_key is not None:
-            wrong.append(f"get({finish_key!r}) is not None")
+            code = writer.field("chunk", source.error_code.key)
+            wrong.append(f"({code} is not None and {code} != 0)")
+        if self._finish_key is not None:
+            wrong.append(f"{writer.field('chunk', self._finish_key)} is not None")
         if isinstance(source.reasoning, ChunkRead):
-            wrong.append(f"get({source.reasoning.key!r})")
-        self._line(2, f"if {' or '.join(wrong)}:")
-        self._line(3, "return None")
-        self._line(2, "reader = translator.reader")
-        self._line(2, "if not reader.frames:")  # the first is like none before; what is counted from it is set there
-        self._line(3, "return None")
-        self._line(2, "flow = reader.flow")
-        self._line(2, "scope = reader.scope")
-        self._line(2, "scope['chunk'] = chunk")
-        self._line(2, "usage = reader.usage")
+            wrong.append(writer.field("chunk", source.reasoning.key))
+        writer.line(f"if {' or '.join(wrong)}: return None")
+        writer.line("reader = translator.reader")
+        # The first is like none before; what is counted from it is set there.
+        writer.line("if not reader.frames: return None")
+        writer.line("flow, scope = reader.flow, reader.scope")
+        writer.line("scope['chunk'] = chunk")
+        writer.fields("scope")["chunk"] = "chunk"
+        writer.line("usage = reader.usage")
         if source.usage is not None:
-            self._line(2, f"now = {self._name(source.usage)}(scope)")
-            self._line(2, "if now is not None and now is not OMIT:")
-            self._line(3, "usage = now")
-        if self._seen != "scope":
-            self._line(2, f"{self._seen} = translator.scope")
+            now = write(writer, source.usage, "scope")
+            writer.line(f"if {now} is not None and {now} is not {writer.constant(OMIT)}: usage = {now}")
+        writer.line("seen = translator.scope" if self._apart else "seen = scope")
         if source.logprobs is not None:
-            self._line(2, f"now = {self._name(source.logprobs)}(scope)")
-            self._line(2, "logprobs = reader.logprobs if now is None else now")
-            self._line(2, f"{self._seen}['logprobs'] = logprobs")
+            now = write(writer, source.logprobs, "scope")
+            writer.line(f"seen['logprobs'] = logprobs = reader.logprobs if {now} is None else {now}")
 
-    def _text(self, source: StreamSource, target: StreamTarget) -> None:
+    def _text(self, writer: Writer) -> None:
         """`text`: all that came; `shown`: as much of it as the client may see."""
-        if source.mode == "cumulative":
-            self._line(2, "text = came")
-            self._line(2, "if not text.startswith(flow._longest):")
-            self._line(3, "return None")
+        target = self._target
+        if self._source.mode == "cumulative":
+            writer.line("text = came")
+            writer.line("if not text.startswith(flow._longest): return None")
         else:
-            self._line(2, "text = flow._longest + came")
-        self._line(2, f"if text.endswith({HALF_CHARACTER!r}):")
-        self._line(3, "return None")
-        self._line(2, f"shown = text[:-{target.hold_back}]" if target.hold_back else "shown = text")
-        self._line(2, "if len(shown) <= len(flow._shown):")
-        self._line(3, "shown = flow._shown")
+            writer.line("text = flow._longest + came")
+        writer.line(f"if text.endswith({HALF_CHARACTER!r}): return None")
+        writer.line(f"shown = text[:-{target.hold_back}]" if target.hold_back else "shown = text")
+        writer.line("if len(shown) <= len(flow._shown): shown = flow._shown")
 
-    def _map(self, target: StreamTarget) -> None:
+    def _map(self, writer: Writer) -> None:
         """`data`: the frame for the client."""
-        before, after = target.framing.around or (b"", b"")
-        around = "".join([f"{before!r} + " if before else "", "{}", f" + {after!r}" if after else ""])
+        target = self._target
         # An object is never null, and neither is a frame.
         chunk = target.usual or target.chunk
-        chunk = chunk.inner if isinstance(chunk, OmitNull) else chunk
+        chunk = chunk.inner if isinstance(chunk, OmitNull) and isinstance(chunk.inner, (Fields, RootRead)) else chunk
         if isinstance(chunk, RootRead) and chunk.name == "chunk":
-            self._line(2, f"data = {self._name(target.framing.encode)}(frame)")  # as it came
+            writer.line(f"data = {writer.constant(target.framing.encode)}(frame)")  # as it came
             return
-        fields = chunk if isinstance(chunk, Fields) else None
-        if target.mode == "incremental":
-            self._line(2, "new = said = shown[translator._sent_length:]")
-        else:
-            self._line(2, "said = shown")
-            if fields is None or not all(
-                _is_known(value, root) and root != "new_text" for _, root, value, _ in fields.others
-            ):
-                self._line(2, "new = shown[translator._sent_length:]")
-        if fields is None or not all(_is_known(value, root) for _, root, value, _ in fields.others):
-            self._line(2, f"{self._seen}['new_text'] = new")
-            self._line(2, f"{self._seen}['text'] = said")
-            self._line(2, f"{self._seen}['finish'] = None")
-            self._line(2, f"{self._seen}['usage'] = usage")
-        if fields is None:
-            self._line(2, f"mapped = {self._name(target.usual or target.chunk)}({self._seen})")
-            self._line(2, f"data = b'' if mapped is OMIT else {around.format('dumps(mapped)')}")
-        else:
-            self._fields(fields)
-            self._line(2, f"data = {around.format('dumps(mapped)')}")
+        said = "new" if target.mode == "incremental" else "shown"
+        told = {"text": said, "new_text": "new", "usage": "usage", "finish": "None"}
+        known = writer.fields("seen")
+        known.update(told)
+        if not self._apart:
+            known["chunk"] = "chunk"
+        if self._source.logprobs is not None:
+            known["logprobs"] = "logprobs"
+        place = writer.place
+        mapped = write(writer, chunk, "seen")
+        before, after = target.framing.around or (b"", b"")
+        around = [repr(before)] * bool(before) + [f"{writer.constant(orjson.dumps)}({mapped})"]
+        around += [repr(after)] * bool(after)
+        left_out = f"b'' if {mapped} is {writer.constant(OMIT)} else " if omits(chunk) else ""
+        writer.line(f"data = {left_out}{' + '.join(around)}")
+        if writer.needs_whole(place, "seen"):
+            for name, value in told.items():
+                writer.insert(place, f"seen[{name!r}] = {value}")
+        if writer.names(place, "new"):
+            writer.insert(place, "new = shown[translator._sent_length:]")
 
-    def _fields(self, fields: Fields) -> None:
-        known = [f"{name!r}: {self._name(value)}" for name, value in fields.constants.items()]
-        others = list(fields.others)
-        while others and others[0][2] is None and others[0][1] in ("text", "new_text"):
-            name, root, _, _ = others.pop(0)
-            known.append(f"{name!r}: {_LOCALS[root]}")
-        self._line(2, f"mapped = {{{', '.join(known)}}}")
-        for name, root, value, omits_null in others:
-            depth = 2
-            item = _LOCALS.get(root, "item") if value is None else "item"
-            if value is None and item == "item":
-                self._line(2, f"item = {self._seen}.get({root!r})")
-            elif isinstance(value, ChunkRead):
-                self._line(2, f"item = get({value.key!r})")
-            elif value is not None:
-                self._line(2, f"item = {self._name(value)}({self._seen})")
-                self._line(2, "if item is not OMIT:")
-                depth = 3
-            if omits_null:
-                self._line(depth, f"if {item} is not None:")
-                depth += 1
-            self._line(depth, f"mapped[{name!r}] = {item}")
-
-    def _keep(self, source: StreamSource) -> None:
+    def _keep(self, writer: Writer) -> None:
         """From here on nothing fails."""
-        self._line(1, "except unusual:")
-        self._line(2, "return None")
-        self._line(1, "flow._longest = text")
-        self._line(1, "flow._shown = shown")
-        self._line(1, "reader.last_text = came")
-        self._line(1, "reader.frames += 1")
-        self._line(1, "reader._whole = None")
-        if source.usage is not None:
-            self._line(1, "reader.usage = usage")
-        if source.logprobs is not None:
-            self._line(1, "reader.logprobs = logprobs")
-        self._line(1, "translator._sent_length = len(shown)")
-        self._line(1, "if data:")
-        self._line(2, "translator.sent_frames += 1")
-        if self._splice is not None:
-            self.names["long"] = SPLICE_FROM
-            self._line(1, "if len(frame) >= long:")
-            self._line(2, "translator.spliced = begin(translator, frame)")
-        self._line(1, "return data")
+        writer.line("flow._longest = text")
+        writer.line("flow._shown = shown")
+        writer.line("reader.last_text = came")
+        writer.line("reader.frames += 1")
+        writer.line("reader._whole = None")
+        if self._source.usage is not None:
+            writer.line("reader.usage = usage")
+        if self._source.logprobs is not None:
+            writer.line("reader.logprobs = logprobs")
+        writer.line("translator._sent_length = len(shown)")
+        writer.line("if data: translator.sent_frames += 1")

@@ -169,7 +169,8 @@ class StreamTranslator:
     def _usual(self) -> QuickStep | None:
         """What rewrites the usual frame, where it sees all that matters."""
         plain = self.reader.flow.is_plain and self.reader.view is None
-        return self._target.step if plain and self._first is None and not self._mended else None
+        step = self._target.step
+        return step.run if step and plain and self._first is None and not self._mended else None
 
     def _emit(self, *, final: bool) -> bytes:
         reader, target, scope = self.reader, self._target, self.scope

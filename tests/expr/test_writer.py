@@ -100,7 +100,7 @@ def test_a_value_is_read_once() -> None:
             reads.append(key)
             return super().get(key, default)
 
-    writer = Writer()
+    writer = Writer("document")
     first = writer.field("document", "a")
     assert writer.field("document", "a") == first
     run = writer.compiled(first)

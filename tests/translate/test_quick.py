@@ -122,8 +122,8 @@ def _compared(
     resumable: bool,
     long: int,
 ) -> int:
-    if isinstance(target.step, FunctionType):
-        target.step.__globals__["long"] = long
+    if target.step is not None and isinstance(target.step.run, FunctionType):
+        target.step.run.__globals__["long"] = long
     scope = scope_of(route, echo=echo)
     client = None if route.call is None else scope
     plain = replace(target, step=None)
@@ -197,7 +197,8 @@ def test_long_frames_are_made_of_those_before(route: Route) -> None:
     """What was read and written before is not read and written again, but where the worker's frame goes on as it is."""
     assert route.source is not None
     assert route.target is not None
-    step = route.target.step
+    assert route.target.step is not None
+    step = route.target.step.run
     assert isinstance(step, FunctionType)
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
     frames = spoken(
