@@ -18,7 +18,6 @@ from proxy.server.leases import Hold
 from proxy.server.outcomes import is_upstream, outcome_of, rest_after, verdict_of
 from proxy.server.sinks import AnswerSink, CollectSink, ResponseSink, as_gateway_error
 from proxy.server.taping import TapedSink
-from proxy.server.waiting import first_of
 from proxy.telemetry.request import Outcome as RequestOutcome
 from proxy.translate.answer import refuse_failure
 from proxy.translate.changes import header_values
@@ -28,6 +27,7 @@ from proxy.translate.reader import StreamReader, collected
 from proxy.translate.request import Built, Question, build_request
 from proxy.types import Json, JsonObject
 from proxy.upstream import Sink, Target, Timeouts, UpstreamError
+from proxy.waiting import first_of
 
 log = logging.getLogger("proxy.access")
 

@@ -15,11 +15,11 @@ from proxy.server.output import ClientOutput
 from proxy.server.sinks import ClientStream
 from proxy.server.taping import TapedOutput
 from proxy.server.tries import Tries
-from proxy.server.waiting import first_of
 from proxy.translate.plan import StreamTarget
 from proxy.translate.request import Built, resumed_request
 from proxy.translate.stream import StreamTranslator, failure, translator_of
 from proxy.types import Json
+from proxy.waiting import first_of
 
 
 class StreamRun:

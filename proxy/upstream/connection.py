@@ -8,7 +8,6 @@ pulled from: it stores what it reads and wakes a task for it.
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .target import Target
@@ -32,12 +31,12 @@ class Connection(asyncio.Protocol):
     `unsolicited` says that the peer sent bytes while no request was under way; such a connection is closed at once.
     """
 
-    __slots__ = ("_aborted", "_owner", "_paused", "_transport", "exchange", "expiry", "target", "unsolicited")
+    __slots__ = ("_aborted", "_owner", "_paused", "_transport", "exchange", "idle_until", "target", "unsolicited")
 
     def __init__(self, owner: Owner, target: Target) -> None:
         self.target = target
         self.exchange: Exchange | None = None
-        self.expiry: asyncio.TimerHandle | None = None
+        self.idle_until: float | None = None  # in loop time, set by the pool while it has it
         self.unsolicited = False
         self._owner = owner
         self._transport: asyncio.Transport | None = None
@@ -89,8 +88,6 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         if self._aborted:
             self._transport.abort()
-            return
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
         if self.exchange is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
+
+from proxy.waiting import first_of
 
 from .connection import Connection
 from .contract import Sink, Timeouts, UpstreamError
@@ -18,6 +21,8 @@ from .target import Target
 # A worker that closes a kept connection later than this (seconds) after the request had the request, and may have acted
 # on it; one that had closed the connection before says so at once.
 _STALE_WITHIN: Final = 0.05
+# uvloop's timers have milliseconds.
+_SWEEP_SLACK: Final = 0.002
 
 
 class _Order(NamedTuple):
@@ -41,8 +46,8 @@ class UpstreamPool:
     def __init__(
         self,
         *,
-        max_idle_per_target: int = 16,
-        max_idle: int = 256,
+        max_idle_per_target: int = 128,
+        max_idle: int = 1024,
         idle_seconds: float = 4,
         max_head_bytes: int = 65536,
         max_headers: int = 100,
@@ -64,7 +69,9 @@ class UpstreamPool:
         self._max_head_bytes = max_head_bytes
         self._max_headers = max_headers
         self._ssl_context = ssl_context
-        self._idle: dict[tuple[str, int, bool], list[Connection]] = {}
+        # By target, and there the last one used at the end.
+        self._idle: dict[tuple[str, int, bool], dict[Connection, None]] = {}
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._connections: set[Connection] = set()
         self._connecting: set[asyncio.Task[tuple[asyncio.Transport, Connection]]] = set()
         self._closed = False
@@ -108,6 +115,8 @@ class UpstreamPool:
     async def close(self) -> None:
         """Close every connection and wait until they are gone; exchanges under way fail with kind `reset`."""
         self._closed = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         connecting = list(self._connecting)
         for task in connecting:
             task.cancel()
@@ -153,7 +162,7 @@ class UpstreamPool:
         left = deadline - loop.time()
         try:
             # Unlike wait_for, this neither loses a cancellation nor a connection made in the same moment.
-            await asyncio.wait({attempt}, timeout=max(0, min(timeouts.connect, left)))
+            await first_of(attempt, seconds=max(0.0, min(timeouts.connect, left)))
         except BaseException:
             attempt.cancel()
             connection.abort()
@@ -199,7 +208,7 @@ class UpstreamPool:
     def _take(self, target: Target) -> Connection | None:
         key = (target.host, target.port, target.tls)
         while key in self._idle:
-            connection = self._idle[key][-1]
+            connection = next(reversed(self._idle[key]))
             self._forget(connection)
             if connection.usable:
                 return connection
@@ -207,16 +216,28 @@ class UpstreamPool:
 
     def _forget(self, connection: Connection) -> None:
         """Take a connection out of the idle ones, if it is there."""
-        if connection.expiry is None:
+        if connection.idle_until is None:
             return
-        connection.expiry.cancel()
-        connection.expiry = None
-        key = (connection.target.host, connection.target.port, connection.target.tls)
+        connection.idle_until = None
+        key = connection.target.host, connection.target.port, connection.target.tls
         idle = self._idle[key]
-        idle.remove(connection)
+        del idle[connection]
         if not idle:
             del self._idle[key]
         self.idle_now -= 1
+
+    def _sweep(self) -> None:
+        """Close what was idle for long enough. One timer for all costs less than one for each."""
+        loop = asyncio.get_running_loop()
+        now, following = loop.time(), math.inf
+        for idle in [*self._idle.values()]:
+            for connection in [*idle]:
+                if connection.idle_until is None or connection.idle_until > now + _SWEEP_SLACK:
+                    following = min(following, connection.idle_until or now)
+                    break
+                self._forget(connection)
+                connection.abort()
+        self._sweep_timer = None if following == math.inf else loop.call_at(following, self._sweep)
 
     # Called by connections
 
@@ -231,12 +252,14 @@ class UpstreamPool:
 
     def keep(self, connection: Connection) -> bool:
         key = (connection.target.host, connection.target.port, connection.target.tls)
-        idle = self._idle.get(key, [])
+        idle = self._idle.get(key, {})
         if self._closed or self.idle_now >= self._max_idle or len(idle) >= self._max_idle_per_target:
             return False
         self._idle[key] = idle
-        idle.append(connection)
+        idle[connection] = None
         self.idle_now += 1
         loop = asyncio.get_running_loop()
-        connection.expiry = loop.call_later(self._idle_seconds, connection.abort)
+        connection.idle_until = loop.time() + self._idle_seconds
+        if self._sweep_timer is None:
+            self._sweep_timer = loop.call_at(connection.idle_until, self._sweep)
         return True

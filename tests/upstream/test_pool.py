@@ -57,7 +57,7 @@ async def test_concurrent_exchanges_have_a_connection_each(pool: UpstreamPool) -
     async with peer(echo) as worker:
         sinks = await asyncio.gather(*(fetch(pool, worker, body=b"%04d" % n) for n in range(40)))
         assert [sink.body for sink in sinks] == [b"%04d" % n * 100 for n in range(40)]
-        assert pool.open_now == pool.idle_now <= 16
+        assert pool.open_now == pool.idle_now == 40
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,21 @@ async def test_idle_connections_are_closed_after_their_time() -> None:
         await worker.until(lambda this: this.open == 0, seconds=1)
         assert (pool.open_now, pool.idle_now) == (0, 0)
     await assert_nothing_left(pool)
+
+
+async def test_each_idle_connection_has_its_own_time() -> None:
+    """Those of one worker and of several are closed one after the other, the one that is used again later."""
+    pool = UpstreamPool(idle_seconds=0.2)
+    async with peer(answer(response(b"a"))) as one, peer(answer(response(b"a"))) as two:
+        await fetch(pool, one)
+        await asyncio.sleep(0.1)
+        await asyncio.gather(fetch(pool, one), fetch(pool, one), fetch(pool, two))
+        assert (pool.open_now, pool.idle_now, pool.opened) == (3, 3, 3)
+        await asyncio.sleep(0.13)
+        assert (pool.open_now, pool.idle_now) == (3, 3)  # the first one was used again meanwhile
+        await one.until(lambda _: pool.open_now == 0)
+        assert pool.idle_now == 0
+    await pool.close()
 
 
 async def test_idle_connections_are_limited_per_target_and_in_all() -> None:
