@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Final
 
 from proxy.http import Request
 from proxy.limits import CLIENT_BUFFER_BYTES
 from proxy.upstream import Exchange
+
+# What is longer is not copied once more to be put between the ends of its chunk.
+_LONG: Final = 4096
 
 
 class ClientOutput:
@@ -42,7 +46,12 @@ class ClientOutput:
         if transport.is_closing():
             return  # the client has left; its handler is being cancelled right now
         # Framed here, because a coroutine for each chunk would cost as much as the rewriting.
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if not self._chunked:
+            transport.write(data)
+        elif len(data) < _LONG:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         if transport.get_write_buffer_size() > CLIENT_BUFFER_BYTES and self._draining is None:
             self._wait()
 
