@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 
 from proxy.errors import GatewayError
 from proxy.recording.tape import TapedPart
@@ -56,8 +57,10 @@ class Call:
         """The answer to one element of an array: workers, attempts and times of its own. `add` gives them back."""
         self.steps = {} if self.steps is None else self.steps
         self.drawn = self.facilities.rng.random() if self.drawn is None else self.drawn
-        tape = None if self.tape is None else self.tape.part(index)
-        return replace(self, index=index, scope=dict(self.scope), workers=[], tape=tape)
+        part = copy(self)
+        part.index, part.scope, part.workers = index, dict(self.scope), []
+        part.tape = None if self.tape is None else self.tape.part(index)
+        return part
 
     def forget(self) -> None:
         """It is answered: only its numbers are held from now on, not what was asked."""
@@ -77,8 +80,8 @@ class Call:
 
     def spread(self, model: str) -> Spread:
         """How requests for this model are shared out: as the settings say, or the rule where they say nothing."""
-        told, ruled = self.traffic.spreads.get(model, Spread()), self.route.spread
-        return Spread(told.sides or ruled.sides, told.mirror or ruled.mirror)
+        told, ruled = self.traffic.spreads.get(model), self.route.spread
+        return ruled if told is None else Spread(told.sides or ruled.sides, told.mirror or ruled.mirror)
 
     def waited(self, seconds: float) -> None:
         """Add to the time in queues."""

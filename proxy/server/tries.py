@@ -58,7 +58,8 @@ class Tries:
         call, wanted = self.call, self._wanted
         call.asked = call.facilities.clock()
         call.traffic.budget.request(call.asked)
-        refuse_out_of_service(call.facilities, wanted)
+        if self._sides != [wanted]:
+            refuse_out_of_service(call.facilities, wanted)
         if call.route.is_light:
             return self._begin(await self._light())
         attempt = self._begin(Attempt(call, await self._anywhere(), wanted.name))
