@@ -50,15 +50,17 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """Moves bytes between a transport and the request that is answered now.
 
-    transport: to write a stream's pieces to. lost: the client is gone, and the task of its request is cancelled.
+    transport: to write a stream's pieces to. port: at which the client came. lost: the client is gone, and the task of
+    its request is cancelled.
     """
 
     __slots__ = (
         "_deaf", "_drain", "_idle_since", "_keep", "_lingering", "_loop", "_owner", "_paused", "_queue",
-        "_reader", "_reading", "_refusal", "_task", "_thrown", "_timer", "lost", "transport",
+        "_reader", "_reading", "_refusal", "_task", "_thrown", "_timer", "lost", "port", "transport",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, port: int) -> None:
+        self.port = port
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._reader = RequestReader(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final
+from typing import Any, Final
 
 from proxy.address import told
 from proxy.http.connection import Connection, Handler, Limits
@@ -32,17 +32,21 @@ class HttpServer:
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Serve at this address. OSError, whose strerror is a reason for people."""
         try:
-            server = await asyncio.get_running_loop().create_server(
-                self._connection, host, port, backlog=LISTEN_BACKLOG
-            )
+            return await self._serve(host=host, port=port)
         except OSError as error:
             raise told(error) from None
-        self._servers.add(server)
-        return server
 
     async def listen_on(self, bound: socket.socket) -> asyncio.Server:
         """Serve at the address of this socket, which is closed in the end."""
-        server = await asyncio.get_running_loop().create_server(self._connection, sock=bound, backlog=LISTEN_BACKLOG)
+        return await self._serve(sock=bound)
+
+    async def _serve(self, **where: Any) -> asyncio.Server:
+        ports: list[int] = []
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self, ports[0]), backlog=LISTEN_BACKLOG, start_serving=False, **where
+        )
+        ports.append(port_of(server))  # asked once, and not for each request
+        await server.start_serving()
         self._servers.add(server)
         return server
 
@@ -89,9 +93,6 @@ class HttpServer:
         self._connections.discard(connection)
         if not self._connections and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
-
-    def _connection(self) -> Connection:
-        return Connection(self)
 
 
 def port_of(server: asyncio.Server) -> int:

@@ -149,7 +149,6 @@ class Gateway:
         return self._facilities.traffic().keys.admit(request.headers.get("authorization", ""))
 
     async def _scope(self, request: Request, found: list[PathMatch], share: Share) -> JsonObject:
-        here = request.connection.end("sockname")
         reading = [match.route for match in found if match.route.needs_body]
         body: Json = {}
         if reading:
@@ -159,7 +158,7 @@ class Gateway:
             "query": {**request.query},
             "headers": seen_headers(request.headers),
             "path": {},
-            "listener": self._facilities.directory.listener(0 if here is None else here[1]),
+            "listener": self._facilities.directory.listener(request.connection.port),
             "gateway": self._facilities.directory.gateway(),
             "models": [],
             "now": int(self._facilities.wall()),

@@ -214,6 +214,7 @@ async def test_a_socket_that_is_bound_elsewhere_is_served() -> None:
         await connection.send(Ask().written())
         assert (await connection.reply()).status == 200
         (one,) = server._connections
+        assert one.port == port
         assert one.end("sockname") == ("127.0.0.1", port)
         assert one.end("peername") == connection.writer.get_extra_info("sockname")
     await server.close()
