@@ -151,7 +151,7 @@ class Writer:
         place, level = self.place, self._level
         yield
         if self.needs_whole(place, inner):
-            for name, variable in self._layers[inner][1].items():
+            for name, variable in reversed(self._layers[inner][1].items()):
                 self._lines.insert(place, " " * level + f"{inner}[{name!a}] = {variable}")
 
     def names(self, place: int, variable: str) -> bool:
@@ -178,7 +178,8 @@ class Writer:
         """The function, which returns this."""
         lines = [f"def run({', '.join(self._arguments)}):", *self._lines, f" return {result}"]
         exec(compile("\n".join(lines), "<rule>", "exec"), self._names)  # noqa: S102  names of rules go in quoted only
-        return cast("Callable[..., Any]", self._names["run"])
+        # Not left there: it would hold itself, and wait for the garbage collector.
+        return cast("Callable[..., Any]", self._names.pop("run"))
 
 
 def function(write: Part) -> Callable[[Any], Any]:

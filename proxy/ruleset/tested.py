@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from proxy.ruleset.sources import found_pack, shipped_rules
 
 RECORD: Final = "tested.json"
 _KINDS: Final = frozenset({".yaml", ".json"})
+_SCHEMA: Final = re.compile(r"schemas/[^/]*\.json")
 
 
 def digest(folder: Path) -> str:
@@ -23,7 +25,7 @@ def digest(folder: Path) -> str:
     found = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.suffix in _KINDS and name != RECORD and not name.startswith("schemas/"):
+        if file.suffix in _KINDS and name != RECORD and not _SCHEMA.fullmatch(name):
             content = file.read_bytes()
             found.update(f"{name}\0{len(content)}\0".encode())
             found.update(content)
@@ -38,6 +40,8 @@ def were_tested(paths: Sequence[Path], home: Path | None = None) -> bool:
     home = (home or shipped_rules()).resolve()
     if not all(found_pack(path).resolve().is_relative_to(home) for path in paths):
         return False
+    if any(entry.is_symlink() for entry in home.rglob("*")):
+        return False  # what is behind a link is read as a pack, and is not in the digest
     try:
         record = json.loads((home / RECORD).read_bytes())
         return isinstance(record, dict) and record.get("sha256") == digest(home)

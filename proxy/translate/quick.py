@@ -9,15 +9,14 @@ kind, and the general way takes it; what it gives is what the general way would 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from proxy.expr import Writer
 from proxy.framing import FramingError
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, OmitNull, RootRead, needed_key, omits, write
-from proxy.translate.splice import SPLICE_FROM, splice_of
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, needed_key, omits, write
+from proxy.translate.splice import SPLICE_FROM, is_frame, never_null, splice_of
 from proxy.translate.text import HALF_CHARACTER
 
 if TYPE_CHECKING:
@@ -64,10 +63,16 @@ class Quick:
         self._text_key = text_key
         self._finish_key = finish_key
         self._apart = apart
+        self._run: Step | None = None
 
-    @cached_property
+    @property
     def run(self) -> Step:
         """Takes the translator and a frame; gives what is to be written, None where the general way has to do it."""
+        if self._run is None:
+            self._run = self._written()
+        return self._run
+
+    def _written(self) -> Step:
         writer = Writer("translator", "frame")
         splice = splice_of(self._source, self._target, self._finish_key, apart=self._apart)
         if splice is not None:
@@ -133,10 +138,8 @@ class Quick:
     def _map(self, writer: Writer) -> None:
         """`data`: the frame for the client."""
         target = self._target
-        # An object is never null, and neither is a frame.
-        chunk = target.usual or target.chunk
-        chunk = chunk.inner if isinstance(chunk, OmitNull) and isinstance(chunk.inner, (Fields, RootRead)) else chunk
-        if isinstance(chunk, RootRead) and chunk.name == "chunk":
+        chunk = never_null(target.usual or target.chunk)
+        if is_frame(chunk):
             writer.line(f"data = {writer.constant(target.framing.encode)}(frame)")  # as it came
             return
         said = "new" if target.mode == "incremental" else "shown"
@@ -155,7 +158,7 @@ class Quick:
         left_out = f"b'' if {mapped} is {writer.constant(OMIT)} else " if omits(chunk) else ""
         writer.line(f"data = {left_out}{' + '.join(around)}")
         if writer.needs_whole(place, "seen"):
-            for name, value in told.items():
+            for name, value in reversed(told.items()):
                 writer.insert(place, f"seen[{name!r}] = {value}")
         if writer.names(place, "new"):
             writer.insert(place, "new = shown[translator._sent_length:]")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from proxy.framing import FramingError
-from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, Omit, OmitNull, RootRead, Scope
+from proxy.translate.mapping import OMIT, RULE_FAILURES, ChunkRead, Fields, Omit, OmitNull, RootRead, Scope, Value
 from proxy.translate.text import HALF_CHARACTER
 from proxy.types import Json, JsonObject
 
@@ -73,11 +73,10 @@ class Splice:
         self._hold_back = target.hold_back
         self._cumulative = target.mode == "cumulative"
         self._around = target.framing.around or (b"", b"")
-        chunk = target.usual or target.chunk
-        self._chunk = chunk.inner if isinstance(chunk, OmitNull) else chunk
+        self._chunk = never_null(target.usual or target.chunk)
         self._fields = self._chunk if isinstance(self._chunk, Fields) else None
         self._apart = apart
-        self.passes_on = isinstance(self._chunk, RootRead) and self._chunk.name == "chunk"
+        self.passes_on = is_frame(self._chunk)
 
     def begin(self, translator: StreamTranslator, frame: bytes) -> Spliced | None:
         """From here on, where `frame` was the last one and went the quick way; None where it is no beginning."""
@@ -196,6 +195,18 @@ def splice_of(source: StreamSource, target: StreamTarget, finish_key: str | None
         return None
     splice = Splice(source, target, source.text.key, finish_key, apart=apart)
     return None if splice.passes_on else splice
+
+
+def is_frame(chunk: Value) -> bool:
+    """Whether this mapping gives the worker's frame as it came."""
+    return isinstance(chunk, RootRead) and chunk.name == "chunk"
+
+
+def never_null(chunk: Value) -> Value:
+    """The same mapping without asking for a null that cannot be: an object is none, and neither is a frame."""
+    if isinstance(chunk, OmitNull) and (isinstance(chunk.inner, Fields) or is_frame(chunk.inner)):
+        return chunk.inner
+    return chunk
 
 
 def _end_of_string(data: bytes, start: int) -> int:

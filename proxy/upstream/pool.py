@@ -230,14 +230,18 @@ class UpstreamPool:
         """Close what was idle for long enough. One timer for all costs less than one for each."""
         loop = asyncio.get_running_loop()
         now, following = loop.time(), math.inf
+        self._sweep_timer = None
         for idle in [*self._idle.values()]:
-            for connection in [*idle]:
-                if connection.idle_until is None or connection.idle_until > now + _SWEEP_SLACK:
-                    following = min(following, connection.idle_until or now)
+            while idle:
+                oldest = next(iter(idle))
+                until = oldest.idle_until or now
+                if until > now + _SWEEP_SLACK:
+                    following = min(following, until)
                     break
-                self._forget(connection)
-                connection.abort()
-        self._sweep_timer = None if following == math.inf else loop.call_at(following, self._sweep)
+                self._forget(oldest)
+                oldest.abort()
+        if following < math.inf:
+            self._sweep_timer = loop.call_at(following, self._sweep)
 
     # Called by connections
 

@@ -38,6 +38,15 @@ def _change(home: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8").replace("stream", "strean", 1), encoding="utf-8")
 
 
+def _link(home: Path) -> None:
+    own = Path(shutil.copytree(home / "openai", home.parent / "own"))
+    (home / "mine").symlink_to(own)
+
+
+def _pack_among_schemas(home: Path) -> None:
+    shutil.copytree(home / "openai", home / "schemas" / "mine")
+
+
 def _rename(home: Path) -> None:
     (home / "openai" / "openai_chat.yaml").rename(home / "openai" / "chats.yaml")
 
@@ -49,6 +58,8 @@ def _rename(home: Path) -> None:
         pytest.param(lambda home: (home / "ollama" / "own.yaml").write_text("route: own\n"), id="a further file"),
         pytest.param(lambda home: (home / "ollama" / "errors.yaml").unlink(), id="one file less"),
         pytest.param(_rename, id="another name"),
+        pytest.param(_link, id="a linked pack"),
+        pytest.param(_pack_among_schemas, id="a pack in an odd place"),
         pytest.param(lambda home: (home / RECORD).unlink(), id="no record"),
         pytest.param(lambda home: (home / RECORD).write_text("[]"), id="a record that is none"),
         pytest.param(lambda home: (home / RECORD).write_text("{"), id="a record that is no JSON"),

@@ -308,6 +308,15 @@ def test_mappings_inside_each_other(levels: int) -> None:
     assert refused.value.field == "b" + "[0].b" * (levels - 1) + "[0].a"
 
 
+def test_an_element_as_a_whole_has_its_own_names_last() -> None:
+    """`@` inside `each` is what the mapping sees, then `item`, then `index`; an inner one has its own."""
+    inner = "{each: item, fields: {seen: 'keys(@)', at: index, all: \"@.item\"}}"
+    found = mapped(f"{{each: body.a, fields: {{seen: 'keys(@)', inner: {inner}}}}}", {"a": [[5, 6]]})
+    seen: list[Json] = ["body", "item", "index"]
+    items: list[Json] = [{"seen": seen, "at": 0, "all": 5}, {"seen": seen, "at": 1, "all": 6}]
+    assert found == [{"seen": seen, "inner": items}]
+
+
 def _with_number(levels: int) -> Json:
     document: Json = {"a": 5}
     for _ in range(levels):

@@ -273,6 +273,28 @@ def test_a_text_that_is_told_twice_comes_out_the_same() -> None:
     assert both_ways(route, route.source, replace(target, step=quick_step(route.source, target)), frames) == 4
 
 
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pytest.param(OmitNull(RootRead("usage")), id="a bare name"),
+        pytest.param(OmitNull(ChunkRead("delta")), id="a field of the frame"),
+        pytest.param(OmitNull(lambda scope: None), id="whatever is null"),
+    ],
+)
+def test_a_frame_that_is_null_is_left_out(chunk: Value) -> None:
+    """By each of the ways: nothing is not something."""
+    route = next(route for route in ROUTES if route.name == "worker_generate_stream")
+    assert route.source is not None
+    assert route.target is not None
+    target = replace(route.target, hold_back=0, chunk=chunk, usual=None)
+    frames = [orjson.dumps({"text": "word " * count, "error_code": 0}) for count in range(1, 5)]
+    frames.append(orjson.dumps({"text": "word " * 5, "usage": {"prompt_tokens": 1}, "delta": {"a": 1}}))
+    both_ways(route, route.source, replace(target, step=quick_step(route.source, target)), frames)
+    client = StreamTranslator(route.source, replace(target, step=quick_step(route.source, target)), route.errors, {})
+    assert client.feed(frames[:4]) == b""
+    assert client.sent_frames == 0
+
+
 def test_a_frame_that_only_counts_is_told_at_the_end() -> None:
     """Where the usage follows the finish, a frame without text says nothing to the client by whichever way it goes."""
     route = next(route for route in ROUTES if route.name == "worker_generate_stream")
