@@ -8,8 +8,7 @@ import functools
 import ssl
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import aiohttp
 import orjson
@@ -44,8 +43,7 @@ def no_events(name: str, /, **labels: str) -> None:
     """An event hook that counts nothing."""
 
 
-@dataclass(frozen=True)
-class CallLimits:
+class CallLimits(NamedTuple):
     """Bounds of one call: seconds to connect, seconds in all, bytes of the answer."""
 
     connect: float

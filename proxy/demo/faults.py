@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from proxy.demo.generation import INTERNAL_ERROR
 from proxy.types import JsonObject
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """Something that goes wrong with one request.
 
     kind: "cut": the connection closes; "reset": it closes with a TCP reset, which may overtake what was sent before;

@@ -10,8 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.demo.language import answer, begun, text_of, tokens
 from proxy.types import Json, JsonObject
@@ -54,8 +53,7 @@ def _stops(value: Json) -> list[str]:
     return strings
 
 
-@dataclass(frozen=True)
-class Parameters:
+class Parameters(NamedTuple):
     """prompt: the text as it came; stop: strings that end the answer; echo: the prompt comes before the answer."""
 
     prompt: str

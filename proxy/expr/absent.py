@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from proxy.expr.nodes import Node
@@ -26,13 +25,13 @@ def without(node: Node, names: frozenset[str]) -> Node:
         first = without(first, names)
         if node.kind == "chain" and first == _NULL and all(child.kind in _SELECTS for child in rest):
             return _NULL
-        return replace(node, children=(first, *rest))
+        return node._replace(children=(first, *rest))
     children = tuple(without(child, names) for child in node.children)
     if node.kind == "not" and children[0].kind == "literal":
         return Node("literal", value=not _is_true(children[0].value))
     if node.kind in {"and", "or"}:
         return _decided(node, children)
-    return replace(node, children=children)
+    return node._replace(children=children)
 
 
 def _decided(node: Node, children: tuple[Node, ...]) -> Node:
@@ -48,7 +47,7 @@ def _decided(node: Node, children: tuple[Node, ...]) -> Node:
         kept.append(child)
         if known and _is_true(child.value) == ends:
             break
-    return kept[0] if len(kept) == 1 else replace(node, children=tuple(kept))
+    return kept[0] if len(kept) == 1 else node._replace(children=tuple(kept))
 
 
 def _is_true(value: Json) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from proxy.types import Json
 
@@ -29,8 +28,7 @@ Kind: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One node; what the fields hold depends on `kind`.
 
     `chain`: each child is evaluated on the result of the one before (`a.b`, `a[0]`, `a | b`); never nested, never

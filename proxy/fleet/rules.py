@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 PolicyName = Literal["least_in_flight", "power_of_two", "weighted_round_robin", "random", "consistent_hash"]
 POLICY_NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
@@ -26,8 +26,7 @@ class ModelRules:
     fallback: str | None = None
 
 
-@dataclass(frozen=True)
-class BreakerRules:
+class BreakerRules(NamedTuple):
     """A worker is left alone after so many failures in a row, or at such a share of failures among the last outcomes:
     for open_seconds, twice as long after each trial that failed, up to most_open_seconds."""
 

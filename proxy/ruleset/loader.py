@@ -118,10 +118,11 @@ class RuleSet(NamedTuple):
         ]
 
 
-def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
+def load_rules(paths: Iterable[Path], functions: FunctionRegistry, *, with_tests: bool = True) -> RuleSet:
     """The rule set of these folders, each a pack or a folder of packs, or the name of a pack that comes with the
     program. A pack that another one of them extends is left out: the other stands in its place. Where they hold nothing
-    but backends, the dialects that come with the program are served.
+    but backends, the dialects that come with the program are served. with_tests: read the tests inside the files too,
+    which have to stand at their ends to be left out.
 
     DocumentError with every mistake of all of them.
     """
@@ -132,7 +133,7 @@ def load_rules(paths: Iterable[Path], functions: FunctionRegistry) -> RuleSet:
     examples: list[str] = []
     sources: list[PackSource] = []
     paths = [found_pack(path) for path in paths]
-    reading = Reading(mistakes)
+    reading = Reading(mistakes, tests=with_tests)
     backends = load_backends(paths, functions, reading)
     askings = askings_of(backends.values())
     folders = [*{folder.resolve(): folder for folder in _pack_folders(paths, mistakes)}.values()]

@@ -102,11 +102,21 @@ def found_pack(path: Path) -> Path:
     return shipped.get(path, path)
 
 
-class Reading:
-    """Reading of rule files, where their mistakes are noted, as long as they are not too much together."""
+def without_tests(text: str) -> str:
+    """A rule file without the tests at its end, which are half of it."""
+    place = text.find("\ntests:\n")
+    return text if place < 0 else text[: place + 1]
 
-    def __init__(self, mistakes: list[Diagnostic]) -> None:
+
+class Reading:
+    """Reading of rule files, where their mistakes are noted, as long as they are not too much together.
+
+    tests: whether the tests inside them are wanted; without them what follows them in a file is not read either.
+    """
+
+    def __init__(self, mistakes: list[Diagnostic], *, tests: bool = True) -> None:
         self.mistakes = mistakes
+        self._tests = tests
         self._left = RULES_MAX_BYTES
 
     def read(self, file: Path) -> Document | None:
@@ -117,7 +127,7 @@ class Reading:
             text = read_text(file, YAML_MAX_BYTES)
             self._left -= len(text)
             if self._left >= 0:
-                return read_yaml(text, str(file))
+                return read_yaml(text if self._tests else without_tests(text), str(file))
             self._note(file, f"the rule files up to here are over the limit of {RULES_MAX_BYTES} bytes together")
         except DocumentError as error:
             self.mistakes += error.diagnostics

@@ -44,7 +44,7 @@ class StreamRun:
         self._built: Built | None = None
         self._tape = tape
         self._told = Said(target.framing) if tape is None else tape.said(target.framing)
-        self._output = ClientOutput()
+        self._output = self._new_output()
         self._sink: ClientStream | None = None
         self._last_frames = 0.0  # of the element before
         self._usages: list[Json] = []
@@ -114,6 +114,7 @@ class StreamRun:
         self._count()
         self._tries.forget()
         self._tries, self._call = tries, tries.call
+        self._output = self._new_output()
 
     async def _begun(self) -> tuple[ClientStream, GatewayError | None]:
         """Try workers until one has something for the client, which is kept; with the error that came right behind it.
@@ -123,7 +124,6 @@ class StreamRun:
         while True:
             self._resumes = False
             try:
-                self._output = self._new_output()
                 built = self._built = await attempt.build()
                 sink = await self._open(attempt, built, self._translator(built, attempt), built.bodies[0])
                 await first_of(self._output.begun, sink.done)
@@ -140,6 +140,7 @@ class StreamRun:
                 if self._sink is None or not self._output.begun.done():
                     raise
                 return self._sink, final
+            self._output = self._new_output()
 
     async def _followed(
         self, sink: ClientStream, error: GatewayError | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from proxy.errors import Kind
 from proxy.framing import Framing
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 Selection = Literal["lease", "known", "none"]
 
 
-@dataclass(frozen=True)
-class ErrorEntry:
+class ErrorEntry(NamedTuple):
     """One line of a dialect's error table: the HTTP status and the dialect's own code."""
 
     status: int
     code: Json
 
 
-@dataclass(frozen=True)
-class ErrorTable:
+class ErrorTable(NamedTuple):
     """How a dialect says that something went wrong.
 
     body: the error as a whole answer; frame: the error as a frame of a stream, None where the dialect has none;
@@ -52,8 +50,7 @@ class ErrorTable:
         return self.entries.get(kind, self.default)
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Ask in parts: `items` is split into slices of `size`; the request mapping sees each as `batch`, the response all
     as `answers`.
     """
@@ -62,8 +59,7 @@ class Batch:
     size: int
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """How a worker says with an HTTP status that it does not answer. message, kind: read `body` (null where it is no
     JSON), `text` and `status`; kinds: what single statuses mean where `kind` names none, else it is `upstream_status`.
     """
@@ -73,8 +69,7 @@ class Refusal:
     kind: Read | None = None
 
 
-@dataclass(frozen=True)
-class UpstreamPlan:
+class UpstreamPlan(NamedTuple):
     """The request to the worker. failure_code, failure_message: how its whole answer, seen as `upstream`, says that it
     failed. resume: fields of the body that are put in place of the mapped ones when another worker goes on with a lost
     stream; they see `request` (the mapped body), `text` and `tokens` (what had come). None: a lost stream stays lost.
@@ -140,8 +135,7 @@ class StreamTarget:
     step: Quick | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole answer: status, headers and body, once the checks on the worker's answer hold."""
 
     status: int
@@ -150,8 +144,7 @@ class Answer:
     checks: tuple[Check, ...] = ()
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """Something that the gateway does about a model before it answers: "start_model" or "stop_model".
 
     kind: the client's word for what the model is asked for; None or null: for everything.
@@ -162,8 +155,7 @@ class Operation:
     kind: Read | None
 
 
-@dataclass(frozen=True)
-class CallPlan:
+class CallPlan(NamedTuple):
     """What a rule asks of whichever worker it gets: an operation, and its arguments as one object. each: an array, for
     each element of which that is done once, with `item` and `index`.
     """
@@ -202,8 +194,7 @@ class Asking:
         return f"backends/{self.backend}"
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """Workers of one backend (None: whichever), asked for the model that `model` gives (None, or null: the request's
     own). weight: against those of the other sides; of a mirror: the share of the requests that it gets a copy of.
     """
@@ -213,12 +204,14 @@ class Side:
     model: Read | None = None
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """sides: among which requests are split, none where they are not; mirror: who gets copies of them."""
 
     sides: tuple[Side, ...] = ()
     mirror: Side | None = None
+
+
+NO_SPREAD: Final = Spread()
 
 
 @dataclass(frozen=True)
@@ -264,7 +257,7 @@ class Route:
     needs_body: bool = True
     takes_no_body: bool = False
     needs_key: bool = False
-    spread: Spread = Spread()
+    spread: Spread = NO_SPREAD
     sample: Mapping[str, Json] = field(default_factory=dict)
     backend: str | None = None
     call: CallPlan | None = None

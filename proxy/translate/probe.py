@@ -5,7 +5,6 @@ the sockets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
 from proxy.translate.changes import header_values
@@ -56,8 +55,7 @@ class Asked(NamedTuple):
     body: Json
 
 
-@dataclass(frozen=True)
-class ProbeCall:
+class ProbeCall(NamedTuple):
     """One question over HTTP. query: an expression for each parameter, null leaves it out; body: None for none."""
 
     method: str
@@ -78,8 +76,7 @@ class ProbeCall:
 Known = Mapping[str, "frozenset[ModelKind] | None"]
 
 
-@dataclass(frozen=True)
-class StatusProbe:
+class StatusProbe(NamedTuple):
     """Whether a worker is there. models: an expression for the names of its models, or objects of name, kinds,
     context_length and embedding_size, all but the name optional; None where the worker does not tell its models.
     """
@@ -100,8 +97,7 @@ class StatusProbe:
         return Status(listed, _whole("queue_length", queue, least=0) or 0)
 
 
-@dataclass(frozen=True)
-class ModelProbe:
+class ModelProbe(NamedTuple):
     """What a worker tells of one of its models; each an expression, None where it does not tell. when: on the model and
     its kinds, as far as they are known without asking; None: every model is asked about.
     """
@@ -135,8 +131,7 @@ class ModelProbe:
         )
 
 
-@dataclass(frozen=True)
-class ProbePlan:
+class ProbePlan(NamedTuple):
     """How the workers of one backend are looked at.
 
     model: asked once in a worker's life for each model, and now and then; None: nothing more can be asked. usual_kinds:

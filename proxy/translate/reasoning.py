@@ -8,12 +8,10 @@ is held back until it is one, or is not.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Tags:
+class Tags(NamedTuple):
     """What stands around a thought. Neither is empty, has white space at its ends, or has the other in it.
 
     begins_inside: the text begins with the thought, because the prompt ended with the opening tag.

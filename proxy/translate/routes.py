@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from proxy.errors import GatewayError
@@ -13,6 +13,9 @@ from proxy.translate.plan import ErrorTable, Route
 from proxy.types import JsonObject
 
 _PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+# Requests of which a table remembers the routes: how many, and how long their method, path and Accept header may be.
+_FOUND_MAX: Final = 256
+_FOUND_LENGTH_MAX: Final = 1000
 
 
 # They hold secrets: for the gateway itself, for nobody behind it.
@@ -84,6 +87,7 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._fixed: dict[str, list[Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        self._found: dict[tuple[str, str, str], list[PathMatch]] = {}  # of what was asked before
         self.routes = tuple(routes)
         for route in sorted(self.routes, key=lambda route: not (route.headers or route.condition)):
             if "{" in route.path:
@@ -98,6 +102,9 @@ class RouteTable:
         HEAD is answered by the route of GET, whose body is left out on its way. path: as it came, percent-encoded, so
         that an encoded slash stays inside its parameter.
         """
+        asked = method, path, accept
+        if (before := self._found.get(asked)) is not None:
+            return before
         method = "GET" if method == "HEAD" else method
         plain = unquote(path) if "%" in path else path
         found = [PathMatch(route, {}) for route in self._fixed.get(plain, ())]
@@ -109,9 +116,17 @@ class RouteTable:
             PathMatch(route.accepted(accept), parameters) for route, parameters in found if method in route.methods
         ]
         if fitting:
+            self._keep(asked, fitting)
             return fitting
         methods = tuple(sorted({name for match in found for name in match.route.methods}))
         return Miss(methods, found[0].route.errors if found else self._nearest_errors(path))
+
+    def _keep(self, asked: tuple[str, str, str], fitting: list[PathMatch]) -> None:
+        """Clients ask for the same again and again; what one makes up is not kept for long."""
+        if sum(map(len, asked)) <= _FOUND_LENGTH_MAX:
+            if len(self._found) >= _FOUND_MAX:
+                self._found.clear()
+            self._found[asked] = fitting
 
     def _nearest_errors(self, path: str) -> ErrorTable | None:
         """An unknown path is answered in the dialect of the route that shares most of it."""

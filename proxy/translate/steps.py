@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from proxy.errors import GatewayError, Kind
 from proxy.expr import Writer
@@ -13,8 +12,7 @@ from proxy.translate.mapping import OMIT, Read, Scope, Value, Written, holds, om
 from proxy.types import Json
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A condition on a request: where it does not hold, the caller gets this error."""
 
     condition: Read
@@ -27,8 +25,7 @@ class Check:
         raise GatewayError(self.kind, self.message(scope), field=self.field)
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A question to the worker before the request itself, of whose JSON answer `result` is kept: POST `path` with
     `body`; or, with `operation`, as the worker's backend wants it asked, and `body` makes the operation's arguments.
     """
@@ -39,8 +36,7 @@ class Call:
     operation: str | None = None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A named value on the way to the request, `steps.<name>` afterwards: computed, or asked from the worker.
 
     condition: false means null without asking. A question that fails gives null and is logged, never an error of the
@@ -53,8 +49,7 @@ class Step:
     condition: Read | None = None
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A step that asks the worker."""
 
     name: str

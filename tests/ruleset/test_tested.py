@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.ruleset import shipped_rules
+from proxy.backends.functions import rule_functions
+from proxy.documents import parse_yaml
+from proxy.ruleset import load_rules, shipped_rules
+from proxy.ruleset.sources import without_tests
 from proxy.ruleset.tested import RECORD, digest, note, were_tested
 
 
@@ -21,6 +24,27 @@ def home(tmp_path: Path) -> Path:
 def test_the_record_is_of_the_rules_beside_it() -> None:
     """`make docs` writes it, after the rules' own tests have passed."""
     assert were_tested([shipped_rules()]), "the shipped rules have changed: run make docs"
+
+
+@pytest.mark.parametrize(
+    "file", sorted(shipped_rules().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}-{file.name}"
+)
+def test_tests_are_at_the_end_of_a_file(file: Path) -> None:
+    """Where a start leaves them out, without reading them; everything else is as it was."""
+    text = file.read_text(encoding="utf-8")
+    whole, rest = (parse_yaml(each, file.name).value for each in (text, without_tests(text)))
+    assert isinstance(whole, dict)
+    assert rest == {key: value for key, value in whole.items() if key != "tests"}
+
+
+def test_the_same_is_served_without_them() -> None:
+    rules = load_rules([shipped_rules()], rule_functions())
+    bare = load_rules([shipped_rules()], rule_functions(), with_tests=False)
+    assert [(route.name, route.place) for route in bare.table.routes] == [
+        (route.name, route.place) for route in rules.table.routes
+    ]
+    assert bare.backends.keys() == rules.backends.keys()
+    assert (len(rules.tests) > 300, bare.tests) == (True, ())
 
 
 @pytest.mark.parametrize("name", ["openai", "backends/fastchat", "dbgpt-worker"])

@@ -162,3 +162,16 @@ def test_a_pattern_takes_its_other_characters_as_they_are() -> None:
     pattern = path_pattern("/v1.0/{name}:run")
     assert pattern.fullmatch("/v1.0/x:run")
     assert not pattern.fullmatch("/v1x0/x:run")
+
+
+def test_what_was_found_before_is_found_again(table: RouteTable) -> None:
+    """The same routes with the parameters of each path, however many paths there are; little of it is remembered."""
+    for round_number in range(2):
+        for number in range(700):
+            found = matches(table, "GET", f"/api/models/m%20{number}")
+            assert [(match.route.name, match.parameters) for match in found] == [("e_model", {"name": f"m {number}"})]
+        assert isinstance(table.by_path("POST", f"/api/models/m{round_number}"), Miss)
+        assert [match.route.name for match in matches(table, "PUT", "/api/models/m%201")] == ["h_owner"]
+    matches(table, "GET", "/api/models/" + "m" * 5000)
+    assert len(table._found) <= 256
+    assert max(len(path) for _, path, _ in table._found) < 1000

@@ -5,7 +5,6 @@ Facts from `fastchat/conversation.py` of fschat 0.2.21 to 0.2.36 and of git main
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -25,8 +24,7 @@ class Turn(NamedTuple):
     """A message without one; the last of every prompt, which the model continues, is such a message."""
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How a separator style writes a conversation."""
 
     even: Turn

@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from proxy.backends.base_url import normalise_base_url
@@ -45,16 +45,14 @@ class Admission:
     warning: str = ""
 
 
-@dataclass(frozen=True)
-class Rejection:
+class Rejection(NamedTuple):
     """Why a registration is refused: a word for counting, and one sentence for whoever sent it and for the log."""
 
     reason: str
     text: str
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """Who posted. host: its IP address; same_machine: it runs where the gateway runs; port: of ours that it called."""
 
     host: str

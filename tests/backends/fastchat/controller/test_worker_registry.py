@@ -123,7 +123,7 @@ async def test_one_peer_does_not_fill_the_fleet(harness: Harness) -> None:
     table = registry(harness, source, limits=limits, allow=["127.0.0.0/8"])
     one, two = Peer("203.0.113.1"), Peer("203.0.113.2")
     for peer, worker in ((one, workers[0]), (one, workers[1])):
-        assert isinstance(await table.register(worker.url, replace(peer, same_machine=True)), Admission)
+        assert isinstance(await table.register(worker.url, peer._replace(same_machine=True)), Admission)
     await eventually(lambda: len(harness.up()) == 2)
     for host in ("203.0.113.1", "203.0.113.2"):
         entries = [row for row in table.rows() if row.peer == host]
