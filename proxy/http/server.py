@@ -46,7 +46,11 @@ class HttpServer:
             lambda: Connection(self, ports[0]), backlog=LISTEN_BACKLOG, start_serving=False, **where
         )
         ports.append(port_of(server))  # asked once, and not for each request
-        await server.start_serving()
+        try:
+            await server.start_serving()
+        except OSError:
+            server.close()
+            raise
         self._servers.add(server)
         return server
 
