@@ -87,14 +87,8 @@ def read_rules(paths: Sequence[str]) -> RuleSet:
     if were_tested(folders):
         return load_rules(folders, rule_functions(), with_tests=False)
     rules = load_rules(folders, rule_functions())
-    failed = [outcome for outcome in run_tests(rules.tests) if outcome.problems]
-    if failed:
-        lines = [
-            f"{outcome.test.place}: test '{outcome.test.test.name}': {problem}"
-            for outcome in failed
-            for problem in outcome.problems
-        ]
-        raise StartError("\n".join(lines))
+    if failed := [line for outcome in run_tests(rules.tests) for line in outcome.told]:
+        raise StartError("\n".join(failed))
     return rules
 
 

@@ -61,6 +61,11 @@ class Outcome(NamedTuple):
         """A sentence for each."""
         return tuple(str(problem) for problem in self.found)
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The same, each with the place and name of the test."""
+        return tuple(f"{self.test.place}: test '{self.test.test.name}': {problem}" for problem in self.problems)
+
 
 def run_tests(tests: Iterable[RouteTest]) -> Iterator[Outcome]:
     """Run each test of a rule set."""

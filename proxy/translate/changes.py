@@ -14,6 +14,11 @@ TypeName = Literal["string", "integer", "number", "boolean", "object", "array", 
 Unknown = Literal["refuse", "keep", "omit"]
 
 
+def _refuse(writer: Writer, label: str, message: str) -> None:
+    """Write the end in a FieldProblem of this value."""
+    writer.line(f"raise {writer.constant(FieldProblem)}({label!a}, {message!a})")
+
+
 class RefuseNull(Written):
     """Refuses a null that the caller wrote; JMESPath alone cannot tell it from a key that is not there.
 
@@ -37,8 +42,7 @@ class RefuseNull(Written):
             for name in parents:
                 holder = writer.field(holder, name)
             with writer.block(f"if isinstance({holder}, dict) and {last!a} in {holder}"):
-                text = ascii("null is not a value here; leave the field out to use the default")
-                writer.line(f"raise {writer.constant(FieldProblem)}({self._label!a}, {text})")
+                _refuse(writer, self._label, "null is not a value here; leave the field out to use the default")
         return found
 
 
@@ -75,8 +79,7 @@ class Required(Written):
     def write(self, writer: Writer, scope: str) -> str:
         found = write(writer, self._value, scope)
         with writer.block(f"if not ({is_there(writer, self._value, found)})"):
-            text = ascii(f"is missing; expected {self._expected}")
-            writer.line(f"raise {writer.constant(FieldProblem)}({self._label!a}, {text})")
+            _refuse(writer, self._label, f"is missing; expected {self._expected}")
         return found
 
 

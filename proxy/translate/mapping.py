@@ -113,6 +113,12 @@ def is_there(writer: Writer, value: Value | Expression, found: str) -> str:
     return f"{found} is not None" + (f" and {found} is not {writer.constant(OMIT)}" if omits(value) else "")
 
 
+def _append(writer: Writer, array: str, value: Value, found: str) -> None:
+    """Put a value, which is in `found`, at the end of an array, unless it is left out."""
+    head = f"if {found} is not {writer.constant(OMIT)}: " if omits(value) else ""
+    writer.line(f"{head}{array}.append({found})")
+
+
 class Constant(Written):
     """Always the same value."""
 
@@ -235,8 +241,7 @@ class ListOf(Written):
         result = writer.set("[]")
         for value in self._items:
             found = write(writer, value, scope)
-            head = f"if {found} is not {writer.constant(OMIT)}: " if omits(value) else ""
-            writer.line(f"{head}{result}.append({found})")
+            _append(writer, result, value, found)
         return result
 
 
@@ -271,8 +276,7 @@ class Each(Written):
                     value = write(writer, self._body, inner)
                 with writer.block(f"except {problem} as problem"):
                     writer.line(f"raise problem.inside({label} + '[' + str({index}) + ']') from None")
-                head = f"if {value} is not {writer.constant(OMIT)}: " if omits(self._body) else ""
-                writer.line(f"{head}{result}.append({value})")
+                _append(writer, result, self._body, value)
         return result
 
 

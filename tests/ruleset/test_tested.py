@@ -13,6 +13,7 @@ from proxy.documents import parse_yaml
 from proxy.ruleset import load_rules, shipped_rules
 from proxy.ruleset.sources import without_tests
 from proxy.ruleset.tested import RECORD, digest, note, were_tested
+from proxy.tools import tested
 
 
 @pytest.fixture
@@ -111,4 +112,19 @@ def test_schemas_are_no_rules(home: Path) -> None:
 def test_a_note_is_what_is_looked_at(home: Path) -> None:
     _change(home)
     note(home)
+    assert were_tested([home], home)
+
+
+def test_only_what_passed_is_noted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make docs` ends in the failed test, and leaves the record as it was."""
+    monkeypatch.setattr(tested, "shipped_rules", lambda: home)
+    file = home / "dbgpt-worker" / "count_token.yaml"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace("{answer: 2}", "{answer: 3}"), encoding="utf-8")
+    before = (home / RECORD).read_bytes()
+    with pytest.raises(SystemExit, match=r"count_token\.yaml:\d+: test 'the worker's count is the answer': answer"):
+        tested.main()
+    assert (home / RECORD).read_bytes() == before
+    file.write_text(f"# A word more.\n{whole}", encoding="utf-8")
+    tested.main()
     assert were_tested([home], home)
