@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.fleet.breaker import Breaker
 from proxy.fleet.facts import OUTCOMES, Kind, ModelFacts, Outcome, WorkerView
 from proxy.fleet.leaks import LeakWatch
+
+# A worker frees a slot a little after the last byte: FastChat 0.2.36 in a thread of its own, which on a loaded machine
+# takes tens of milliseconds. A status is as old as the way it came.
+_ENDING_SECONDS: Final = 0.5
+# More do not end at one worker in that time.
+_ENDED_MAX: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +35,7 @@ class Worker:
     speed: float = 1.0
     in_flight: int = 0
     foreign: int = 0
-    shown: int = 0  # requests of others by its last status, which may count one of ours that has just ended
+    shown: int = 0  # requests of others by its last status
     rests_until: float = 0.0
     silent: bool = False  # it let its last status call go unanswered
     heard: float | None = None  # when something last came from it
@@ -36,6 +44,7 @@ class Worker:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     breaker: Breaker = field(default_factory=Breaker)
     leak: LeakWatch = field(default_factory=LeakWatch)
+    ends: deque[float] = field(default_factory=lambda: deque(maxlen=_ENDED_MAX))  # when requests of ours ended there
     on_idle: Callable[[Worker], None] | None = None  # a forgotten one leaves the table with its last lease
 
     def resting(self, now: float) -> bool:
@@ -46,13 +55,16 @@ class Worker:
         """Something came from it: its event loop runs."""
         self.heard, self.silent = now, False
 
-    def load(self, queue_length: int) -> None:
+    def load(self, queue_length: int, now: float) -> None:
         """It says how many requests it holds.
 
-        Of those that are not ours by our own count so many are others' as a status before showed too, or as were sent
-        there since: a slot of a request that has just ended may still show as taken.
+        Of those that are not ours by our own count, nor may be ours that have just ended, so many are others' as a
+        status before showed too, or as were sent there since.
         """
-        shown = max(0, queue_length - self.in_flight)
+        ends = self.ends
+        while ends and now - ends[0] > _ENDING_SECONDS:
+            ends.popleft()
+        shown = max(0, queue_length - self.in_flight - len(ends))
         self.foreign = min(shown, max(self.shown, self.foreign))
         self.queue_length, self.shown = queue_length, shown
 
@@ -114,6 +126,7 @@ class Lease:
         self.released = True
         worker = self._worker
         worker.in_flight -= 1
+        worker.ends.append(now)
         worker.outcomes[outcome] += 1
         if outcome == "success":
             worker.hear(now)

@@ -336,7 +336,7 @@ class Fleet:
 
     def _status(self, worker: Worker, queue_length: int, now: float) -> None:
         """What the worker says of its own load."""
-        worker.load(queue_length)
+        worker.load(queue_length, now)
         slots = worker.leak.slots
         worker.leak.status(queue_length, now, self._rules.leak_seconds, idle=worker.in_flight == 0)
         if worker.leak.slots != slots:

@@ -346,6 +346,19 @@ def test_a_slot_that_still_shows_as_taken_makes_no_worker_busy() -> None:
     assert (chosen.count(A), chosen.count(B)) == (4, 4)
 
 
+def test_slots_that_show_as_taken_at_every_status_make_no_worker_busy() -> None:
+    """Where requests end all the time each status may come just after an end: that is nobody else's load."""
+    fleet = fleet_of(A, B)
+    for second in (2.0, 4.0, 6.0):
+        for _ in range(3):
+            fleet.acquire("m", "llm", second - 1.0, pinned=A).release("success", second)
+        fleet.seen(A, second + 0.4, queue_length=3, speed=1)
+        assert fleet.workers()[0].foreign == 0
+    for second in (8.0, 10.0):  # what is still there long after the last end is another's
+        fleet.seen(A, second, queue_length=3, speed=1)
+    assert fleet.workers()[0].foreign == 3
+
+
 def test_load_of_others_is_believed_as_far_as_two_statuses_agree() -> None:
     """What one status shows alone, or one more than the other, may be a request of ours that has just ended."""
     fleet = fleet_of(A)

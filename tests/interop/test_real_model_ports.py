@@ -14,6 +14,7 @@ from tests.interop.wire import int_at, post_object
 
 TEXT = "Quick? 快吗？"
 SECONDS = 20.0
+PORTS = 20
 
 
 def counted(plan: GatewayPlan) -> dict[str, float]:
@@ -27,9 +28,10 @@ def test_the_port_tells_whose_tokens_are_counted(cluster: Cluster, tmp_path: Pat
 
     In the direct form this second gateway takes the first one for a FastChat controller.
     """
-    controller_port, port, admin_port, first = programs.free_ports(4)
+    controller_port, port, admin_port = programs.free_ports(3)
+    first = programs.free_range(PORTS)
     controller = f"http://127.0.0.1:{controller_port}"
-    ports = f"model_ports: {{first: {first}, last: {min(first + 20, 65_535)}}}\n"
+    ports = f"model_ports: {{first: {first}, last: {first + PORTS - 1}}}\n"
     plan = GatewayPlan(port, admin_port, controller, ("--fastchat-controller", cluster.fastchat_controller), ports)
     with ExitStack() as stack:
         stack.callback(programs.dbgpt_controller(cluster.pythons, tmp_path, controller_port).kill)
