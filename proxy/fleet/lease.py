@@ -12,7 +12,7 @@ from proxy.fleet.breaker import Breaker
 from proxy.fleet.facts import OUTCOMES, Kind, ModelFacts, Outcome, WorkerView
 from proxy.fleet.leaks import LeakWatch
 
-# A worker frees a slot a little after the last byte: FastChat 0.2.36 in a thread of its own, which on a loaded machine
+# A worker frees a slot a little after the last byte: some in a thread of its own, which on a loaded machine
 # takes tens of milliseconds. A status is as old as the way it came.
 _ENDING_SECONDS: Final = 0.5
 # More do not end at one worker in that time.

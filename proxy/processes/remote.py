@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Final, cast
@@ -18,6 +19,8 @@ from proxy.types import Json
 
 _NONE: Final[frozenset[str]] = frozenset()
 _AWAY: Final = "there is nobody to ask for a worker now"
+# Control hears of a worker's life no more often (seconds): it counts how long nothing came, and by tens.
+_HEARD_SECONDS: Final = 1.0
 
 
 class RemoteLease:
@@ -83,6 +86,7 @@ class RemoteLeases:
         self._asked: dict[int, _Asked] = {}
         self._held: dict[int, RemoteLease] = {}
         self._on_worker: dict[str, int] = {}
+        self._heard: dict[str, float] = {}  # when control was told of each worker in use last
 
     @property
     def held(self) -> list[RemoteLease]:
@@ -92,6 +96,7 @@ class RemoteLeases:
     def connect(self, channel: Channel) -> None:
         """There is a control, which knows of the leases; ask it what is still to be answered, in order."""
         self._channel = channel
+        self._heard.clear()
         for asked in self._asked.values():
             channel.send(*asked.message)
 
@@ -170,8 +175,9 @@ class RemoteLeases:
         return self._ask("wait", (model, kind, key, pinned, [*avoid]), granted, refused)
 
     def heard(self, address: str, now: float) -> None:
-        """See `Leases`. now: control has its own."""
-        if self._channel is not None:
+        """See `Leases`. now: monotonic, only to compare; control has its own."""
+        if self._channel is not None and now - self._heard.get(address, -math.inf) >= _HEARD_SECONDS:
+            self._heard[address] = now
             self._channel.send("heard", address)
 
     def in_flight(self, address: str) -> int:
@@ -208,6 +214,8 @@ class RemoteLeases:
         left = self._on_worker.pop(lease.address) - 1
         if left:
             self._on_worker[lease.address] = left
+        else:
+            self._heard.pop(lease.address, None)
         self._say("release", lease.number, outcome, rest)
 
     def cancelled(self, asked: _Asked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from proxy.processes.demo import run_demo
 from proxy.processes.reading import Reading
 from proxy.processes.serving import Place, ServingProcess
 from proxy.processes.sockets import Listeners, Reserved, reserve
-from proxy.processes.supervisor import CONTROL, DEMO, Supervisor
+from proxy.processes.supervisor import CONTROL, DEMO, SIGNALS, Supervisor
 from proxy.reload import StartError, loaded
 from proxy.ruleset import RuleSet
 from proxy.settings import Address, Demo, Settings, parse_address
@@ -49,11 +50,19 @@ def serve_with_processes(settings: Settings, processes: int, rules: RuleSet, sou
         found = loaded(settings, rules)
     except ValueError as error:
         raise StartError(str(error)) from None
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return _supervise(Reading(source, found), processes, tell)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _supervise(reading: Reading, processes: int, tell: Telling) -> int:
+    settings = reading.found.settings
     reserved = _reserved(settings, processes)
     folder = _folder()
     try:
         inner = _inner(folder / "control")
-        reading = Reading(source, found)
         parts = _Parts(reading, reserved, inner, folder, tell)
         garbage.work()
         supervisor = Supervisor(

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 CONTROL: Final = "control"
 DEMO: Final = "demo"
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+# What a supervisor heeds. Who makes one blocks them before, so that none ends the process in another way.
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 # Exit codes of a child: a mistake of the user, which was told; a fault, whose traceback is in the log.
 MISTAKE: Final = 2
 FAULT: Final = 70
@@ -78,8 +79,9 @@ class Supervisor:
     def run(self) -> int:
         """The exit code of the program."""
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._poll.register(self._wakes, select.POLLIN)
         for name in [CONTROL, *self._others]:
             self._start(name)
@@ -329,7 +331,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         heirs = sum(child.name not in (CONTROL, DEMO) and child.is_ready for child in self.children.values())
         try:
             pid = os.fork()
@@ -341,7 +343,7 @@ class Supervisor:
             if pid == 0:
                 self._be(name, ours, theirs, heirs)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
         child = self.children[pid] = Child(name, pid, Line(ours), time.time(), time.monotonic())
         if name != DEMO:
@@ -354,7 +356,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             ignore_signals()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             ours.close()
             for child in self.children.values():
                 child.line.close()

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.fakes import FakeRegistry, FakeWorker, eventually
-from tests.cli.process import ANY_PORTS, Started, free_port
+from tests.cli.process import ANY_PORTS, Started, environment, free_port
 from tests.ports import listens
 
 # Seconds on a machine that is busy with other things; the program needs a few hundredths of one.
@@ -186,6 +187,33 @@ def silent_worker() -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+EARLY = """
+import os, signal, sys
+from proxy.processes import start
+from proxy.cli import main
+
+number, work = int(sys.argv.pop(1)), start.garbage.work
+
+def told_to_end():
+    os.kill(os.getpid(), number)
+    work()
+
+start.garbage.work = told_to_end
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_there_are_processes(tmp_path: Path, number: signal.Signals) -> None:
+    """It ends the program as one that comes later does, and nothing is left behind."""
+    command = (sys.executable, "-c", EARLY, str(int(number)))
+    env = environment(TMPDIR=str(tmp_path))
+    with Started("serve", *ANY_PORTS, "--demo", "--workers", "2", command=command, env=env) as gateway:
+        assert gateway.wait() == 0, gateway.err
+    assert [*tmp_path.iterdir()] == []
+    assert "Traceback" not in "\n".join(gateway.err)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -99,6 +99,17 @@ async def test_a_lease_there_and_back() -> None:
     assert wire.remote.in_flight("http://a") == 0
 
 
+async def test_control_hears_of_a_worker_now_and_then() -> None:
+    """However many answers end there it is told once in a second; a new control is told anew."""
+    wire = Wire()
+    for address, now in (("http://a", 5.0), ("http://a", 5.9), ("http://b", 5.9), ("http://a", 6.0)):
+        wire.remote.heard(address, now)
+    assert wire.there == [("heard", "http://a"), ("heard", "http://b"), ("heard", "http://a")]
+    wire.control()
+    wire.remote.heard("http://a", 6.1)
+    assert wire.there == [("heard", "http://a")]
+
+
 async def test_an_error_keeps_its_kind() -> None:
     """What the fleet says is raised here in its own words."""
     wire = Wire()
