@@ -107,6 +107,10 @@ class Request:
                 self.connection.go_on()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        return self.came()
+
+    def came(self) -> list[bytes]:
+        """As `parts`, without waiting: what came and was not taken, which is all of a body that is `complete`."""
         found, self._parts = self._parts, []
         if len(found) > _PARTS_MAX:
             found = [b"".join(found)]

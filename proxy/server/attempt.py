@@ -195,7 +195,8 @@ class Attempt:
             raise GatewayError("upstream_timeout", text, final=True)
         if seconds is None:
             return limits._replace(spent=limits.total - left)
-        return Timeouts(*(min(limit, seconds) for limit in (limits.connect, limits.first, limits.idle, left)))
+        connect, first, idle, _, _ = limits
+        return Timeouts(min(connect, seconds), min(first, seconds), min(idle, seconds), min(left, seconds))
 
     def _got_something(self) -> bool:
         return self._heard or (self._sink is not None and self._sink.received_bytes > 0)
@@ -209,12 +210,13 @@ class Attempt:
 
     async def over(self, sink: ResponseSink) -> GatewayError | None:
         """What a response that was opened ends in. The fleet is told now and then that something comes."""
-        self._look_later(sink, 0)
-        try:
-            await first_of(sink.done)
-        finally:
-            if self._look is not None:
-                self._look.cancel()
+        if not sink.done.done():  # a short answer comes with its head
+            self._look_later(sink, 0)
+            try:
+                await first_of(sink.done)
+            finally:
+                if self._look is not None:
+                    self._look.cancel()
         if sink.received_bytes > 0:
             self._call.facilities.leases.heard(self.address, self._call.facilities.clock())
         return sink.done.result()

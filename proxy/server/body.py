@@ -68,12 +68,12 @@ async def read_body(request: Request, share: Share, *, optional: bool = False) -
     Raises CancelledError where the client has left.
     """
     length = request.content_length or 0
-    if length > REQUEST_MAX_BYTES:
-        raise _too_large()
-    share.grow(length)
+    _hold(share, length)
     try:
-        if request.complete:
-            raw = await _whole(request, share)  # it came with the head, as most do: nothing to wait for
+        if request.complete:  # it came with the head, as most do
+            raw = _joined(request.came())
+            if len(raw) != length:
+                _hold(share, len(raw))
         else:
             raw = await asyncio.wait_for(_whole(request, share), REQUEST_BODY_SECONDS)
     except asyncio.TimeoutError:
@@ -108,10 +108,19 @@ async def _whole(request: Request, share: Share) -> bytes:
     size = 0
     while more := await request.parts():
         size += sum(map(len, more))
-        if size > REQUEST_MAX_BYTES:
-            raise _too_large()
-        share.grow(size)
+        _hold(share, size)
         parts += more
+    return _joined(parts)
+
+
+def _hold(share: Share, size: int) -> None:
+    """A body has so many bytes. GatewayError where these are too many."""
+    if size > REQUEST_MAX_BYTES:
+        raise _too_large()
+    share.grow(size)
+
+
+def _joined(parts: list[bytes]) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

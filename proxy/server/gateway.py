@@ -144,9 +144,10 @@ class Gateway:
         """The name of the request's key, None where it needs none; before anything is known of its body, so a key is
         needed where any of the routes wants one. GatewayError where it is missing or wrong.
         """
-        if not any(match.route.needs_key for match in found):
-            return None
-        return self._facilities.traffic().keys.admit(request.headers.get("authorization", ""))
+        for match in found:
+            if match.route.needs_key:
+                return self._facilities.traffic().keys.admit(request.headers.get("authorization", ""))
+        return None
 
     async def _scope(self, request: Request, found: list[PathMatch], share: Share) -> JsonObject:
         reading = [match.route for match in found if match.route.needs_body]

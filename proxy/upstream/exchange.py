@@ -127,8 +127,9 @@ class Exchange:
                 return
             if not self._begun and self._sink.begun:
                 self._begun = True
-                self._since = self._time()
-                self._set_timer()
+                if not reader.complete:
+                    self._since = self._time()
+                    self._set_timer()
         if reader.complete:
             self._finish()
         elif reader.failure is not None:
