@@ -94,7 +94,8 @@ _GATEWAY = {
     "chat": _OPENAI["chat"],
     "lines": Ask("/bench/lines/generate_stream", _MESSAGES, "ndjson"),
     "generate": Ask("/api/worker/generate", _MESSAGES, "text"),
-    "count": Ask("/api/worker/count_token", _PROMPT, "count"),
+    # DB-GPT's remote client (every version to 0.8.2) says no more than this.
+    "count": Ask("/api/worker/count_token", orjson.dumps({"prompt": f"USER: {_MARK} ASSISTANT:"}), "count"),
     "embeddings": Ask("/api/worker/embeddings", _json(input=_TEXTS), "vectors"),
 }
 

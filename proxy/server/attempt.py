@@ -33,6 +33,8 @@ log = logging.getLogger("proxy.access")
 
 # How often a response is looked at, for the fleet to know that its worker is alive (seconds).
 _HEARD_SECONDS: Final = 5.0
+# A question's body is made already.
+_NO_BODY: Final = Constant(None)
 
 
 class Attempt:
@@ -232,7 +234,7 @@ class Attempt:
     async def _question(self, question: Question) -> Json:
         """The worker's answer to a step, None where it gives none: the rule goes on without."""
         call = self._call
-        plan = UpstreamPlan(question.method, question.path, question.headers, Constant(None))
+        plan = UpstreamPlan(question.method, question.path, question.headers, _NO_BODY)
         built = Built(call.route, question.scope or call.scope, [question.body])
         sink = AnswerSink(FRAMINGS["json"], ANSWER_MAX_BYTES, self.address, self.metrics, call.started)
         try:
