@@ -21,7 +21,12 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.yaml")),
 ]
 # Flags of other programs, and by which word the line tells so.
-FOREIGN_FLAGS = {"--strict": "mypy", "--controller-address": "orker", "--limit-worker-concurrency": "FastChat"}
+FOREIGN_FLAGS = {
+    "--strict": "mypy",
+    "--controller-address": "orker",
+    "--limit-worker-concurrency": "FastChat",
+    **dict.fromkeys(("--enable-optimizations", "--with-lto"), "PYTHON_CONFIGURE_OPTS"),
+}
 # Folders of the project whose names begin a path in the documents.
 TOP = ("proxy", "rules", "tests", "benchmarks", "docs", ".ci")
 
