@@ -297,8 +297,10 @@ class ControlProcess:
         try:
             async with self._gateway.serve():
                 self._starting, self._serves = None, True
-                self._started()
+                # Who reads that it has started may end it at once: the supervisor has to know it before.
                 self._line.send("ready")
+                self._line.flush()
+                self._started()
                 for why in self._early[:1]:
                     self._gateway.reload_soon(why)
                 await self._stop.wait()

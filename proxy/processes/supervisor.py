@@ -112,10 +112,10 @@ class Supervisor:
         self._counting.overdue()
         for number in lines:
             self._poll.unregister(number)
-        self._heed_signals()
         for number, what in ready:
             if number in lines:
                 self._hear(lines[number], what)
+        self._heed_signals()  # behind what was said before them
         self._bury()
         self._look()
         self._try_again()

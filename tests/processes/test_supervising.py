@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import cast
 import pytest
 
 from proxy.limits import REPLACEMENTS_MAX, SILENT_SECONDS
+from proxy.processes.channel import frame
 from proxy.processes.children import Child, stuck
 from proxy.processes.line import Line
 from proxy.processes.reading import Reading
@@ -86,6 +88,22 @@ def test_who_is_stuck_is_killed(supervisor: Supervisor, caplog: pytest.LogCaptur
         assert process.wait(5) == -signal.SIGKILL
     theirs.close()
     assert f"process control ({child.pid}) has said nothing for {SILENT_SECONDS} s and is killed" in caplog.text
+
+
+def test_a_signal_comes_behind_what_was_said_before_it(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has read that the gateway serves, and stops it at once, is told that it stops."""
+    told: list[str] = []
+    monkeypatch.setattr(supervisor, "_say_stopping", lambda: told.append("stopping"))
+    supervisor._poll.register(supervisor._wakes, select.POLLIN)
+    ours, theirs = socket.socketpair()
+    with theirs, subprocess.Popen(["sleep", "60"]) as process:
+        supervisor.children[process.pid] = Child(CONTROL, process.pid, Line(ours), time.time(), time.monotonic())
+        theirs.send(frame([["ready"]]))
+        os.write(supervisor._woken, bytes([signal.SIGTERM]))
+        supervisor._turn()
+        process.kill()
+        assert told == ["stopping"]
+        assert b'"stop"' in theirs.recv(1000)
 
 
 @pytest.mark.parametrize("how", ["killed", "asked to leave"])
