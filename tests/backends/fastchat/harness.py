@@ -37,10 +37,8 @@ FAST = SourceSettings(
     list_interval=0.03,
     resolve_interval=0.2,
 )
-# For tests of which none waits for a call to be given up: they hold on a machine that does other things too.
-PATIENT = replace(
-    FAST, probe_interval=30.0, connect_timeout=20.0, status_timeout=20.0, look_timeout=20.0, embed_timeout=20.0
-)
+# Where nothing is to be given up: tests hold on a machine that does other things too. Those of silence take FAST.
+STEADY = replace(FAST, connect_timeout=20.0, status_timeout=20.0, look_timeout=20.0, embed_timeout=20.0)
 
 
 class Knowledge:
@@ -82,9 +80,9 @@ class Harness:
     def __init__(self) -> None:
         self.fleet = Fleet(max_workers=8, max_models_per_worker=8)
         self.events: Counter[tuple[str, str]] = Counter()
-        self.settings = FAST
+        self.settings = STEADY
         self.models = Knowledge()
-        self.looks = FastChatLooks(self.models, FAST)
+        self.looks = FastChatLooks(self.models, STEADY)
         self.finders = FastChatFinders(self.looks, time.monotonic, self.count)
         self.names: dict[str, list[str]] = {}  # host name to addresses, for the probes and for who looks one up
         self._servers: list[FakeServer] = []

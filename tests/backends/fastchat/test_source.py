@@ -17,7 +17,7 @@ from proxy.backends.workers.settings import SourceSettings
 from proxy.backends.workers.source import FleetSource
 from proxy.fleet.table import Fleet
 from tests.backends.fakes import FakeFinder, FakeModel, FakeWorker, eventually
-from tests.backends.fastchat.harness import FAST, PATIENT, Harness, Knowledge
+from tests.backends.fastchat.harness import FAST, STEADY, Harness, Knowledge
 
 
 async def test_context_length_of_the_settings_beats_the_workers(harness: Harness) -> None:
@@ -59,7 +59,6 @@ async def test_every_call_names_its_model(harness: Harness) -> None:
     """Workers with several models get the model's name in each call, for they fail without it."""
     worker = FakeWorker(m=FakeModel(), n=FakeModel())
     await harness.serve(worker)
-    harness.settings = PATIENT  # a call that is given up and made again would be counted twice
     await harness.source([worker.url])
     looks = [body.get("model") for path, body in worker.calls if path != "/worker_get_status"]
     assert Counter(looks) == {"m": 4, "n": 4}
@@ -98,6 +97,7 @@ async def test_worker_that_starts_later_is_found(harness: Harness) -> None:
 
 async def test_hanging_status_is_down_after_some_misses(harness: Harness) -> None:
     """A worker that accepts and never answers goes down after as many probes as the settings say, not after one."""
+    harness.settings = FAST
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     await harness.source([worker.url])
@@ -110,6 +110,7 @@ async def test_hanging_status_is_down_after_some_misses(harness: Harness) -> Non
 
 async def test_status_timeout_with_leases_is_busy(harness: Harness) -> None:
     """A worker whose loop stands still while it works for us stays up; without our work the same counts as down."""
+    harness.settings = FAST
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     await harness.source([worker.url])
@@ -181,6 +182,7 @@ async def test_embeddings_are_probed_once_in_a_life(harness: Harness) -> None:
 
 async def test_slow_embeddings_do_not_delay_chat(harness: Harness) -> None:
     """A worker that is too busy for the probe can chat at once; its vectors are offered when it has answered."""
+    harness.settings = FAST
     worker = FakeWorker(m=FakeModel())
     worker.hang.add("/worker_get_embeddings")
     await harness.serve(worker)
@@ -286,6 +288,7 @@ async def test_check_soon_does_not_wait(harness: Harness) -> None:
 
 async def test_one_hanging_worker_delays_no_other(harness: Harness) -> None:
     """Each worker is watched on its own."""
+    harness.settings = FAST
     slow, quick = FakeWorker(slow=FakeModel()), FakeWorker(quick=FakeModel())
     slow.hang.add("/worker_get_status")
     await harness.serve(slow, quick)
@@ -305,7 +308,7 @@ async def test_controller_introduces_two_workers(harness: Harness) -> None:
     first, second, finder = FakeWorker(m=FakeModel()), FakeWorker(m=FakeModel()), FakeFinder()
     await harness.serve(first, second, finder)
     finder.known = {"m": [first.url, second.url]}
-    harness.settings = replace(FAST, resolve_interval=30.0)
+    harness.settings = replace(STEADY, resolve_interval=30.0)
     await harness.source(controllers=[finder.url])
     assert [worker.up for worker in harness.fleet.workers()] == [True, True]
     await eventually(lambda: finder.count("/list_models") >= 5)
@@ -331,7 +334,7 @@ async def test_new_model_of_a_controller_is_resolved_at_once(harness: Harness) -
     """A worker that registers with the controller is in the fleet within one poll."""
     worker, finder = FakeWorker(m=FakeModel()), FakeFinder()
     await harness.serve(worker, finder)
-    harness.settings = replace(FAST, resolve_interval=30.0)
+    harness.settings = replace(STEADY, resolve_interval=30.0)
     await harness.source(controllers=[finder.url])
     assert harness.events["discovery", "empty"] >= 1
     finder.known = {"m": [worker.url]}
@@ -351,6 +354,7 @@ async def test_second_replica_is_found_later(harness: Harness) -> None:
 @pytest.mark.parametrize("fault", ["empty", "down", "hang", "500", "redirect", "oversized", "wrong type"])
 async def test_controller_faults_leave_the_fleet(harness: Harness, fault: str) -> None:
     """An empty list, a dead or a broken controller takes no worker away."""
+    harness.settings = FAST
     worker, finder = FakeWorker(m=FakeModel()), FakeFinder()
     await harness.serve(worker, finder)
     finder.known = {"m": [worker.url]}
@@ -441,6 +445,7 @@ async def test_full_fleet_keeps_the_rest_out(harness: Harness, caplog: pytest.Lo
 
 async def test_first_look_is_bounded(harness: Harness) -> None:
     """A worker that accepts and never answers does not keep the gateway from starting."""
+    harness.settings = FAST
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         await harness.source([f"http://127.0.0.1:{silent.getsockname()[1]}"])
@@ -472,6 +477,7 @@ async def test_fault_of_our_own_does_not_end_the_watching(harness: Harness, capl
 
 async def test_stop_ends_although_a_timeout_falls_into_it(harness: Harness) -> None:
     """A gateway that was blocked for a moment stops all the same: no watch misses its cancellation."""
+    harness.settings = FAST
     worker = FakeWorker(m=FakeModel())
     worker.hang.add("/worker_get_status")
     await harness.serve(worker)

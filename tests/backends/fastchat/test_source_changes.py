@@ -75,6 +75,7 @@ async def test_requests_in_flight_outlast_a_dropped_worker(harness: Harness) -> 
 
 async def test_a_worker_that_is_named_again_while_it_is_dropped_is_watched_once(harness: Harness) -> None:
     """Two reloads in a row leave one watch, also while the first one's probe still hangs."""
+    harness.settings = FAST
     worker = FakeWorker(m=FakeModel())
     await harness.serve(worker)
     source = await harness.source([worker.url])
