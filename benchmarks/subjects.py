@@ -67,7 +67,8 @@ def _json(**members: object) -> bytes:
 
 _MARK = MARK_BLANK.decode()
 _TEXTS = embedding_texts(EMBEDDING_TEXTS)
-_PROMPT = _json(prompt=f"USER: {_MARK} ASSISTANT:", temperature=0.7, max_new_tokens=5000, echo=False)
+_SAID = f"USER: {_MARK} ASSISTANT:"
+_PROMPT = _json(prompt=_SAID, temperature=0.7, max_new_tokens=5000, echo=False)
 _STREAM = Ask("/worker_generate_stream", _PROMPT)
 _COUNT = Ask("/count_token", _PROMPT, "worker-count")
 _RELAYED = {"stream": _STREAM, "field": _STREAM}
@@ -95,7 +96,7 @@ _GATEWAY = {
     "lines": Ask("/bench/lines/generate_stream", _MESSAGES, "ndjson"),
     "generate": Ask("/api/worker/generate", _MESSAGES, "text"),
     # DB-GPT's remote client (every version to 0.8.2) says no more than this.
-    "count": Ask("/api/worker/count_token", orjson.dumps({"prompt": f"USER: {_MARK} ASSISTANT:"}), "count"),
+    "count": Ask("/api/worker/count_token", orjson.dumps({"prompt": _SAID}), "count"),
     "embeddings": Ask("/api/worker/embeddings", _json(input=_TEXTS), "vectors"),
 }
 

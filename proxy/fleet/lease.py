@@ -15,7 +15,7 @@ from proxy.fleet.leaks import LeakWatch
 # A worker frees a slot a little after the last byte: some in a thread of its own, which on a loaded machine
 # takes tens of milliseconds. A status is as old as the way it came.
 _ENDING_SECONDS: Final = 0.5
-# More do not end at one worker in that time.
+# Of more that end in that time no worker has so many slots that all could still show.
 _ENDED_MAX: Final = 64
 
 

@@ -146,7 +146,7 @@ def choose(candidates: Iterable[PathMatch], headers: Mapping[str, str], scope: S
     """
     for candidate in candidates:
         route = candidate.route
-        if (not route.headers or all(test(headers.get(name, "")) for name, test in route.headers.items())) and (
+        if all(test(headers.get(name, "")) for name, test in route.headers.items()) and (
             route.condition is None or _holds(route.condition, {**scope, "path": dict(candidate.parameters)})
         ):
             return candidate

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -57,23 +56,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def free_range(count: int) -> int:
-    """The first of so many loopback ports in a row that nobody has.
-
-    They are below those that a system gives away by itself, so that no program of a cluster, nor a connection, has or
-    takes one: a worker at one of the gateway's own ports is no worker.
-    """
-    for first in range(20_000, 32_000, count):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    raise ProgramError(f"no {count} ports in a row are free between 20000 and 32000")
 
 
 def program_environment(folder: Path) -> dict[str, str]:
